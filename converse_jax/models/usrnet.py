@@ -1,0 +1,227 @@
+"""Converse-USRNet: deblurring with a known kernel, and its blind sibling ConverseNet."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from converse_jax.nn import ConverseBlock, gelu, regularisation
+from converse_jax.ops import PaddingMode, converse2d
+
+
+def _uniform_linear(inputs: int, outputs: int, **kwargs: Any) -> nnx.Linear:
+    """Weights and biases uniform in +-1/sqrt(inputs), as the authors' framework draws them."""
+
+    def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, **_: Any) -> Array:
+        bound = 1 / math.sqrt(inputs)
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return nnx.Linear(inputs, outputs, kernel_init=init, bias_init=init, **kwargs)
+
+
+class ConverseNet(nnx.Module):
+    """Blind deblurring: 1x1 in, the same 7 blocks applied 5 times, 1x1 out.
+
+    Defaults are as released: 3x3 kernels, circular padding 2, 243,267 parameters.
+
+    Source: the paper's section 5.3.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        num_features: int = 64,
+        num_blocks: int = 7,
+        kernel_size: int = 3,
+        *,
+        num_iterations: int = 5,
+        padding: int | None = None,
+        padding_mode: PaddingMode = "circular",
+        block: Callable[..., nnx.Module] = ConverseBlock,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Make the network.
+
+        Args:
+          channels: 3 for colour pictures, 1 for gray.
+          num_features: width.
+          num_blocks: blocks of one iteration; all iterations share them.
+          kernel_size: of the spatial operator of each block.
+          num_iterations: how often the blocks are applied.
+          padding: of the spatial operator; None means ``kernel_size - 1``.
+          padding_mode: of the spatial operator.
+          block: makes a block, with the arguments of `ConverseBlock`.
+          dtype: type of the computation.
+          param_dtype: type of the parameters.
+          precision: of the matrix products.
+          rngs: random streams; `params` is drawn from.
+        """
+        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision}
+        self.channels = channels
+        self.num_iterations = num_iterations
+        self.head = _uniform_linear(channels, num_features, rngs=rngs, **types)
+        self.body = nnx.List(
+            block(
+                num_features,
+                kernel_size,
+                padding=padding,
+                padding_mode=padding_mode,
+                rngs=rngs,
+                **types,
+            )
+            for _ in range(num_blocks)
+        )
+        self.tail = _uniform_linear(num_features, channels, rngs=rngs, **types)
+
+    def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
+        """Deblur pictures ``[..., H, W, channels]`` in [0, 1]; the result is not clipped."""
+        x = self.head(x)
+        for _ in range(self.num_iterations):
+            for block in self.body:
+                x = block(x)
+        return self.tail(x)
+
+
+class KernelNet(nnx.Module):
+    """Blur kernel ``[..., k, k]`` -> 16 maps of the same size, ``[..., k, k, 16]``.
+
+    Three fully connected layers, k*k - 64 - 64 - 16*k*k, with GELU between.
+    """
+
+    def __init__(
+        self, kernel_size: int = 7, num_maps: int = 16, hidden: int = 64, **kwargs: Any
+    ) -> None:
+        """Make the network; `kwargs` go to `nnx.Linear`."""
+        taps = kernel_size * kernel_size
+        self.kernel_size = kernel_size
+        self.num_maps = num_maps
+        self.fc1 = _uniform_linear(taps, hidden, **kwargs)
+        self.fc2 = _uniform_linear(hidden, hidden, **kwargs)
+        self.fc3 = _uniform_linear(hidden, num_maps * taps, **kwargs)
+
+    def __call__(self, kernel: Float[Array, "*batch k k"]) -> Float[Array, "*batch k k M"]:
+        """Embed a blur kernel."""
+        k = self.kernel_size
+        x = kernel.reshape(*kernel.shape[:-2], k * k)
+        x = self.fc3(gelu(self.fc2(gelu(self.fc1(x)))))
+        return jnp.moveaxis(x.reshape(*kernel.shape[:-2], self.num_maps, k, k), -3, -1)
+
+
+class ConverseUSRNet(nnx.Module):
+    """Deblurring with a known kernel: reverse convolution of features, then blocks, 5 times.
+
+    1x1 in; `KernelNet`; 5 iterations of the data module, a `converse2d` whose kernels are a 1x1
+    convolution of the embedded blur kernel (one for each iteration) and whose lambda is shared by
+    all, and the same 7 blocks with residual scales; 1x1 out. Defaults are as released: 3x3
+    kernels, circular padding 2, eps 1e-3, 307,987 parameters.
+
+    Source: the paper's section 5.3 and figure 3c.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        num_features: int = 64,
+        num_blocks: int = 7,
+        kernel_size: int = 3,
+        *,
+        blur_size: int = 7,
+        num_iterations: int = 5,
+        padding: int | None = None,
+        padding_mode: PaddingMode = "circular",
+        block: Callable[..., nnx.Module] = ConverseBlock,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Make the network.
+
+        Args:
+          channels: 3 for colour pictures, 1 for gray.
+          num_features: width.
+          num_blocks: blocks of one iteration; all iterations share them.
+          kernel_size: of the spatial operator of each block.
+          blur_size: taps on each side of the blur kernels it takes.
+          num_iterations: of data module and blocks.
+          padding: of the spatial operator of each block; None means ``kernel_size - 1``.
+          padding_mode: of the spatial operator of each block. The data module has no padding.
+          block: makes a block, with the arguments of `ConverseBlock`.
+          dtype: type of the computation.
+          param_dtype: type of the parameters.
+          precision: of the matrix products.
+          rngs: random streams; `params` is drawn from.
+        """
+        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision}
+        linear: Callable[..., nnx.Linear] = functools.partial(_uniform_linear, rngs=rngs, **types)
+        self.channels = channels
+        self.blur_size = blur_size
+        self.head = linear(channels, num_features)
+        # The few operations on kernels stay in full precision: their spectrum is inverted.
+        exact = types | {"dtype": None}
+        self.kernel_net = KernelNet(blur_size, rngs=rngs, **exact)
+        self.kernel_maps = nnx.List(
+            _uniform_linear(self.kernel_net.num_maps, num_features, rngs=rngs, **exact)
+            for _ in range(num_iterations)
+        )
+        self.lam_logit = nnx.Param(jnp.zeros(num_features, param_dtype))
+        self.body = nnx.List(
+            block(
+                num_features,
+                kernel_size,
+                padding=padding,
+                padding_mode=padding_mode,
+                residual_scale=True,
+                rngs=rngs,
+                **types,
+            )
+            for _ in range(num_blocks)
+        )
+        self.tail = linear(num_features, channels)
+
+    @property
+    def lam(self) -> Float[Array, " C"]:
+        """Regularisation of the data module, ``sigmoid(lam_logit - 9) + 1e-3``."""
+        return regularisation(self.lam_logit[...], 1e-3)
+
+    def __call__(
+        self,
+        x: Float[Array, "*batch H W C"],
+        kernel: Float[Array, "*kernels k k"],
+        *,
+        scale: int = 1,
+    ) -> Float[Array, "*batch sH sW C"]:
+        """Deblur pictures ``[..., H, W, channels]`` in [0, 1]; the result is not clipped.
+
+        Args:
+          x: pictures.
+          kernel: blur kernels ``[..., blur_size, blur_size]``; leading axes broadcast against
+            those of x: none for one kernel, one for a kernel an example.
+          scale: also enlarge by this factor (in the first iteration).
+
+        Raises:
+          ValueError: a kernel of another size.
+        """
+        if kernel.shape[-2:] != (self.blur_size,) * 2:
+            raise ValueError(
+                f"kernel must be [..., {self.blur_size}, {self.blur_size}], got {kernel.shape}: "
+                "pad a smaller kernel with zeros, centred"
+            )
+        embedded = self.kernel_net(kernel)
+        x = self.head(x)
+        for kernel_map in self.kernel_maps:
+            x = converse2d(x, kernel_map(embedded), self.lam, scale=scale)
+            scale = 1
+            for block in self.body:
+                x = block(x)
+        return self.tail(x)

@@ -1,0 +1,141 @@
+"""The Transformer-like block of the paper's figure 2, with any spatial operator inside."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from converse_jax.nn._converse import Converse2D, Initializer, softmax_normal
+from converse_jax.ops import InitialEstimate, PaddingMode
+
+gelu = functools.partial(jax.nn.gelu, approximate=False)
+
+SpatialOperator = Callable[[Float[Array, "*batch H W C"]], Float[Array, "*batch H W C"]]
+
+
+class Block(nnx.Module):
+    """Spatial mixing, then channel mixing, each with layer normalisation and a residual.
+
+    ``x = x + scale1 * project1(gelu(spatial(gelu(expand1(norm1(x))))))``
+    ``x = x + scale2 * project2(gelu(expand2(norm2(x))))``
+
+    LayerNorm over the channels of each pixel (eps 1e-5), 1x1 convolutions C -> 2C and 2C -> C, exact
+    GELU. The scales are 1, or learned for each channel from 0 on.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        spatial: Callable[[int], SpatialOperator],
+        *,
+        residual_scale: bool = False,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Make the block.
+
+        Args:
+          num_features: channels C.
+          spatial: makes the spatial operator for a number of channels (2C is asked for): a layer
+            that keeps the shape of ``[..., H, W, 2C]``.
+          residual_scale: learn a factor for each channel of both branches, starting at 0 (the
+            "alpha" of Converse-USRNet).
+          dtype: type of the computation, as everywhere in Flax.
+          param_dtype: type of the parameters.
+          precision: of the matrix products, as everywhere in Flax.
+          rngs: random streams; `params` is drawn from.
+        """
+        wide = 2 * num_features
+        norm = functools.partial(
+            nnx.LayerNorm,
+            num_features,
+            epsilon=1e-5,
+            # E[x^2] - E[x]^2 cancels: it costs a digit in float32 here.
+            use_fast_variance=False,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        # A 1x1 convolution is a matrix product over the last axis.
+        linear = functools.partial(
+            nnx.Linear,
+            kernel_init=nnx.initializers.normal(0.02),
+            dtype=dtype,
+            param_dtype=param_dtype,
+            precision=precision,
+            rngs=rngs,
+        )
+        self.norm1 = norm()
+        self.expand1 = linear(num_features, wide)
+        self.spatial = spatial(wide)
+        self.project1 = linear(wide, num_features)
+        self.norm2 = norm()
+        self.expand2 = linear(num_features, wide)
+        self.project2 = linear(wide, num_features)
+        self.scale1 = nnx.Param(jnp.zeros(num_features, param_dtype)) if residual_scale else None
+        self.scale2 = nnx.Param(jnp.zeros(num_features, param_dtype)) if residual_scale else None
+
+    def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
+        """Apply the block to maps ``[..., H, W, C]``."""
+        y = self.project1(gelu(self.spatial(gelu(self.expand1(self.norm1(x))))))
+        x = x + _scaled(y, self.scale1)
+        y = self.project2(gelu(self.expand2(self.norm2(x))))
+        return x + _scaled(y, self.scale2)
+
+
+def _scaled(y: Array, scale: nnx.Param | None) -> Array:
+    return y if scale is None else y * scale[...].astype(y.dtype)
+
+
+class ConverseBlock(Block):
+    """The reverse convolution block: a `Block` whose spatial operator is `Converse2D`."""
+
+    def __init__(
+        self,
+        num_features: int,
+        kernel_size: int | tuple[int, int] = 5,
+        *,
+        padding: int | None = None,
+        padding_mode: PaddingMode = "circular",
+        eps: float = 1e-5,
+        x0: InitialEstimate = "nearest",
+        kernel_init: Initializer = softmax_normal,
+        residual_scale: bool = False,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Make the block; arguments as for `Converse2D` and `Block`."""
+
+        def converse(features: int) -> Converse2D:
+            return Converse2D(
+                features,
+                kernel_size,
+                padding=padding,
+                padding_mode=padding_mode,
+                eps=eps,
+                x0=x0,
+                kernel_init=kernel_init,
+                dtype=dtype,
+                param_dtype=param_dtype,
+                rngs=rngs,
+            )
+
+        super().__init__(
+            num_features,
+            converse,
+            residual_scale=residual_scale,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            precision=precision,
+            rngs=rngs,
+        )

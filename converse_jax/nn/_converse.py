@@ -1,0 +1,106 @@
+"""Converse2D as a Flax layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from converse_jax.ops import InitialEstimate, PaddingMode, converse2d
+
+Initializer = Callable[..., Array]
+
+
+def softmax_normal(key: Array, shape: tuple[int, int, int], dtype: Any = jnp.float32) -> Array:
+    """Kernels ``[kh, kw, C]``: standard normal taps through a softmax, so that each sums to 1.
+
+    The paper's eq. 8. The softmax is applied once, here: trained kernels are free.
+    """
+    taps = jax.random.normal(key, shape, dtype)
+    return jax.nn.softmax(taps.reshape(-1, shape[-1]), axis=0).reshape(shape)
+
+
+def regularisation(logit: Float[Array, "*C"], eps: float) -> Float[Array, "*C"]:
+    """``lambda = sigmoid(b - 9) + eps``, the paper's eq. 9."""
+    return jax.nn.sigmoid(logit - 9) + eps
+
+
+class Converse2D(nnx.Module):
+    """Reverse convolution with a learned kernel and lambda for each channel.
+
+    ``y = converse2d(x, kernel, lam)`` with ``lam = sigmoid(lam_logit - 9) + eps``.
+
+    Parameters: `kernel` ``[kh, kw, C]``, `lam_logit` ``[C]``.
+
+    Source: the paper's section 4. Its released code differs in one default: eps is 1e-3 in the
+    up-sampling layers of Converse-SRResNet.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        kernel_size: int | tuple[int, int] = 5,
+        *,
+        scale: int = 1,
+        padding: int | None = None,
+        padding_mode: PaddingMode = "circular",
+        eps: float = 1e-5,
+        x0: InitialEstimate = "nearest",
+        kernel_init: Initializer = softmax_normal,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Make the layer.
+
+        Args:
+          num_features: channels C.
+          kernel_size: taps on each side, or ``(kh, kw)``.
+          scale: the output is this many times larger than the input.
+          padding: pixels on each side, see `converse2d`; None means ``max(kh, kw) - 1``.
+          padding_mode: see `converse2d`.
+          eps: the smallest lambda, > 0.
+          x0: see `converse2d`.
+          kernel_init: initialiser of the kernel, ``(key, shape, dtype) -> array``.
+          dtype: type of the result; None takes the common type of input and parameters. The
+            spectrum is computed in float32 (float64 for float64) whatever it is.
+          param_dtype: type of the parameters.
+          rngs: random streams; `params` is drawn from.
+        """
+        kh, kw = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+        if min(kh, kw) < 1:
+            raise ValueError(f"kernel_size must be >= 1, got {kernel_size}")
+        if eps <= 0:
+            raise ValueError(f"eps must be > 0, got {eps}: lambda may come that close to zero")
+        self.num_features = num_features
+        self.scale = scale
+        self.padding = max(kh, kw) - 1 if padding is None else padding
+        self.padding_mode = padding_mode
+        self.eps = eps
+        self.x0 = x0
+        self.dtype = dtype
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (kh, kw, num_features), param_dtype))
+        self.lam_logit = nnx.Param(jnp.zeros((num_features,), param_dtype))
+
+    @property
+    def lam(self) -> Float[Array, " C"]:
+        """The regularisation of each channel, ``sigmoid(lam_logit - 9) + eps``."""
+        return regularisation(self.lam_logit[...], self.eps)
+
+    def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch sH sW C"]:
+        """Apply the operator to maps ``[..., H, W, C]``; raises as `converse2d`."""
+        kernel = self.kernel[...]
+        x = x.astype(jnp.result_type(x, kernel) if self.dtype is None else self.dtype)
+        return converse2d(
+            x,
+            kernel,
+            self.lam,
+            scale=self.scale,
+            padding=self.padding,
+            padding_mode=self.padding_mode,
+            x0=self.x0,
+        )

@@ -1,0 +1,22 @@
+"""The mathematics: pure functions of arrays, channels last, with any leading batch axes."""
+
+from converse_jax.ops._blur import blur_downsample, blur_downsample_adjoint
+from converse_jax.ops._converse import (
+    InitialEstimate,
+    Transfer,
+    apply_transfer,
+    converse2d,
+    converse2d_transfer,
+)
+from converse_jax.ops._pad import PaddingMode
+
+__all__ = [
+    "InitialEstimate",
+    "PaddingMode",
+    "Transfer",
+    "apply_transfer",
+    "blur_downsample",
+    "blur_downsample_adjoint",
+    "converse2d",
+    "converse2d_transfer",
+]

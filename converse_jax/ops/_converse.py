@@ -1,0 +1,285 @@
+r"""The reverse convolution: the closed form of the paper's eq. 4, as a linear filter.
+
+For a map Y, a kernel K, a stride s and lambda > 0, Converse2D is
+
+    X* = argmin_X  || Y - (X (*) K) down s ||^2  +  lambda || X - X0 ||^2 .
+
+Let S be the down-sampler and A = S K the blur and down-sampling as one matrix. The normal
+equations, solved for the correction to X0 (push-through identity), read
+
+    X* = X0 + A^T (A A^T + lambda I)^-1 (Y - A X0) .
+
+In the phases X_ij of X (see `_otf`) A is the row of circulant matrices [K_ij], so A A^T is one
+circulant matrix, sum_ij |K_ij|^2 in the Fourier domain. Nearest-neighbour interpolation makes every
+phase of X0 equal to Y; X0 = 0 makes them 0. With b = 1 or 0 for these two,
+
+    X*_ij = F^-1[ G_ij . F Y ],
+    G_ij  = b + conj(K_ij) (1 - b sum_kl K_kl) / (sum_kl |K_kl|^2 + lambda) .
+
+The whole operator is thus s*s linear filters of Y. It is the paper's eq. 6 exactly, without its
+division by lambda, and with one real FFT of Y and one real inverse FFT of each phase in place of
+three complex FFTs of the large map.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+from converse_jax.ops._bank import over_maps, synthesize
+from converse_jax.ops._checks import check_fit, check_map, check_operator, floating, regularisation
+from converse_jax.ops._otf import phase_otf
+from converse_jax.ops._pad import PaddingMode, check_padding, crop_map, pad_map
+from converse_jax.ops._partition import Fn, partitioned
+
+InitialEstimate = Literal["nearest", "zero"]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("spectrum",),
+    meta_fields=("shape", "scale"),
+)
+@dataclass(frozen=True)
+class Transfer:
+    """The operator for one (kernel, lambda, scale, size), ready to be applied: a pytree.
+
+    Attributes:
+      spectrum: half spectra of the s*s filters, ``[..., C, s, s, H, W // 2 + 1]``.
+      shape: ``(H, W)`` of the padded map it applies to.
+      scale: s.
+    """
+
+    spectrum: Complex[Array, "*batch C s s H K"]
+    shape: tuple[int, int]
+    scale: int
+
+
+def converse2d(
+    x: Float[Array, "*batch H W C"],
+    kernel: Float[Array, "*kernels kh kw C"],
+    lam: Float[Array, "*lams"] | float,
+    *,
+    scale: int = 1,
+    padding: int = 0,
+    padding_mode: PaddingMode = "circular",
+    x0: InitialEstimate = "nearest",
+) -> Float[Array, "*batch sH sW C"]:
+    """Reverse convolution: the X whose blurred and down-sampled version is the map x.
+
+    ``X* = argmin_X ||x - (X (*) K) down s||^2 + lam ||X - X0||^2``, with circular convolution, for
+    each feature map by itself.
+
+    It is jitted, its options being static, and shards over examples and channels without
+    communication under plain `jax.jit`. Reverse-mode gradients of every order exist; forward mode
+    (`jax.jvp`, `jax.jacfwd`) does not. The spectrum is computed in float32, or in float64 where x
+    is.
+
+    Args:
+      x: maps ``[..., H, W, C]``, any floating type, any leading axes or none.
+      kernel: ``[..., kh, kw, C]``, one a channel, the element ``(kh // 2, kw // 2)`` at the
+        origin. Leading axes broadcast against those of x: none for one kernel for all, one for a
+        kernel an example. At most ``scale`` times the padded map in size.
+      lam: the regularisation lambda > 0, a scalar or ``[..., C]``, leading axes as for kernel.
+      scale: the stride s >= 1 that is undone.
+      padding: pixels added to each side of x before, and ``scale * padding`` removed after.
+      padding_mode: "circular" (wraps, repeatedly if wider than the map), "replicate", "reflect" or
+        "constant" (zeros).
+      x0: the estimate that lambda pulls towards: "nearest" (x, each pixel repeated s x s times) or
+        "zero".
+
+    Returns:
+      ``[..., scale * H, scale * W, C]`` in the type of x.
+
+    Raises:
+      TypeError: x or kernel is not an array of real floating-point numbers.
+      ValueError: shapes that do not fit, or an option outside what is listed above.
+
+    Source: Huang et al., "Reverse Convolution and Its Applications to Image Restoration", ICCV
+    2025, eq. 4-7.
+    """
+    x, kernel, lam = floating("x", x), floating("kernel", kernel), regularisation(lam)
+    check_map("x", x)
+    padded = check_padding(padding, padding_mode, x.shape)
+    check_operator(kernel, lam, padded, scale, x0)
+    check_fit(x, kernel.shape[-1], {"kernel": kernel.shape[:-3], "lam": lam.shape[:-1]})
+    return _converse2d(x, kernel, lam, scale, padding, padding_mode, x0)
+
+
+def converse2d_transfer(
+    kernel: Float[Array, "*kernels kh kw C"],
+    lam: Float[Array, "*lams"] | float,
+    shape: tuple[int, int],
+    *,
+    scale: int = 1,
+    x0: InitialEstimate = "nearest",
+) -> Transfer:
+    """Prepare `converse2d` once for maps of one size: ``converse2d = apply_transfer o this``.
+
+    Args:
+      kernel: as for `converse2d`.
+      lam: as for `converse2d`.
+      shape: ``(H, W)`` of the map *including its padding*, ``H + 2 * padding``.
+      scale: as for `converse2d`.
+      x0: as for `converse2d`.
+
+    Returns:
+      A `Transfer` for `apply_transfer`.
+
+    Raises:
+      TypeError, ValueError: as `converse2d`.
+    """
+    kernel, lam = floating("kernel", kernel), regularisation(lam)
+    shape = (int(shape[0]), int(shape[1]))
+    check_operator(kernel, lam, shape, scale, x0)
+    return Transfer(_transfer_jit(kernel, lam, shape, scale, x0), shape, scale)
+
+
+def apply_transfer(
+    x: Float[Array, "*batch H W C"],
+    transfer: Transfer,
+    *,
+    padding: int = 0,
+    padding_mode: PaddingMode = "circular",
+) -> Float[Array, "*batch sH sW C"]:
+    """Apply a prepared operator: one real FFT and one real inverse FFT of each map.
+
+    Args:
+      x: maps ``[..., H, W, C]``.
+      transfer: from `converse2d_transfer`, for maps of ``(H + 2 * padding, W + 2 * padding)``.
+      padding: as for `converse2d`.
+      padding_mode: as for `converse2d`.
+
+    Returns:
+      As `converse2d`.
+
+    Raises:
+      TypeError: x is not an array of real floating-point numbers.
+      ValueError: x, with its padding, is not of the size or channels the transfer was made for.
+    """
+    x = floating("x", x)
+    check_map("x", x)
+    padded = check_padding(padding, padding_mode, x.shape)
+    if padded != transfer.shape:
+        raise ValueError(
+            f"x of {x.shape[-3]}x{x.shape[-2]} with padding={padding} is {padded[0]}x{padded[1]}, "
+            f"but transfer was prepared for {transfer.shape[0]}x{transfer.shape[1]}: call "
+            f"converse2d_transfer with shape={padded}"
+        )
+    check_fit(x, transfer.spectrum.shape[-5], {"transfer": transfer.spectrum.shape[:-5]})
+    return _apply_transfer(x, transfer, padding, padding_mode)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6))
+def _converse2d(
+    x: Array, kernel: Array, lam: Array, scale: int, padding: int, mode: str, x0: str
+) -> Array:
+    lam = jnp.broadcast_to(lam, (*lam.shape[:-1], x.shape[-1]))
+    shared = jnp.broadcast_shapes(kernel.shape[:-3], lam.shape[:-1])
+    kernel = jnp.broadcast_to(kernel, (*shared, *kernel.shape[-3:]))
+    lam = jnp.broadcast_to(lam, (*shared, lam.shape[-1]))
+    return _per_map(_solve(scale, padding, mode, x0), x, kernel, lam, core_ndims=(3, 1))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _apply_transfer(x: Array, transfer: Transfer, padding: int, mode: str) -> Array:
+    apply = _apply(transfer.scale, padding, mode)
+    return _per_map(apply, x, transfer.spectrum, core_ndims=(5,))
+
+
+def transfer_spectrum(
+    kernel: Float[Array, "*batch kh kw C"],
+    lam: Float[Array, "*batch C"],
+    shape: tuple[int, int],
+    scale: int,
+    x0: str,
+) -> Complex[Array, "*batch C s s H K"]:
+    """``G_ij = b + conj(K_ij) (1 - b sum K) / (sum |K|^2 + lam)``, see the top of this file."""
+    otf = phase_otf(kernel, shape, scale)
+    power = jnp.sum(otf.real**2 + otf.imag**2, axis=(-4, -3), keepdims=True)
+    inverse = jnp.conj(otf) / (power + lam[..., None, None, None, None])
+    if x0 == "zero":
+        return inverse
+    return 1 + inverse * (1 - jnp.sum(otf, axis=(-4, -3), keepdims=True))
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _transfer_jit(kernel: Array, lam: Array, shape: tuple[int, int], scale: int, x0: str) -> Array:
+    dtype = _compute_dtype(kernel)
+    lam = jnp.broadcast_to(lam, (*lam.shape[:-1], kernel.shape[-1]))
+    return transfer_spectrum(kernel.astype(dtype), lam.astype(dtype), shape, scale, x0)
+
+
+@functools.cache
+def _apply(scale: int, padding: int, mode: str) -> Fn:
+    def local(x: Array, spectrum: Array) -> tuple[Array]:
+        dtype = spectrum.real.dtype
+        y = pad_map(x.astype(dtype), padding, mode)
+        return (crop_map(over_maps(synthesize)(y, spectrum), scale * padding).astype(x.dtype),)
+
+    return partitioned(local, ("m n h w c", "m c p q u k"), ("m n i j c",))
+
+
+@functools.cache
+def _solve(scale: int, padding: int, mode: str, x0: str) -> Fn:
+    def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
+        dtype = _compute_dtype(x)
+        y = pad_map(x.astype(dtype), padding, mode)
+        shape = (y.shape[2], y.shape[3])
+        spectrum = transfer_spectrum(kernel.astype(dtype), lam.astype(dtype), shape, scale, x0)
+        return (crop_map(over_maps(synthesize)(y, spectrum), scale * padding).astype(x.dtype),)
+
+    return partitioned(local, ("m n h w c", "m a b c", "m c"), ("m n i j c",))
+
+
+def _compute_dtype(x: Array) -> Any:
+    """float64 for float64, else float32: XLA's FFT has no half precision."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _per_map(fn: Fn, x: Array, *shared: Array, core_ndims: tuple[int, ...]) -> Array:
+    """Bring arguments to ``[groups, examples, ...]``: the maps of a group have `shared` in common.
+
+    All of `shared` have the same leading axes, followed by `core_ndims` axes of their own.
+    """
+    leading = shared[0].shape[: shared[0].ndim - core_ndims[0]]
+    batch = jnp.broadcast_shapes(x.shape[:-3], leading)
+    leading = (1,) * (len(batch) - len(leading)) + leading
+    # Trailing batch axes along which nothing shared varies become the examples of a group.
+    split = max((i + 1 for i, size in enumerate(leading) if size != 1), default=0)
+    groups, examples = batch[:split], batch[split:]
+    x = jnp.broadcast_to(x, (*batch, *x.shape[-3:]))
+    x = x.reshape(math.prod(groups), math.prod(examples), *x.shape[-3:])
+    grouped = []
+    for array, ndim in zip(shared, core_ndims, strict=True):
+        core = array.shape[array.ndim - ndim :]
+        array = jnp.broadcast_to(array.reshape(*leading[:split], *core), (*groups, *core))
+        grouped.append(array.reshape(math.prod(groups), *core))
+    (result,) = fn(*_same_variance(x, *grouped))
+    return result.reshape(*batch, *result.shape[2:])
+
+
+def _same_variance(*arrays: Array) -> tuple[Array, ...]:
+    """Inside `jax.shard_map`, mark a replicated kernel as varying before its spectrum is taken.
+
+    The transpose of this cast is the sum over devices: made here, it moves a kernel's gradient,
+    made later it would move a whole spectrum.
+    """
+    axes = frozenset[str]().union(*map(_varying_axes, arrays))
+    return tuple(
+        jax.lax.pcast(a, tuple(missing), to="varying") if missing else a
+        for a, missing in ((a, axes - _varying_axes(a)) for a in arrays)
+    )
+
+
+def _varying_axes(x: Array) -> frozenset[str]:
+    """Mesh axes over which x differs inside `shard_map`; JAX moved the attribute in 0.10."""
+    kind = jax.typeof(x)
+    manual = getattr(kind, "manual_axis_type", None)
+    return getattr(kind, "vma", frozenset()) if manual is None else manual.varying

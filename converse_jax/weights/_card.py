@@ -1,0 +1,58 @@
+"""The card of a model: what it is for, and where its weights come from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+FORMAT = "converse-jax/1"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a person must know before using a set of weights.
+
+    Attributes:
+      name: short name, e.g. "converse-dncnn".
+      architecture: name of the class in `converse_jax.models`.
+      config: arguments that build it.
+      task: "denoise", "sr" or "deblur".
+      channels: 1 for gray pictures, 3 for colour.
+      sigma: noise level it was trained for, on the scale of 0 to 255; None if unknown.
+      scale: enlargement; 1 for denoising and deblurring.
+      needs_kernel: whether the blur kernel is an input.
+      source: who made the weights, and from what.
+      licence: terms of the weights.
+      sha256: of the file the weights were first read from.
+      notes: further remarks, e.g. measured PSNR.
+    """
+
+    name: str
+    architecture: str
+    config: dict[str, Any]
+    task: str
+    channels: int
+    sigma: float | None = None
+    scale: int = 1
+    needs_kernel: bool = False
+    source: str = ""
+    licence: str = "unknown"
+    sha256: str = ""
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, str]:
+        """The card as safetensors metadata (strings only)."""
+        return {"format": FORMAT, "card": json.dumps(asdict(self), sort_keys=True)}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str]) -> ModelCard:
+        """Read a card; raises ValueError, with the reason, if the metadata holds none."""
+        if metadata.get("format") != FORMAT:
+            raise ValueError(f"its metadata has format {metadata.get('format')!r}, not {FORMAT!r}")
+        try:
+            values = json.loads(metadata["card"])
+            known = {f.name for f in fields(cls)}
+            return cls(**{key: value for key, value in values.items() if key in known})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"its model card cannot be read ({error!r})") from None

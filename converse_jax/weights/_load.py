@@ -1,0 +1,176 @@
+"""Weights in and out: `load` and `save`, and the models that come with the package."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from converse_jax import models
+from converse_jax.weights._card import ModelCard
+from converse_jax.weights._pth import WeightsError, read_pth
+from converse_jax.weights._safetensors import read_safetensors, write_safetensors
+from converse_jax.weights._torch_names import recognise, translate
+
+BUNDLED = Path(__file__).parent / "bundled"
+ARCHITECTURES = ("ConverseDnCNN", "ConverseSRResNet", "ConverseUSRNet", "ConverseNet")
+
+
+def list_models() -> dict[str, ModelCard]:
+    """Cards of the models that come with this package, by name; `load` takes these names."""
+    cards = {}
+    for path in sorted(BUNDLED.glob("*.safetensors")):
+        _, metadata = read_safetensors(path)
+        cards[path.stem] = ModelCard.from_metadata(metadata)
+    return cards
+
+
+def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
+    """Load a network with its weights; nothing in a file is ever executed or downloaded.
+
+    Args:
+      name_or_path: a name of `list_models`, a `.safetensors` file written by `save`, or one of the
+        authors' `.pth` files, whose architecture, width, depth and kernel size are recognised from
+        the contents.
+
+    Returns:
+      ``(model, card)``.
+
+    Raises:
+      WeightsError: no such name or file, or a file that cannot be trusted or does not fit; the
+        message says why, and lists every missing, unexpected and misshapen parameter.
+    """
+    path = Path(name_or_path)
+    bundled = BUNDLED / f"{name_or_path}.safetensors"
+    if path.name == str(name_or_path) and not path.exists() and bundled.exists():
+        path = bundled
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors"))) or "none yet"
+        raise WeightsError(
+            f"{name_or_path}: no such file, and no model of this name: give a path to a .pth or "
+            f".safetensors file, or one of the bundled models ({names})"
+        )
+    if path.suffix == ".safetensors":
+        arrays, metadata = read_safetensors(path)
+        try:
+            card = ModelCard.from_metadata(metadata)
+        except ValueError as error:
+            raise WeightsError(
+                f"{path}: {error}: only files written by converse-jax can be loaded"
+            ) from None
+        model = _build(path, card.architecture, card.config)
+        return _fill(path, model, arrays, []), card
+    theirs = read_pth(path)
+    found = recognise(theirs)
+    if found is None:
+        raise WeightsError(
+            f"{path}: its {len(theirs)} arrays ({', '.join(list(theirs)[:3])}, ...) belong to none "
+            f"of the networks {', '.join(ARCHITECTURES)}"
+        )
+    architecture, config = found
+    model = _build(path, architecture, config)
+    arrays, unknown = translate(architecture, theirs)
+    return _fill(path, model, arrays, unknown), _foreign_card(path, architecture, config)
+
+
+def save(
+    path: str | os.PathLike[str], model: nnx.Module, card: ModelCard, *, overwrite: bool = False
+) -> None:
+    """Write a network's weights and its card as one `.safetensors` file, atomically.
+
+    Raises:
+      WeightsError: the file exists and overwrite is False, or it cannot be written.
+    """
+    arrays = {name: np.asarray(variable[...]) for name, variable in _parameters(model).items()}
+    write_safetensors(path, arrays, card.to_metadata(), overwrite=overwrite)
+
+
+def load_torch_state(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> None:
+    """Put PyTorch-named arrays into one of our networks, in place.
+
+    Raises:
+      WeightsError: missing, unexpected or misshapen parameters, all of them.
+    """
+    ours, unknown = translate(type(model).__name__, arrays)
+    _fill("state dict", model, ours, unknown)
+
+
+def _build(path: object, architecture: str, config: Mapping[str, Any]) -> nnx.Module:
+    if architecture not in ARCHITECTURES:
+        raise WeightsError(
+            f"{path}: unknown architecture {architecture!r}, known are {', '.join(ARCHITECTURES)}"
+        )
+    try:
+        # Shapes only: the values are replaced at once.
+        return nnx.eval_shape(lambda: getattr(models, architecture)(**config, rngs=nnx.Rngs(0)))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path}: {architecture} cannot be built from {dict(config)}: {error}"
+        ) from None
+
+
+def _parameters(model: nnx.Module) -> dict[str, nnx.Variable]:
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return {".".join(map(str, path)): variable for path, variable in flat}
+
+
+def _fill(
+    path: object, model: nnx.Module, arrays: Mapping[str, np.ndarray], unexpected: list[str]
+) -> nnx.Module:
+    wanted = _parameters(model)
+    missing = sorted(wanted.keys() - arrays.keys())
+    unexpected = sorted(unexpected) + sorted(arrays.keys() - wanted.keys())
+    misshapen = [
+        f"{name} is {arrays[name].shape}, needs {wanted[name].shape}"
+        for name in sorted(wanted.keys() & arrays.keys())
+        if arrays[name].shape != wanted[name].shape
+    ]
+    problems = [
+        f"{len(names)} {kind} ({', '.join(names)})"
+        for kind, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("misshapen", misshapen),
+        )
+        if names
+    ]
+    if problems:
+        raise WeightsError(
+            f"{path}: does not fit {type(model).__name__}: parameters {'; '.join(problems)}"
+        )
+    state = nnx.state(model, nnx.Param)
+    flat = [
+        (key, variable.replace(jnp.asarray(arrays[".".join(map(str, key))])))
+        for key, variable in nnx.to_flat_state(state)
+    ]
+    nnx.update(model, nnx.from_flat_state(flat))
+    return model
+
+
+def _foreign_card(path: Path, architecture: str, config: dict[str, Any]) -> ModelCard:
+    task, sigma = {
+        "ConverseDnCNN": ("denoise", 25.0),
+        "ConverseSRResNet": ("sr", None),
+        "ConverseUSRNet": ("deblur", 2.55),
+        "ConverseNet": ("deblur", 2.55),
+    }[architecture]
+    return ModelCard(
+        name=path.stem,
+        architecture=architecture,
+        config=config,
+        task=task,
+        channels=config["channels"],
+        # The file does not say: the level of the paper's experiments.
+        sigma=sigma,
+        scale=config.get("scale", 1),
+        needs_kernel=architecture == "ConverseUSRNet",
+        source=f"PyTorch state dict {path.name}",
+        licence="unknown: the authors' release carries none",
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )

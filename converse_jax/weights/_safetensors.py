@@ -1,0 +1,122 @@
+"""Write and read safetensors files: the form in which the project keeps its own weights.
+
+Source: https://huggingface.co/docs/safetensors (eight bytes of header length, a JSON header, the
+numbers). The file of one set of weights is always the same bytes, so that a card can pin its hash.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from converse_jax.weights._pth import WeightsError, check_file, shown, shown_path
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write arrays, bit for bit, with a few words about them; the file appears whole or not at all.
+
+    Args:
+        path: the file to make; its folder must exist.
+        arrays: names to arrays of any layout and byte order.
+        metadata: words kept in the header, read back unchanged.
+        overwrite: replace a file that is already there.
+
+    Raises:
+        WeightsError: the file exists and `overwrite` is False, or it cannot be written, or an array
+            or the metadata is of a kind that safetensors does not hold.
+    """
+    path = Path(path)
+    where = shown_path(path)
+    if not overwrite and (path.exists() or path.is_symlink()):
+        raise WeightsError(f"{where}: already exists: name another file or pass overwrite=True")
+    try:
+        content = _serialize(arrays, metadata)
+    except WeightsError as error:
+        raise WeightsError(f"{where}: {error}") from None
+    # In the same folder, because a rename is atomic only within one file system.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise WeightsError(
+            f"{where}: cannot be written ({reason}): check the folder and the free space"
+        ) from error
+    finally:
+        try:
+            temporary.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            pass  # the first error says more
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read a safetensors file: its arrays, which own their data, and its metadata.
+
+    Raises:
+        WeightsError: the file is missing, incomplete, or no safetensors file.
+    """
+    path = Path(path)
+    try:
+        check_file(path)
+        with safe_open(path, framework="np") as file:
+            names = file.keys()  # the file itself cannot be iterated
+            arrays = {name: np.array(file.get_tensor(name), order="C") for name in names}
+            return arrays, dict(sorted((file.metadata() or {}).items()))
+    except WeightsError as error:
+        raise WeightsError(f"{shown_path(path)}: {error}") from None
+    except Exception as error:
+        # SafetensorError, OSError, or a KeyError for a number type that numpy lacks.
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(
+            f"{shown_path(path)}: not a readable safetensors file ({reason}): fetch it again"
+        ) from error
+
+
+def _serialize(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
+    """The bytes of the file; equal input gives equal bytes."""
+    if not arrays:  # safetensors 0.8.0 would write a header that is not JSON
+        raise WeightsError("no arrays to write: pass at least one")
+    for key, text in metadata.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise WeightsError(f"metadata {shown(key)} is {shown(text)}: pass strings only")
+    contiguous = {}
+    for name, array in arrays.items():
+        if not isinstance(name, str) or name == "__metadata__":
+            raise WeightsError(f"{shown(name)} cannot name an array: use another string")
+        # safetensors 0.8.0 writes any other layout in the wrong order, silently (its issue 825);
+        # the reshape gives back the shape () that ascontiguousarray turns into (1,).
+        array = np.asarray(array)
+        native = array.dtype.newbyteorder("=")
+        contiguous[name] = np.ascontiguousarray(array, dtype=native).reshape(array.shape)
+    try:
+        return _with_metadata(save(contiguous), metadata)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"safetensors cannot hold this ({reason}): convert it first") from error
+
+
+def _with_metadata(plain: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Put the metadata, sorted, into the header: safetensors itself writes it in random order.
+
+    The offsets in the header count from its end, so they stay right.
+    """
+    size = int.from_bytes(plain[:8], "little")
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(plain[8 : 8 + size])}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the numbers start at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + plain[8 + size :]
