@@ -25,8 +25,8 @@ class Block(nnx.Module):
     ``x = x + scale1 * project1(gelu(spatial(gelu(expand1(norm1(x))))))``
     ``x = x + scale2 * project2(gelu(expand2(norm2(x))))``
 
-    LayerNorm over the channels of each pixel (eps 1e-5), 1x1 convolutions C -> 2C and 2C -> C, exact
-    GELU. The scales are 1, or learned for each channel from 0 on.
+    LayerNorm over the channels of each pixel (eps 1e-5), 1x1 convolutions C -> 2C and 2C -> C,
+    exact GELU. The scales are 1, or learned for each channel from 0 on.
     """
 
     def __init__(

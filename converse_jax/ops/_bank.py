@@ -98,6 +98,12 @@ correlate.defvjp(_correlate_fwd, _correlate_bwd)
 
 def over_maps(bank: Callable[..., Array]) -> Callable[..., Array]:
     """Lift a filter of one map to ``[groups, examples, H, W, C]``, one transfer a group and C."""
-    channels = jax.vmap(bank, in_axes=(-1, 0), out_axes=-1)
+    channels = jax.vmap(bank)
     examples = jax.vmap(channels, in_axes=(0, None))
-    return jax.vmap(examples)
+    groups = jax.vmap(examples)
+
+    def maps(x: Array, transfer: Array) -> Array:
+        # The transforms want their axes last: one transposition here, none around each of them.
+        return jnp.moveaxis(groups(jnp.moveaxis(x, -1, 2), transfer), 2, -1)
+
+    return maps

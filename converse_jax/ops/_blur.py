@@ -78,7 +78,8 @@ def _filter(x: Array, kernel: Array, scale: int, adjoint: bool) -> Array:
     factor = 1 if adjoint else scale
     shape = (x.shape[-3] // factor, x.shape[-2] // factor)
     # Both filters take the conjugate: `analyze` conjugates what it is given, A^T is conjugate.
-    spectrum = jnp.conj(phase_otf(kernel.astype(dtype), shape, scale))
+    re, im = phase_otf(kernel.astype(dtype), shape, scale)
+    spectrum = jax.lax.complex(re, -im)
     maps = x.astype(dtype).reshape(1, -1, *x.shape[-3:])
     result = over_maps(synthesize if adjoint else analyze)(maps, spectrum[None])
     return result.reshape(*x.shape[:-3], *result.shape[2:]).astype(x.dtype)

@@ -201,12 +201,18 @@ def transfer_spectrum(
     x0: str,
 ) -> Complex[Array, "*batch C s s H K"]:
     """``G_ij = b + conj(K_ij) (1 - b sum K) / (sum |K|^2 + lam)``, see the top of this file."""
-    otf = phase_otf(kernel, shape, scale)
-    power = jnp.sum(otf.real**2 + otf.imag**2, axis=(-4, -3), keepdims=True)
-    inverse = jnp.conj(otf) / (power + lam[..., None, None, None, None])
+    phases = (-4, -3)
+    re, im = phase_otf(kernel, shape, scale)
+    power = jnp.sum(re**2 + im**2, phases, keepdims=True)
+    gain = 1 / (power + lam[..., None, None, None, None])
     if x0 == "zero":
-        return inverse
-    return 1 + inverse * (1 - jnp.sum(otf, axis=(-4, -3), keepdims=True))
+        return jax.lax.complex(gain * re, -gain * im)
+    # Written in real numbers: a complex division by a real number costs several times as much.
+    rest_re = 1 - jnp.sum(re, phases, keepdims=True)
+    rest_im = -jnp.sum(im, phases, keepdims=True)
+    return jax.lax.complex(
+        1 + gain * (re * rest_re + im * rest_im), gain * (re * rest_im - im * rest_re)
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
@@ -219,9 +225,8 @@ def _transfer_jit(kernel: Array, lam: Array, shape: tuple[int, int], scale: int,
 @functools.cache
 def _apply(scale: int, padding: int, mode: str) -> Fn:
     def local(x: Array, spectrum: Array) -> tuple[Array]:
-        dtype = spectrum.real.dtype
-        y = pad_map(x.astype(dtype), padding, mode)
-        return (crop_map(over_maps(synthesize)(y, spectrum), scale * padding).astype(x.dtype),)
+        y = x.astype(spectrum.real.dtype)
+        return (_filter_maps(y, spectrum, scale, padding, mode).astype(x.dtype),)
 
     return partitioned(local, ("m n h w c", "m c p q u k"), ("m n i j c",))
 
@@ -230,12 +235,18 @@ def _apply(scale: int, padding: int, mode: str) -> Fn:
 def _solve(scale: int, padding: int, mode: str, x0: str) -> Fn:
     def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
         dtype = _compute_dtype(x)
-        y = pad_map(x.astype(dtype), padding, mode)
-        shape = (y.shape[2], y.shape[3])
+        shape = (x.shape[2] + 2 * padding, x.shape[3] + 2 * padding)
         spectrum = transfer_spectrum(kernel.astype(dtype), lam.astype(dtype), shape, scale, x0)
-        return (crop_map(over_maps(synthesize)(y, spectrum), scale * padding).astype(x.dtype),)
+        return (_filter_maps(x.astype(dtype), spectrum, scale, padding, mode).astype(x.dtype),)
 
     return partitioned(local, ("m n h w c", "m a b c", "m c"), ("m n i j c",))
+
+
+def _filter_maps(x: Array, spectrum: Array, scale: int, padding: int, mode: str) -> Array:
+    def filter_map(y: Array, transfer: Array) -> Array:
+        return crop_map(synthesize(pad_map(y, padding, mode), transfer), scale * padding)
+
+    return over_maps(filter_map)(x, spectrum)
 
 
 def _compute_dtype(x: Array) -> Any:

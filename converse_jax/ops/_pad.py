@@ -1,7 +1,12 @@
-"""Padding before the filter and cropping after it."""
+"""Padding before the filter and cropping after it: linear maps, each with its adjoint.
+
+XLA differentiates a concatenation into full-size copies. Here one copy enlarges the map, and the
+border is written into it; the adjoint folds the border back onto the pixels it came from.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, get_args
 
 import jax
@@ -10,35 +15,15 @@ from jaxtyping import Array, Float
 
 PaddingMode = Literal["circular", "replicate", "reflect", "constant"]
 
-_JNP_MODES = {"circular": "wrap", "replicate": "edge", "reflect": "reflect", "constant": "constant"}
-assert set(_JNP_MODES) == set(get_args(PaddingMode))
-
-
-def pad_map(
-    x: Float[Array, "*batch H W C"], padding: int, mode: str
-) -> Float[Array, "*batch H+2p W+2p C"]:
-    """Pad every side of the spatial axes of a channels-last map by `padding` pixels."""
-    if padding == 0:
-        return x
-    widths = [(0, 0)] * (x.ndim - 3) + [(padding, padding)] * 2 + [(0, 0)]
-    return jnp.pad(x, widths, mode=_JNP_MODES[mode])
-
-
-def crop_map(x: Float[Array, "*batch H W C"], border: int) -> Float[Array, "*batch H-2b W-2b C"]:
-    """Remove `border` pixels from every side of the spatial axes of a channels-last map."""
-    if border == 0:
-        return x
-    height, width = x.shape[-3:-1]
-    x = jax.lax.slice_in_dim(x, border, height - border, axis=x.ndim - 3)
-    return jax.lax.slice_in_dim(x, border, width - border, axis=x.ndim - 2)
+_MODES: tuple[str, ...] = get_args(PaddingMode)
 
 
 def check_padding(padding: int, mode: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """Size of the padded map ``[..., H, W, C]``; rejects a padding it does not define."""
     height, width = shape[-3:-1]
-    if mode not in _JNP_MODES:
+    if mode not in _MODES:
         raise ValueError(
-            f"padding_mode must be one of {', '.join(map(repr, _JNP_MODES))}, got {mode!r}"
+            f"padding_mode must be one of {', '.join(map(repr, _MODES))}, got {mode!r}"
         )
     if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
         raise ValueError(f"padding must be an integer >= 0, got {padding!r}")
@@ -49,3 +34,85 @@ def check_padding(padding: int, mode: str, shape: tuple[int, ...]) -> tuple[int,
             "padding_mode='replicate'"
         )
     return height + 2 * padding, width + 2 * padding
+
+
+def crop_map(x: Float[Array, "sH sW"], border: int) -> Float[Array, "H W"]:
+    """Remove `border` pixels from every side of a map."""
+    height, width = x.shape
+    return x[border : height - border, border : width - border]
+
+
+def pad_map(x: Float[Array, "H W"], padding: int, mode: str) -> Float[Array, "Hp Wp"]:
+    """Add `padding` pixels to every side of a map."""
+    if padding == 0:
+        return x
+    if mode == "circular" and padding > min(x.shape):
+        # Wraps more than once: rare, and left to the generic routine.
+        return jnp.pad(x, padding, mode="wrap")
+    return _pad(x, padding, mode)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _pad(x: Array, padding: int, mode: str) -> Array:
+    x = jnp.pad(x, padding)
+    for axis in (0, 1):
+        for side, source in _border(x.shape[axis], padding, mode):
+            piece = x[_along(axis, source)]
+            x = x.at[_along(axis, side)].set(jnp.broadcast_to(piece, _resized(x, axis, padding)))
+    return x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _fold(x: Array, padding: int, mode: str) -> Array:
+    """The adjoint of `_pad`."""
+    for axis in (1, 0):
+        for side, source in reversed(_border(x.shape[axis], padding, mode)):
+            piece = x[_along(axis, side)]
+            if mode == "replicate":
+                piece = jnp.sum(piece, axis, keepdims=True)
+            x = x.at[_along(axis, source)].add(piece)
+    return crop_map(x, padding)
+
+
+def _border(size: int, p: int, mode: str) -> list[tuple[slice, slice]]:
+    """The two sides of a padded axis, and the pixels inside it that they repeat."""
+    first, last = p, size - p - 1
+    left, right = slice(0, p), slice(size - p, size)
+    if mode == "circular":
+        return [(left, slice(last - p + 1, last + 1)), (right, slice(first, first + p))]
+    if mode == "replicate":
+        return [(left, slice(first, first + 1)), (right, slice(last, last + 1))]
+    if mode == "reflect":
+        return [
+            (left, slice(first + p, first, -1)),
+            (right, slice(last - 1, last - p - 1, -1)),
+        ]
+    return []
+
+
+def _along(axis: int, part: slice) -> tuple[slice, slice]:
+    return (part, slice(None)) if axis == 0 else (slice(None), part)
+
+
+def _resized(x: Array, axis: int, size: int) -> tuple[int, ...]:
+    return (size, x.shape[1]) if axis == 0 else (x.shape[0], size)
+
+
+def _pad_fwd(x: Array, padding: int, mode: str) -> tuple[Array, None]:
+    return _pad(x, padding, mode), None
+
+
+def _pad_bwd(padding: int, mode: str, _: None, y: Array) -> tuple[Array]:
+    return (_fold(y, padding, mode),)
+
+
+def _fold_fwd(y: Array, padding: int, mode: str) -> tuple[Array, None]:
+    return _fold(y, padding, mode), None
+
+
+def _fold_bwd(padding: int, mode: str, _: None, x: Array) -> tuple[Array]:
+    return (_pad(x, padding, mode),)
+
+
+_pad.defvjp(_pad_fwd, _pad_bwd)
+_fold.defvjp(_fold_fwd, _fold_bwd)

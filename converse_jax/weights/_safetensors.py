@@ -4,6 +4,7 @@ Source: https://huggingface.co/docs/safetensors (eight bytes of header length, a
 numbers). The file of one set of weights is always the same bytes, so that a card can pin its hash.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -58,10 +59,8 @@ def write_safetensors(
             f"{where}: cannot be written ({reason}): check the folder and the free space"
         ) from error
     finally:
-        try:
+        with contextlib.suppress(OSError, ValueError):  # the first error says more
             temporary.unlink(missing_ok=True)
-        except (OSError, ValueError):
-            pass  # the first error says more
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

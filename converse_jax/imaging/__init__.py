@@ -1,0 +1,54 @@
+"""The experimental setup as functions: degradations, metrics, the evaluation protocol, files.
+
+NumPy in, NumPy out, channels last. Pillow, imagecodecs and SciPy are loaded by the functions that
+need them, not by this import.
+"""
+
+from converse_jax.imaging._blur import (
+    circular_blur,
+    gaussian_kernel,
+    motion_kernel,
+    random_motion_kernel,
+)
+from converse_jax.imaging._encode import encode_picture
+from converse_jax.imaging._files import list_pictures, read_picture, write_picture
+from converse_jax.imaging._metrics import psnr, rgb_to_y, ssim
+from converse_jax.imaging._noise import protocol_noise
+from converse_jax.imaging._picture import MAX_PIXELS, Picture, PictureError
+from converse_jax.imaging._protocol import (
+    Score,
+    Task,
+    degrade_deblur,
+    degrade_denoise,
+    degrade_sr,
+    score,
+    to_uint8,
+)
+from converse_jax.imaging._resize import modcrop, resize
+
+__all__ = [
+    "MAX_PIXELS",
+    "Picture",
+    "PictureError",
+    "Score",
+    "Task",
+    "circular_blur",
+    "degrade_deblur",
+    "degrade_denoise",
+    "degrade_sr",
+    "encode_picture",
+    "gaussian_kernel",
+    "list_pictures",
+    "modcrop",
+    "motion_kernel",
+    "protocol_noise",
+    "psnr",
+    "random_motion_kernel",
+    "read_picture",
+    "resize",
+    "rgb_to_y",
+    "score",
+    "ssim",
+    "to_uint8",
+    "write_picture",
+]

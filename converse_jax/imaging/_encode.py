@@ -1,0 +1,161 @@
+"""A `Picture` to the bytes of a picture file."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+
+from converse_jax.imaging._exif import PREFIX, descriptive_tags
+from converse_jax.imaging._picture import Picture, PictureError, fitting_profile
+
+# format -> (holds alpha, holds 16 bits)
+_HOLDS = {
+    "png": (True, True),
+    "jpeg": (False, False),
+    "tiff": (True, True),
+    "webp": (True, False),
+    "bmp": (False, False),
+}
+
+
+def encode_picture(picture: Picture, format: str) -> bytes:
+    """Encode a picture; nothing of its pixels is lost but what `bits` and JPEG imply.
+
+    PNG, TIFF and WebP are lossless, JPEG has quality 95 without chroma subsampling. WebP has no
+    gray: it comes back as RGB. The ICC profile goes along where it fits the channels, EXIF
+    wherever the format has a place for it (BMP has for neither).
+
+    Args:
+        picture: values outside [0, 1] are clipped.
+        format: "png", "jpeg", "tiff", "webp" or "bmp".
+
+    Returns:
+        The whole file.
+
+    Raises:
+        PictureError: an unknown format, one that cannot hold the alpha or the 16 bits,
+            pixels that are not finite, or a size the format does not reach.
+    """
+    if format not in _HOLDS:
+        raise PictureError(f"format: got {format!r}; choose one of {sorted(_HOLDS)}")
+    holds_alpha, holds_16 = _HOLDS[format]
+    if picture.alpha is not None and not holds_alpha:
+        raise PictureError(
+            f"format: {format.upper()} holds no alpha channel, and the picture has one; "
+            "write PNG, TIFF or WebP"
+        )
+    if picture.bits == 16 and not holds_16:
+        raise PictureError(
+            f"format: {format.upper()} holds 8 bits, and the picture has 16; "
+            "write PNG or TIFF, or replace the picture's bits by 8"
+        )
+    samples = _samples(picture)
+    profile = fitting_profile(picture.icc_profile, picture.pixels.shape[-1])
+    try:
+        if format == "tiff":
+            return _encode_tiff(samples, profile, picture.exif)
+        if picture.bits == 16:
+            return _encode_png16(samples, profile, picture.exif)
+        return _encode_pillow(samples, format, profile, picture.exif)
+    except ImportError:
+        raise
+    except Exception as error:  # the encoders raise nearly anything
+        # WebP ends at 16383 pixels a side, JPEG at 65535 and at 64 KiB of EXIF, for example.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        height, width = samples.shape[:2]
+        raise PictureError(
+            f"format: {format.upper()} does not take this picture of {width}x{height} pixels "
+            f"({reason}); write another format, or without icc_profile and exif"
+        ) from None
+
+
+def _samples(picture: Picture) -> np.ndarray:
+    """The integer samples `[H, W, 1..4]` of the file."""
+    layers = [picture.pixels]
+    if picture.alpha is not None:
+        layers.append(picture.alpha[..., None])
+    unit = np.concatenate(layers, axis=-1)
+    if not np.isfinite(unit).all():
+        raise PictureError("pixels: hold NaN or infinity; there is no such colour to write")
+    peak, dtype = (65535.0, np.uint16) if picture.bits == 16 else (255.0, np.uint8)
+    return np.round(np.clip(unit, 0.0, 1.0) * np.float32(peak)).astype(dtype)
+
+
+def _encode_pillow(
+    samples: np.ndarray, format: str, profile: bytes | None, exif: bytes | None
+) -> bytes:
+    """8-bit PNG, JPEG, WebP and BMP."""
+    from PIL import Image
+
+    options: dict[str, object] = {}
+    if format != "bmp":
+        options = {"icc_profile": profile, "exif": exif}
+        options = {key: value for key, value in options.items() if value is not None}
+    if format == "jpeg":
+        options |= {"quality": 95, "subsampling": 0}
+    if format == "webp":
+        # `exact`: colours under full transparency are kept, as everywhere else here.
+        options |= {"lossless": True, "exact": True}
+    out = io.BytesIO()
+    image = Image.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
+    image.save(out, format.upper(), **options)
+    return out.getvalue()
+
+
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    """One chunk: length, kind, body, CRC of kind and body (PNG, section 5.3)."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _encode_png16(samples: np.ndarray, profile: bytes | None, exif: bytes | None) -> bytes:
+    """16-bit PNG, which Pillow does not write; the codec knows no metadata, so it is put in."""
+    import imagecodecs
+
+    data = bytes(
+        imagecodecs.png_encode(np.squeeze(samples, -1) if samples.shape[-1] == 1 else samples)
+    )
+    extra = b""
+    if profile is not None:
+        # The profile's name, a null, and compression method 0 (PNG, section 11.3.2.3).
+        extra += _png_chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(profile))
+    if exif is not None:
+        extra += _png_chunk(b"eXIf", exif.removeprefix(PREFIX))
+    after_header = 8 + 12 + 13  # signature; length, kind and CRC of IHDR; its body
+    return data[:after_header] + extra + data[after_header:]
+
+
+def _encode_tiff(samples: np.ndarray, profile: bytes | None, exif: bytes | None) -> bytes:
+    """A little-endian TIFF of one deflated strip with horizontal differences (TIFF 6.0, sec. 14).
+
+    Written here because Pillow has no 16-bit RGB and no gray with alpha at 16 bits, and because
+    imagecodecs writes no EXIF. Pillow lays out the directory.
+    """
+    from PIL import Image
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    height, width, channels = samples.shape
+    difference = samples.astype(samples.dtype.newbyteorder("<"))
+    difference[:, 1:] -= samples[:, :-1]  # modulo 2^bits, as the predictor is defined
+    strip = zlib.compress(difference.tobytes())
+    tags = ImageFileDirectory_v2()
+    if exif is not None:
+        block = Image.Exif()
+        block.load(exif)
+        for tag, value in descriptive_tags(block).items():
+            tags[tag] = value
+    colours = channels - (channels in (2, 4))
+    tags[256], tags[257], tags[277] = width, height, channels
+    tags[258] = (8 * samples.itemsize,) * channels
+    tags[259] = 8  # deflate
+    tags[262] = 1 if colours == 1 else 2  # black is zero; RGB
+    tags[278], tags[279], tags[273] = height, len(strip), 0  # 273: counted from the directory's end
+    tags[284] = 1  # channels last
+    tags[317] = 2  # horizontal differences
+    if channels != colours:
+        tags[338] = 2  # alpha that the colours are not multiplied with
+    if profile is not None:
+        tags[34675] = profile
+    return b"II*\x00\x08\x00\x00\x00" + tags.tobytes(8) + strip

@@ -1,0 +1,179 @@
+"""The evaluation protocol of the paper's tables: degrade a clean picture, score a restored one."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+import numpy as np
+
+from converse_jax.imaging._metrics import psnr, rgb_to_y, ssim
+from converse_jax.imaging._noise import protocol_noise
+from converse_jax.imaging._resize import modcrop, resize
+
+Task = Literal["denoise", "sr", "deblur"]
+
+
+class Score(TypedDict):
+    """What `score` measures: PSNR in decibels and SSIM, on all channels and on luma."""
+
+    psnr: float
+    ssim: float
+    psnr_y: float
+    ssim_y: float
+
+
+def _check_clean(clean: np.ndarray) -> np.ndarray:
+    clean = np.asarray(clean)
+    if clean.dtype != np.uint8:
+        raise ValueError(
+            f"clean: got dtype {clean.dtype}; give the 8-bit picture, to_uint8(x) makes it"
+        )
+    if clean.ndim not in (2, 3) or 0 in clean.shape:
+        raise ValueError(f"clean: got shape {clean.shape}; give a non-empty [H, W] or [H, W, C]")
+    return clean
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """A restored picture as the 8-bit picture that is measured.
+
+        round(255 clip(x, 0, 1))
+
+    Args:
+        image: any shape, floating point, nominally in [0, 1].
+
+    Returns:
+        uint8, the same shape; halves go to the even neighbour, as NumPy rounds.
+
+    Raises:
+        ValueError: another dtype, or a value that is not a number.
+    """
+    image = np.asarray(image)
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ValueError(f"image: got dtype {image.dtype}; give floats in [0, 1]")
+    if np.isnan(image).any():
+        raise ValueError("image: holds NaN, so there is nothing to measure; check the network")
+    return np.round(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def degrade_denoise(clean: np.ndarray, *, sigma: float = 25.0) -> tuple[np.ndarray, np.ndarray]:
+    """The denoising input: the picture plus the protocol's seeded noise, not clipped.
+
+        y = x / 255 + n,   n ~ normal(0, sigma / 255)
+
+    Args:
+        clean: uint8 `[H, W]` or `[H, W, C]`; the tables take gray, `[H, W, 1]`.
+        sigma: standard deviation of the noise in 8-bit levels.
+
+    Returns:
+        The input, float32 in `clean`'s shape, and the target, `clean` itself.
+
+    Raises:
+        ValueError: another dtype or rank, or a negative sigma.
+
+    Source: paper sec. 5.1 and the authors' test script.
+    """
+    clean = _check_clean(clean)
+    noisy = clean / 255.0 + protocol_noise(clean.shape, sigma)
+    return noisy.astype(np.float32), clean
+
+
+def degrade_sr(clean: np.ndarray, *, scale: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """The super-resolution input: antialiased bicubic by 1/scale, not rounded to 8 bits.
+
+        y = resize(crop(x) / 255, 1 / scale)
+
+    Args:
+        clean: uint8 `[H, W]` or `[H, W, C]`, at least `scale` pixels on a side.
+        scale: the factor, an integer of at least 1.
+
+    Returns:
+        The input, float32 `[H'/scale, W'/scale, ...]`, and the target, `clean` cropped at the
+        bottom and right to `[H', W', ...]`, multiples of `scale`.
+
+    Raises:
+        ValueError: another dtype or rank, a scale below 1, a picture smaller than the scale.
+
+    Source: paper sec. 5.2 and the authors' test script.
+    """
+    clean = _check_clean(clean)
+    if scale < 1:
+        raise ValueError(f"scale: got {scale}; give an integer factor of at least 1, e.g. 4")
+    target = modcrop(clean, scale)
+    height, width = target.shape[:2]
+    small = resize(target / 255.0, (height // scale, width // scale))
+    return small.astype(np.float32), target
+
+
+def degrade_deblur(
+    clean: np.ndarray, kernel: np.ndarray, *, sigma: float = 2.55
+) -> tuple[np.ndarray, np.ndarray]:
+    """The deblurring input: circular blur in 8 bits, then the protocol's seeded noise.
+
+        y = floor(x (*) k) / 255 + n,   n ~ normal(0, sigma / 255)
+
+    The blurred picture is truncated to 8 bits, not rounded: that is what the published numbers
+    were measured on (`scipy.ndimage.convolve` gives its input's dtype back).
+
+    Args:
+        clean: uint8 `[H, W]` or `[H, W, C]`, at least 8 pixels on a side.
+        kernel: `[kh, kw]`, not negative, sum 1.
+        sigma: standard deviation of the noise in 8-bit levels.
+
+    Returns:
+        The input, float32, and the target, `clean` cropped at the bottom and right to multiples
+        of 8; one shape.
+
+    Raises:
+        ValueError: another dtype or rank, a picture below 8x8, a kernel that is not 2-D or not
+            a blur (negative taps or a sum that is not 1 would leave the range of 8 bits).
+
+    Source: paper sec. 5.3 and the authors' test script.
+    """
+    from scipy import ndimage
+
+    clean = _check_clean(clean)
+    kernel = np.asarray(kernel, dtype=np.float64)
+    if kernel.ndim != 2 or kernel.size == 0:
+        raise ValueError(f"kernel: got shape {kernel.shape}; give a non-empty [kh, kw]")
+    if kernel.min() < 0 or abs(kernel.sum() - 1.0) > 1e-3:
+        raise ValueError(
+            f"kernel: got taps from {kernel.min():.3g}, sum {kernel.sum():.6g}; "
+            "give a blur kernel: no negative tap, sum 1"
+        )
+    target = modcrop(clean, 8)
+    weights = kernel[..., None] if target.ndim == 3 else kernel
+    blurred = ndimage.convolve(target, weights, mode="wrap")
+    noisy = blurred / 255.0 + protocol_noise(target.shape, sigma)
+    return noisy.astype(np.float32), target
+
+
+def score(restored: np.ndarray, target: np.ndarray, *, task: Task, scale: int = 4) -> Score:
+    """Measure a restored picture as the tables do.
+
+    The border left out is 0 for "denoise", `scale` for "sr" and 1 for "deblur". The tables quote
+    `psnr` for denoising and deblurring, `psnr_y` for super-resolution.
+
+    Args:
+        restored, target: uint8 `[H, W]` or `[H, W, C]`, one shape.
+        task: "denoise", "sr" or "deblur".
+        scale: the factor of super-resolution; read for "sr" only.
+
+    Returns:
+        `psnr`, `ssim` over all channels, `psnr_y`, `ssim_y` on the luma rounded to 8 bits.
+        A picture without three channels is its own luma.
+
+    Raises:
+        ValueError: an unknown task, or what `psnr` and `ssim` refuse.
+
+    Source: the authors' test scripts.
+    """
+    borders = {"denoise": 0, "sr": scale, "deblur": 1}
+    if task not in borders:
+        raise ValueError(f"task: got {task!r}; choose one of {sorted(borders)}")
+    border = borders[task]
+    full = psnr(restored, target, border=border), ssim(restored, target, border=border)
+    luma = full
+    if restored.ndim == 3 and restored.shape[-1] == 3:
+        y_restored, y_target = rgb_to_y(restored), rgb_to_y(target)
+        luma = psnr(y_restored, y_target, border=border), ssim(y_restored, y_target, border=border)
+    return Score(psnr=full[0], ssim=full[1], psnr_y=luma[0], ssim_y=luma[1])

@@ -1,0 +1,166 @@
+"""Reading what is no picture, what is damaged, too large, or of a kind that is not read."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image
+
+from converse_jax.imaging import Picture, PictureError, read_picture
+
+from .pictures import exif, pillow, png, profile, samples
+
+# No warning of a decoder may reach the user.
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def test_files_that_are_no_pictures(tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match="none.png: there is no such file"):
+        read_picture(tmp_path / "none.png")
+    with pytest.raises(PictureError, match="is a folder"):
+        read_picture(tmp_path)
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(PictureError, match="empty.png: the file is empty"):
+        read_picture(tmp_path / "empty.png")
+    (tmp_path / "note.png").write_text("not a picture at all")
+    with pytest.raises(PictureError, match="note.png: not a picture; give a PNG"):
+        read_picture(tmp_path / "note.png")
+    with pytest.raises(PictureError, match="there is no such file"):
+        read_picture("x" * 5000)
+    with pytest.raises(PictureError, match="gives str; open it for reading bytes"):
+        read_picture(io.StringIO("text"))  # type: ignore[arg-type]
+    with pytest.raises(PictureError, match="not a picture"):
+        read_picture(pillow(Image.new("L", (4, 4)), "GIF"))
+
+
+def files_of_all_kinds() -> dict[str, bytes]:
+    s = samples((24, 20, 3))
+    image, index = Image.fromarray(s), Image.fromarray(samples((24, 20)) % 3)
+    index.putpalette(bytes(range(9)))
+    options = {"exif": exif(6), "icc_profile": profile(b"RGB ")}
+    return {
+        "png": pillow(image, "PNG", **options),
+        "png16": bytes(imagecodecs.png_encode(samples((24, 20, 4), 16))),
+        "jpeg": pillow(image, "JPEG", **options),
+        "webp": pillow(image, "WEBP", lossless=True, **options),
+        "bmp": pillow(image, "BMP"),
+        "tiff": pillow(image, "TIFF", **options),
+        "tiff16": bytes(imagecodecs.tiff_encode(samples((24, 20, 3), 16), compression="lzw")),
+        "tiff-palette": pillow(index, "TIFF", compression="tiff_lzw"),
+        "tiff-cmyk": pillow(image.convert("CMYK"), "TIFF"),
+    }
+
+
+FILES = files_of_all_kinds()
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_truncated_files(kind: str, tmp_path: Path) -> None:
+    data = FILES[kind]
+    path = tmp_path / "cut"
+    for keep in (0.3, 0.6, 0.8):
+        path.write_bytes(data[: int(keep * len(data))])
+        with pytest.raises(PictureError, match="cut: the .* file is damaged or cut short") as error:
+            read_picture(path)
+        assert "\n" not in str(error.value)
+        assert error.value.__suppress_context__  # no traceback of the decoder
+    for keep in range(0, len(data), max(1, len(data) // 60)):
+        try:
+            got = read_picture(data[:keep])
+        except PictureError:
+            continue
+        assert got.pixels.shape[:2] in ((24, 20), (20, 24))  # only the trailer was missing
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_damaged_files_give_a_picture_or_a_picture_error(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    damaged = 0
+    for _ in range(60):
+        data = bytearray(FILES[kind])
+        # Half of the damage is in the first bytes, where the structure is.
+        reach = len(data) if rng.random() < 0.5 else 200
+        for position in rng.integers(8, reach, size=3):
+            data[position] = rng.integers(256)
+        try:
+            got = read_picture(bytes(data), max_pixels=1_000_000)
+        except PictureError as error:
+            damaged += 1
+            assert "\n" not in str(error)
+        else:
+            assert isinstance(got, Picture) and np.isfinite(got.pixels).all()
+    assert damaged > 0
+
+
+def test_bombs_are_refused_from_the_header() -> None:
+    rows = b"\0"
+    for depth in (8, 16):
+        bomb = png(60000, 60000, depth, 2, rows)
+        with pytest.raises(PictureError, match="60000x60000 pixels are more than the limit of 256"):
+            read_picture(bomb)
+    small = samples((9, 10, 3))
+    for format in ("PNG", "JPEG", "TIFF", "BMP", "WEBP"):
+        data = pillow(Image.fromarray(small), format)
+        with pytest.raises(PictureError, match="10x9 pixels are more than the limit of 89"):
+            read_picture(data, max_pixels=89)
+        assert read_picture(data, max_pixels=90).pixels.shape == (9, 10, 3)
+
+
+def test_pillows_own_limit_is_told_apart_where_it_is_enforced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    for kind, data in FILES.items():
+        if kind in ("webp", "tiff-palette", "tiff-cmyk"):  # their readers insist
+            with pytest.raises(PictureError, match=r"a.dat: .* raise PIL.Image.MAX_IMAGE_PIXELS"):
+                read_picture(named(data, "a.dat"))
+        else:
+            assert read_picture(data).pixels.size
+
+
+def named(data: bytes, name: str) -> io.BytesIO:
+    file = io.BytesIO(data)
+    file.name = name  # type: ignore[attr-defined]
+    return file
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
+def test_animations_and_pages_are_refused(format: str) -> None:
+    frames = [Image.fromarray(samples((8, 8, 3), seed=n)) for n in range(3)]
+    data = pillow(frames[0], format, save_all=True, append_images=frames[1:])
+    with pytest.raises(PictureError, match="holds (3|several) pictures"):
+        read_picture(data)
+
+
+def test_kinds_that_are_not_read_say_so() -> None:
+    with pytest.raises(PictureError, match="not unsigned integers|1 times 32 bits"):
+        read_picture(pillow(Image.new("F", (3, 3)), "TIFF"))
+    many = bytes(imagecodecs.tiff_encode(samples((4, 4, 5)), photometric="rgb"))
+    with pytest.raises(PictureError, match="has 5 channels"):
+        read_picture(many)
+    # Pillow would read the first without its fifth channel and the second at 8 bits.
+    ink = imagecodecs.tiff_encode(samples((4, 4, 5)), photometric="separated")
+    with pytest.raises(PictureError, match="has 5 channels, of which not all"):
+        read_picture(bytes(ink))
+    ink = imagecodecs.tiff_encode(samples((4, 4, 4), 16), photometric="separated")
+    with pytest.raises(PictureError, match="4 times 16 bits and photometric 5"):
+        read_picture(bytes(ink))
+    lab = pillow(Image.new("LAB", (3, 3)), "TIFF")
+    with pytest.raises(PictureError, match="pixels are of kind LAB"):
+        read_picture(lab)
+
+
+def test_picture_checks_its_arrays() -> None:
+    good = np.zeros((2, 3, 3), np.float32)
+    with pytest.raises(PictureError, match="pixels: got shape"):
+        Picture(good[..., :2])
+    with pytest.raises(PictureError, match="pixels: got dtype float64"):
+        Picture(good.astype(np.float64))
+    with pytest.raises(PictureError, match="alpha: got float32"):
+        Picture(good, alpha=np.zeros((3, 2), np.float32))
+    with pytest.raises(PictureError, match="bits: got 12"):
+        Picture(good, bits=12)
