@@ -1,0 +1,180 @@
+"""Algorithm 1 of the paper in PyTorch, line for line, and the Converse-DnCNN built on it.
+
+This is what the benchmark races against, and in float64 what it checks against. It is written from
+the text of "Reverse Convolution and Its Applications to Image Restoration" (ICCV 2025, Algorithm 1,
+eq. 8-9, fig. 2). Layout is PyTorch's own, NCHW, and parameters carry the names of the authors'
+state dicts, so that one dictionary fills both sides.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def upsample(x: Tensor, scale: int) -> Tensor:
+    """s-fold up-sampling: each pixel becomes the upper-left one of an s x s patch of zeros."""
+    b, c, h, w = x.shape
+    out = x.new_zeros(b, c, h * scale, w * scale)
+    out[..., ::scale, ::scale] = x
+    return out
+
+
+def p2o(psf: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Point-spread to optical transfer function: element floor(k/2) goes to the origin."""
+    kh, kw = psf.shape[-2:]
+    padded = F.pad(psf, (0, shape[1] - kw, 0, shape[0] - kh))
+    return torch.fft.fftn(torch.roll(padded, (-(kh // 2), -(kw // 2)), dims=(-2, -1)), dim=(-2, -1))
+
+
+def splits(a: Tensor, scale: int) -> Tensor:
+    """Divide `[..., H, W]` into its s x s distinct (alias) blocks: `[..., H/s, W/s, s^2]`."""
+    *lead, h, w = a.shape
+    blocks = a.reshape(*lead, scale, h // scale, scale, w // scale)
+    n = len(lead)
+    return blocks.permute(*range(n), n + 1, n + 3, n, n + 2).flatten(-2)
+
+
+def converse2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    scale: int = 1,
+    padding: int = 0,
+    padding_mode: str = "circular",
+    eps: float = 1e-5,
+) -> Tensor:
+    """`F^-1[(L - conj(FK) . tile(mean_s(FK L) / (mean_s|FK|^2 + lam))) / lam]`, cropped.
+
+    `L = conj(FK) F(Y up s) + F(lam X0)`, Y being the padded `x` `[B, C, H, W]`, X0 its nearest
+    interpolation, K `weight` `[1, C, kh, kw]` and `lam = sigmoid(b - 9) + eps` with b `bias`
+    `[1, C, 1, 1]`. Returns `[B, C, s*H, s*W]`.
+    """
+    if padding > 0:
+        x = F.pad(x, [padding] * 4, mode=padding_mode)
+    h, w = x.shape[-2:]
+    lam = torch.sigmoid(bias - 9.0) + eps
+    y_s = upsample(x, scale)
+    x_0 = F.interpolate(x, scale_factor=scale, mode="nearest")
+
+    fk = p2o(weight, (h * scale, w * scale))
+    fk_conj = torch.conj(fk)
+    fk_2 = torch.pow(torch.abs(fk), 2)
+    fky = fk_conj * torch.fft.fftn(y_s, dim=(-2, -1))
+    ell = fky + torch.fft.fftn(lam * x_0, dim=(-2, -1))
+    fkl = fk.mul(ell)
+    fkl_s = torch.mean(splits(fkl, scale), dim=-1, keepdim=False)
+    fk2_s = torch.mean(splits(fk_2, scale), dim=-1, keepdim=False)
+    fdiv = fkl_s.div(fk2_s + lam)
+    fmul = fk_conj * fdiv.repeat(1, 1, scale, scale)
+    fout = (ell - fmul) / lam
+    out = torch.real(torch.fft.ifftn(fout, dim=(-2, -1)))
+
+    if padding > 0:
+        p = scale * padding
+        out = out[..., p:-p, p:-p]
+    return out
+
+
+class Converse2D(nn.Module):
+    """The operator as a layer: `weight` starts as a softmax of normal values, `bias` (b) at 0."""
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 5,
+        *,
+        scale: int = 1,
+        padding: int = 4,
+        padding_mode: str = "circular",
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.scale, self.padding, self.padding_mode, self.eps = scale, padding, padding_mode, eps
+        taps = torch.randn(1, channels, kernel_size * kernel_size).softmax(dim=-1)
+        self.weight = nn.Parameter(taps.reshape(1, channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply `converse2d` with this layer's kernel and lambda logit."""
+        return converse2d(
+            x,
+            self.weight,
+            self.bias,
+            scale=self.scale,
+            padding=self.padding,
+            padding_mode=self.padding_mode,
+            eps=self.eps,
+        )
+
+
+class LayerNorm(nn.Module):
+    """Normalise over the channels at each pixel, then scale and shift per channel."""
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Channel-first: no transpose, since the FFT behind it wants each map contiguous."""
+        centred = x - x.mean(1, keepdim=True)
+        std = torch.sqrt(centred.square().mean(1, keepdim=True) + self.eps)
+        return self.weight[:, None, None] * (centred / std) + self.bias[:, None, None]
+
+
+class ConverseBlock(nn.Module):
+    """Fig. 2: `x + pw2(gelu(converse(gelu(pw1(ln(x))))))`, then `x + pw4(gelu(pw3(ln(x))))`."""
+
+    def __init__(self, channels: int, kernel_size: int = 5, *, padding: int = 4) -> None:
+        super().__init__()
+        wide = 2 * channels
+        self.conv1 = nn.Sequential(
+            LayerNorm(channels),
+            nn.Conv2d(channels, wide, 1),
+            nn.GELU(),
+            Converse2D(wide, kernel_size, padding=padding),
+            nn.GELU(),
+            nn.Conv2d(wide, channels, 1),
+        )
+        self.conv2 = nn.Sequential(
+            LayerNorm(channels),
+            nn.Conv2d(channels, wide, 1),
+            nn.GELU(),
+            nn.Conv2d(wide, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, H, W]` to the same shape."""
+        x = x + self.conv1(x)
+        return x + self.conv2(x)
+
+
+class ConverseDnCNN(nn.Module):
+    """1x1 in, `num_blocks` Converse blocks, 1x1 out; no global residual."""
+
+    def __init__(
+        self,
+        num_features: int = 64,
+        num_blocks: int = 20,
+        kernel_size: int = 5,
+        padding: int = 4,
+        in_channels: int = 1,
+    ) -> None:
+        super().__init__()
+        self.m_head = nn.Sequential(nn.Conv2d(in_channels, num_features, 1))
+        self.m_body = nn.Sequential(
+            *(ConverseBlock(num_features, kernel_size, padding=padding) for _ in range(num_blocks))
+        )
+        self.m_tail = nn.Sequential(nn.Conv2d(num_features, in_channels, 1))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Noisy `[B, C, H, W]` to clean, of the same shape."""
+        return self.m_tail(self.m_body(self.m_head(x)))

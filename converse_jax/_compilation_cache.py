@@ -1,0 +1,46 @@
+"""JAX's persistent compilation cache, for the commands where a person waits for the compiler.
+
+The library never switches it on: it is a setting of the whole process, and belongs to the program.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import jax
+
+
+def enable() -> Path | None:
+    """Keep compiled programs in a folder between runs of this process's program.
+
+    The folder is that of the variable JAX_COMPILATION_CACHE_DIR, or `converse-jax/xla` in the
+    user's cache folder. The cache only saves time: where there is no folder that can be written
+    to, nothing changes.
+
+    Returns:
+      The folder, or None where there is none.
+    """
+    try:
+        folder = _folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        # The answer of os.access is that of another user on some file systems: write, then.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError, RuntimeError):  # RuntimeError: a user without a home
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    # The operator holds a Python pointer that differs in every process; without this no program
+    # of ours would ever be found again.
+    jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
+    return folder
+
+
+def _folder() -> Path:
+    chosen = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "converse-jax" / "xla"

@@ -1,0 +1,376 @@
+"""The command `converse-jax`.
+
+Exit status: 0; 1 if some pictures of a folder failed; 2 for a mistake in the command or its files,
+with one line that says which; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from converse_jax._version import __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from converse_jax.restore import Restorer
+    from converse_jax.restore_files import FileResult
+    from converse_jax.weights import ModelCard
+
+_APP_PACKAGES = {"PIL": "pillow", "imagecodecs": "imagecodecs", "skimage": "scikit-image"}
+_FORMATS = ("png", "jpeg", "tiff", "webp", "bmp")
+
+
+class UsageError(Exception):
+    """A mistake in the command line, in one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, those of the process by default; the exit status."""
+    from converse_jax.imaging import PictureError
+    from converse_jax.restore import RestoreError
+    from converse_jax.weights import WeightsError
+
+    try:
+        args = _parse(sys.argv[1:] if argv is None else list(argv))
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+    except (UsageError, PictureError, RestoreError, WeightsError) as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        package = _APP_PACKAGES.get((error.name or "").split(".")[0])
+        if package is None:
+            raise
+        return _fail(f'this needs the package {package}: pip install "converse-jax[app]"')
+    except KeyboardInterrupt:
+        _say("converse-jax: interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader has gone. Python flushes once more at its end, and must not complain then.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        return _fail(str(error))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _fail(message: str) -> int:
+    _say("converse-jax: error: " + " ".join(message.split()))
+    return 2
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser, commands = _parsers()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        command = commands[args.command]
+        known = [option for action in command._actions for option in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+        hint = f": did you mean {near[0]}?" if near else f"; see converse-jax {args.command} --help"
+        raise UsageError(f"{args.command} does not know {unknown[0]!r}{hint}")
+    return args
+
+
+def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
+    parser = _Parser(
+        prog="converse-jax",
+        description="Restore pictures with reverse convolution networks.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"converse-jax {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        made.set_defaults(run=run)
+        return made
+
+    def model(to: argparse.ArgumentParser) -> None:
+        text = "a name of `converse-jax models`, a .safetensors or one of the authors' .pth files"
+        to.add_argument("--model", required=True, metavar="M", help=text)
+
+    def overwrite(to: argparse.ArgumentParser) -> None:
+        to.add_argument("--overwrite", action="store_true", help="replace files that are there")
+
+    restore = command("restore", _restore, "restore a picture, or the pictures of a folder")
+    restore.add_argument("source", metavar="IN", help="a picture, a folder, or - for standard in")
+    restore.add_argument("target", metavar="OUT", help="a picture, a folder, or - for standard out")
+    model(restore)
+    restore.add_argument("--kernel", metavar="K.NPY", help="the blur, for a model that takes it")
+    restore.add_argument("--ensemble", action="store_true", help="mean of 8 turns: 8 times slower")
+    restore.add_argument(
+        "--periodic", action="store_true", help="the picture was blurred circularly: borders as is"
+    )
+    restore.add_argument("--format", choices=_FORMATS, help="of standard out; png by default")
+    overwrite(restore)
+
+    evaluate = command("evaluate", _evaluate, "measure a model by the protocol of the paper")
+    model(evaluate)
+    evaluate.add_argument("--task", required=True, choices=("denoise", "sr", "deblur"))
+    evaluate.add_argument("--data", required=True, metavar="DIR", help="a folder of clean pictures")
+    evaluate.add_argument(
+        "--sigma", type=float, metavar="S", help="noise of 255: 25 to denoise, 2.55 to deblur"
+    )
+    evaluate.add_argument("--kernel", metavar="K.NPY", help="the blur of the task deblur")
+    evaluate.add_argument("--json", metavar="OUT.JSON", help="also write the figures to a file")
+    overwrite(evaluate)
+
+    command("models", _models, "list the models that come with this package")
+
+    convert = command("convert", _convert, "turn the authors' .pth weights into .safetensors")
+    convert.add_argument("source", metavar="IN.PTH")
+    convert.add_argument("target", metavar="OUT.SAFETENSORS")
+    overwrite(convert)
+
+    demo = command("demo", _demo, "reverse a blur and a down-sampling of a photograph")
+    demo.add_argument(
+        "--out", default=".", metavar="OUT", help="the picture to make, or its folder"
+    )
+    overwrite(demo)
+    return parser, dict(commands.choices)
+
+
+def _restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
+    """The model and the kernel of the command."""
+    from converse_jax import _compilation_cache
+    from converse_jax.restore import Restorer
+    from converse_jax.weights import load
+
+    kernel = None if args.kernel is None else read_kernel(args.kernel)
+    _compilation_cache.enable()
+    return Restorer(*load(args.model)), kernel
+
+
+def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:
+    """A blur kernel from a `.npy` file, divided by its sum.
+
+    Raises:
+      RestoreError: the file cannot be read or holds no kernel.
+    """
+    import numpy as np
+
+    from converse_jax.restore import RestoreError, normalised_kernel
+
+    try:
+        with Path(path).open("rb") as file:
+            # Pickles are programs, and an .npz is not one array.
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except OSError as error:
+        raise RestoreError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (ValueError, EOFError, SyntaxError, MemoryError):
+        raise RestoreError(
+            f"{path}: is no .npy file of numbers; write one with numpy.save(path, kernel)"
+        ) from None
+    try:
+        kernel, remarks = normalised_kernel(array)
+    except RestoreError as error:
+        raise RestoreError(f"{path}: {error}") from None
+    for remark in remarks:
+        _say(f"{path}: {remark}")
+    return kernel
+
+
+def _restore(args: argparse.Namespace) -> int:
+    if args.format and args.target != "-":
+        raise UsageError("--format is for standard output; the name of OUT says the format")
+    source, target = Path(args.source), Path(args.target)
+    is_folder = args.source != "-" and os.path.isdir(source)
+    if is_folder and args.target == "-":
+        raise UsageError(f"{source} is a folder, whose pictures do not go to standard output")
+    if args.target == "-" and sys.stdout.isatty():
+        raise UsageError("standard output is a terminal; send it to a file or another program")
+    if not is_folder and args.target != "-" and os.path.isdir(target):
+        raise UsageError(f"{target} is a folder; name the picture to make in it")
+    restorer, kernel = _restorer(args)
+    if kernel is not None:
+        kernel, remarks = restorer.prepare_kernel(kernel)
+        for remark in remarks:
+            _say(remark)
+    options: dict[str, Any] = {
+        "kernel": kernel,
+        "ensemble": args.ensemble,
+        "extend_borders": not args.periodic,
+    }
+    if is_folder:
+        return _restore_folder(restorer, source, target, args.overwrite, options)
+    if args.target == "-":
+        _restore_to_stdout(restorer, args, options)
+        return 0
+    from converse_jax.restore_files import restore_file
+
+    given = sys.stdin.buffer if args.source == "-" else source
+    note = restore_file(restorer, given, target, overwrite=args.overwrite, **options)
+    if note is not None:
+        _say(note)
+    return 0
+
+
+def _restore_to_stdout(
+    restorer: Restorer, args: argparse.Namespace, options: dict[str, Any]
+) -> None:
+    from converse_jax.imaging import encode_picture, read_picture
+    from converse_jax.restore import restore_picture
+    from converse_jax.restore_files import check_holds
+
+    format = args.format or "png"
+    picture = read_picture(sys.stdin.buffer if args.source == "-" else args.source)
+    check_holds("standard output", picture, format)
+    if (remark := restorer.remark(picture.pixels.shape[-1])) is not None:
+        _say(remark)
+    data = encode_picture(restore_picture(restorer, picture, **options), format)
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _restore_folder(
+    restorer: Restorer, source: Path, target: Path, overwrite: bool, options: dict[str, Any]
+) -> int:
+    from converse_jax.restore_files import restore_folder
+
+    said: set[str] = set()
+    with _progress("restoring") as advance:
+
+        def on_result(result: FileResult, number: int, total: int) -> None:
+            if result.remark and result.remark not in said:
+                said.add(result.remark)
+                failed = result.status == "failed"
+                _say(f"failed: {result.remark}" if failed else result.remark)
+            advance(number, total)
+
+        counts = restore_folder(
+            restorer, source, target, overwrite=overwrite, on_result=on_result, **options
+        )
+    _say(
+        f"{counts.restored} restored, {counts.skipped} skipped (there already), "
+        f"{counts.failed} failed"
+    )
+    return 1 if counts.failed else 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from converse_jax.evaluate import METRICS, Row, check_report_path, evaluate, write_report
+
+    if args.json is not None:
+        check_report_path(args.json, overwrite=args.overwrite)
+    elif args.overwrite:
+        raise UsageError("--overwrite is for the file of --json, and there is none")
+    restorer, kernel = _restorer(args)
+
+    def line(name: str, figures: Any) -> str:
+        values = (f"{figures[m]:>9.{4 if m.startswith('ssim') else 2}f}" for m in METRICS)
+        return f"{name:<32}" + "".join(values)
+
+    print(f"{'':<32}" + "".join(f"{metric:>9}" for metric in METRICS), flush=True)
+    with _progress("evaluating") as advance:
+
+        def on_result(row: Row, number: int, total: int) -> None:
+            print(line(row["name"], row), flush=True)
+            advance(number, total)
+
+        report = evaluate(
+            restorer,
+            args.data,
+            task=args.task,
+            sigma=args.sigma,
+            kernel=kernel,
+            on_result=on_result,
+        )
+    print(line(f"mean of {len(report['images'])}", report["mean"]))
+    for remark in report["remarks"]:
+        _say(remark)
+    if args.json is not None:
+        write_report(args.json, report, overwrite=args.overwrite)
+    return 0
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error where a person sees it, nothing otherwise: call it (done, total)."""
+    try:
+        if not sys.stderr.isatty():
+            raise ModuleNotFoundError
+        from rich.console import Console
+        from rich.progress import Progress
+    except ModuleNotFoundError:
+        yield lambda done, total: None
+        return
+    # Lines of the result may go to the same terminal, or to a file: the latter is left alone.
+    console, shared = Console(stderr=True), sys.stdout.isatty()
+    with Progress(console=console, transient=True, redirect_stdout=shared) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _models(args: argparse.Namespace) -> int:
+    from converse_jax.weights import list_models
+
+    cards = list_models()
+    for name, card in cards.items():
+        print(f"{name:<28} {card.architecture:<17} {_purpose(card):<41} {card.licence}")
+    if not cards:
+        print("No models come with this version of converse-jax.")
+        print("Give the path of weights instead: the authors' .pth files, or our .safetensors:")
+        print("  converse-jax restore in.png out.png --model converse_dncnn.pth")
+    return 0
+
+
+def _purpose(card: ModelCard) -> str:
+    kind = "colour" if card.channels == 3 else "gray"
+    if card.task == "sr":
+        return f"x{card.scale} super-resolution, {kind}"
+    kernel = ", kernel given" if card.needs_kernel else ""
+    sigma = "" if card.sigma is None else f", sigma {card.sigma:g}"
+    return f"{card.task}, {kind}{sigma}{kernel}"
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from converse_jax.weights import WeightsError, load, save
+
+    if Path(args.target).suffix != ".safetensors":
+        raise UsageError(f"{args.target}: the name of OUT must end in .safetensors")
+    if os.path.lexists(args.target) and not args.overwrite:
+        raise WeightsError(
+            f"{args.target}: exists already; name another file, or overwrite it (--overwrite)"
+        )
+    model, card = load(args.source)
+    save(args.target, model, card, overwrite=args.overwrite)
+    _say(f"{args.target}: {card.architecture}, {_purpose(card)}")
+    return 0
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from converse_jax import _compilation_cache
+    from converse_jax.demo import DEFAULT_NAME, demo
+
+    _compilation_cache.enable()
+    target = Path(args.out)
+    if os.path.isdir(target):
+        target = target / DEFAULT_NAME
+    deblurred, enlarged = demo(target, overwrite=args.overwrite)
+    for what, result in (("deblurring", deblurred), ("super-resolution x2", enlarged)):
+        gain = result.psnr_after - result.psnr_before
+        print(
+            f"{what:<20} {result.psnr_before:.2f} dB -> {result.psnr_after:.2f} dB "
+            f"({gain:+.2f} dB, lambda {result.lam:.2g})"
+        )
+    print(target)
+    return 0

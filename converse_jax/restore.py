@@ -1,0 +1,286 @@
+"""Picture in, picture out: a network applied to photographs of any size."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from converse_jax._borders import extend_periodically
+from converse_jax.imaging import Picture
+from converse_jax.weights import ModelCard
+
+MARGIN_KERNELS = 3
+"""A picture is extended by this many kernel widths on each side before it is deblurred."""
+
+BLIND_MARGIN = 24
+"""The same in pixels, where no kernel is given: three and a half of the paper's 7x7 kernels."""
+
+# A picture and, for the ensemble, the same lying on its side.
+_MAX_PROGRAMS = 2
+
+
+class RestoreError(ValueError):
+    """A picture or a kernel that this model cannot restore with: what arrived, what to do."""
+
+
+class Restorer:
+    """A network ready to restore pictures of any size, in full float32 precision.
+
+    The network is compiled once for each size of picture; the last two programs are kept.
+    """
+
+    def __init__(self, model: nnx.Module, card: ModelCard) -> None:
+        """Make a restorer of what `converse_jax.load` returns."""
+        self.card = card
+        self.blur_size: int | None = getattr(model, "blur_size", None)
+        graphdef, self._state = nnx.split(model)
+
+        def run(state: Any, image: jax.Array, *kernel: jax.Array) -> jax.Array:
+            # Accelerators multiply float32 as TF32 or bfloat16 unless asked otherwise.
+            with jax.default_matmul_precision("highest"):
+                return nnx.merge(graphdef, state)(image, *kernel)
+
+        self._run: Any = jax.jit(run)
+        self._programs: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+
+    def __call__(
+        self,
+        image: np.ndarray,
+        *,
+        kernel: np.ndarray | None = None,
+        ensemble: bool = False,
+        extend_borders: bool = True,
+    ) -> np.ndarray:
+        """Restore a picture, ``[H, W, C] -> [sH, sW, C]``.
+
+        A model of gray pictures restores each channel of a colour picture by itself; a model of
+        colour pictures sees a gray one repeated, and the mean of its channels is returned.
+
+        Args:
+          image: floating point ``[H, W, C]`` in [0, 1], C = 1 or 3.
+          kernel: the blur kernel ``[kh, kw]``, for the models that take one (`prepare_kernel`).
+          ensemble: the mean over the 8 turns and mirror images of picture and kernel.
+          extend_borders: before deblurring, continue the picture smoothly over its borders
+            (`extend_periodically`): the networks take it for periodic. For photographs; pictures
+            that were blurred circularly, as in the evaluation protocol, need False.
+
+        Returns:
+          float32, not clipped; s is the model's scale.
+
+        Raises:
+          RestoreError: an image or a kernel the model has no use for, or a picture that needs more
+            memory than there is.
+        """
+        image = np.asarray(image)
+        if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
+            raise RestoreError(f"image: got shape {image.shape}; give [H, W, 1] or [H, W, 3]")
+        if not np.issubdtype(image.dtype, np.floating):
+            raise RestoreError(f"image: got {image.dtype}; give floats in [0, 1], e.g. image / 255")
+        fitted, _ = self.prepare_kernel(kernel)
+        if ensemble and fitted is not None and fitted.shape[0] % 2 == 0:
+            raise RestoreError(
+                f"ensemble: the model's kernels of {fitted.shape[0]}x{fitted.shape[0]} have no "
+                "middle to be turned about; restore without it"
+            )
+        image = image.astype(np.float32)
+        margin = 0
+        if extend_borders and self.card.task == "deblur":
+            margin = BLIND_MARGIN if fitted is None else MARGIN_KERNELS * fitted.shape[0]
+            image = extend_periodically(image, margin, kernel=fitted)
+        turns = _TURNS if ensemble else _TURNS[:1]
+        results = (
+            turn_back(self._restore(turn(image), None if fitted is None else turn(fitted)))
+            for turn, turn_back in turns
+        )
+        result = functools.reduce(np.add, results) / np.float32(len(turns))
+        border = self.card.scale * margin
+        height, width = result.shape[:2]
+        return result[border : height - border, border : width - border]
+
+    def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
+        """The kernel as the model takes it, and remarks about what had to be done for it.
+
+        It is divided by its sum, and one smaller than the model's is padded with zeros so that
+        its element ``(kh // 2, kw // 2)`` stays in the middle.
+
+        Raises:
+          RestoreError: a kernel for a model that takes none, none for one that needs it, one that
+            `normalised_kernel` refuses, or one that is larger than the model's.
+        """
+        name = f"{self.card.name} ({self.card.architecture})"
+        if kernel is None:
+            if self.blur_size is None:
+                return None, []
+            raise RestoreError(f"kernel: {name} needs the blur kernel; give one (--kernel k.npy)")
+        if self.blur_size is None:
+            raise RestoreError(f"kernel: {name} takes none; leave it out")
+        kernel, remarks = normalised_kernel(kernel)
+        (height, width), size = kernel.shape, self.blur_size
+        if height > size or width > size:
+            raise RestoreError(
+                f"kernel: got {height}x{width}, {name} takes at most {size}x{size}; "
+                "crop it, or estimate a smaller one"
+            )
+        if (height, width) == (size, size):
+            return kernel, remarks
+        padded = np.zeros((size, size))
+        top, left = size // 2 - height // 2, size // 2 - width // 2
+        padded[top : top + height, left : left + width] = kernel
+        remarks.append(f"the kernel of {height}x{width} was padded with zeros to {size}x{size}")
+        return padded, remarks
+
+    def remark(self, channels: int) -> str | None:
+        """What a person should know about restoring pictures of so many channels, if anything."""
+        if channels > self.card.channels:
+            return f"{self.card.name} is a model of gray pictures: each channel is restored alone"
+        if channels < self.card.channels:
+            return f"{self.card.name} is a model of colour pictures: the gray channel is repeated"
+        return None
+
+    def _restore(self, image: np.ndarray, kernel: np.ndarray | None) -> np.ndarray:
+        """`image` may have any number of channels, and has its final size."""
+        if image.shape[-1] == self.card.channels:
+            return self._apply(image, kernel)
+        if self.card.channels == 1:
+            # One after the other: as a batch they would need three times the memory.
+            maps = [self._apply(image[..., c, None], kernel) for c in range(image.shape[-1])]
+            return np.concatenate(maps, axis=-1)
+        repeated = np.repeat(image, self.card.channels, axis=-1)
+        return self._apply(repeated, kernel).mean(axis=-1, keepdims=True)
+
+    def _apply(self, image: np.ndarray, kernel: np.ndarray | None) -> np.ndarray:
+        arrays = (image,) if kernel is None else (image, kernel.astype(np.float32))
+        try:
+            program = self._program(*arrays)
+            return np.asarray(program(self._state, *arrays))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise _too_large(image, "than the device has") from None
+
+    def _program(self, *arrays: np.ndarray) -> Any:
+        """The compiled network for arrays of these shapes."""
+        shape = arrays[0].shape
+        if shape in self._programs:
+            self._programs.move_to_end(shape)
+            return self._programs[shape]
+        program = self._run.lower(self._state, *arrays).compile()
+        # Else every size ever seen stays in memory: some 13 MB each for a network of four blocks.
+        self._run.clear_cache()
+        if jax.default_backend() == "cpu":
+            # An accelerator says so when its memory is full; Linux kills the process.
+            needed, available = _bytes_needed(program), available_memory()
+            if available is not None and needed > available:
+                gigabytes = f"{needed / 1e9:.3g} GB, and {available / 1e9:.3g} GB are available"
+                raise _too_large(arrays[0], f"({gigabytes})")
+        self._programs[shape] = program
+        if len(self._programs) > _MAX_PROGRAMS:
+            self._programs.popitem(last=False)
+        return program
+
+
+def _turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(image[:, ::-1] if mirror else image, turns))
+
+
+def _turn_back(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
+    image = np.rot90(image, -turns)
+    return image[:, ::-1] if mirror else image
+
+
+# The 8 symmetries of the square, the identity first, each with its inverse.
+_TURNS = [
+    (
+        functools.partial(_turn, turns=turns, mirror=mirror),
+        functools.partial(_turn_back, turns=turns, mirror=mirror),
+    )
+    for mirror in (False, True)
+    for turns in range(4)
+]
+
+
+def normalised_kernel(kernel: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """A blur kernel ``[kh, kw]`` divided by its sum, float64, and a remark where that changed it.
+
+    Raises:
+      RestoreError: not a two-dimensional array of finite real numbers, or a sum of 0.
+    """
+    kernel = np.asarray(kernel)
+    if kernel.ndim != 2 or kernel.size == 0:
+        raise RestoreError(f"kernel: got shape {kernel.shape}; give a two-dimensional [kh, kw]")
+    if not (np.issubdtype(kernel.dtype, np.floating) or np.issubdtype(kernel.dtype, np.integer)):
+        raise RestoreError(f"kernel: got {kernel.dtype}; give real numbers")
+    taps = kernel.astype(np.float64)
+    if not np.isfinite(taps).all():
+        raise RestoreError("kernel: holds NaN or infinity; give finite numbers")
+    total = float(taps.sum())
+    if abs(total) <= 1e-12 * float(np.abs(taps).sum()):
+        raise RestoreError("kernel: its taps sum to 0; give a blur kernel, whose sum is 1")
+    if abs(total - 1) <= 1e-6:
+        return taps, []
+    return taps / total, [f"the kernel was divided by its sum, {total:.6g}"]
+
+
+def _bytes_needed(program: Any) -> int:
+    """Memory for one run, of which the program knows all but the buffers of the FFT (under 10%)."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return 0
+    return int(1.1 * analysis.temp_size_in_bytes) + int(analysis.output_size_in_bytes)
+
+
+def available_memory() -> int | None:
+    """Bytes this process can still take, None where the system does not say (it is no Linux)."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")]
+    with contextlib.suppress(OSError, ValueError):  # a container's own limit, "max" if it has none
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        found.append(max(limit - int((group / "memory.current").read_text()), 0))
+    return min(found, default=None)
+
+
+def _too_large(image: np.ndarray, how: str) -> RestoreError:
+    return RestoreError(
+        f"image: {image.shape[1]}x{image.shape[0]} pixels need more memory {how}; "
+        "cut the picture into parts or make it smaller"
+    )
+
+
+def restore_picture(
+    restorer: Restorer,
+    picture: Picture,
+    *,
+    kernel: np.ndarray | None = None,
+    ensemble: bool = False,
+    extend_borders: bool = True,
+) -> Picture:
+    """Restore a picture with all that belongs to it; arguments as for `Restorer`.
+
+    Bit depth, colour profile and EXIF are kept. Transparency is restored as a gray picture of its
+    own, and stays exactly the same where it is the same everywhere.
+
+    Raises:
+      RestoreError: as `Restorer`.
+    """
+    restore = functools.partial(
+        restorer, kernel=kernel, ensemble=ensemble, extend_borders=extend_borders
+    )
+    pixels = np.clip(restore(picture.pixels), 0.0, 1.0)
+    alpha = picture.alpha
+    if alpha is not None:
+        if (alpha == alpha[0, 0]).all():
+            alpha = np.full(pixels.shape[:2], alpha[0, 0])
+        else:
+            alpha = np.clip(restore(alpha[..., None])[..., 0], 0.0, 1.0)
+    return replace(picture, pixels=pixels, alpha=alpha)

@@ -1,0 +1,204 @@
+"""Restoring picture files: one, or a folder of them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import jax
+
+from converse_jax.imaging import (
+    Picture,
+    PictureError,
+    encode_picture,
+    list_pictures,
+    read_picture,
+    write_picture,
+)
+from converse_jax.imaging._picture import EXTENSIONS
+from converse_jax.restore import RestoreError, Restorer, restore_picture
+
+_SIZES_BETWEEN_CLEARINGS = 32
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """What became of one file.
+
+    Attributes:
+      source: the picture that was read.
+      target: the file that was written, or would have been.
+      status: "restored", "skipped" (target was there already) or "failed".
+      remark: for a restored file what `Restorer.remark` says of it, for a failed one the reason.
+    """
+
+    source: Path
+    target: Path
+    status: Literal["restored", "skipped", "failed"]
+    remark: str | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many files were restored, skipped because they were finished, and could not be."""
+
+    restored: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
+def restore_file(
+    restorer: Restorer,
+    source: str | os.PathLike[str] | BinaryIO,
+    target: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    **options: Any,
+) -> str | None:
+    """Restore one picture file; `options` are those of `restore_picture`.
+
+    The folder of `target` is made if it is missing. Returns what `Restorer.remark` says of it.
+
+    Raises:
+      PictureError: source cannot be read, target cannot be written or is there already.
+      RestoreError: as `Restorer`.
+    """
+    target = Path(target)
+    restorer.prepare_kernel(options.get("kernel"))
+    # Before the work, what would make it useless: a result that cannot be written.
+    if not overwrite and os.path.lexists(target):
+        raise PictureError(
+            f"{target}: exists already; name another file, or overwrite it (--overwrite)"
+        )
+    format = _format(target)
+    picture = read_picture(source)
+    check_holds(str(target), picture, format)
+    try:
+        restored = restore_picture(restorer, picture, **options)
+    except RestoreError as error:
+        name = source if isinstance(source, (str, os.PathLike)) else "standard input"
+        raise RestoreError(f"{name}: {error}") from None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PictureError(f"{target.parent}: cannot be made ({error.strerror})") from None
+    write_picture(target, restored, overwrite=overwrite)
+    return restorer.remark(picture.pixels.shape[-1])
+
+
+def check_holds(name: str, picture: Picture, format: str) -> None:
+    """Raise a PictureError about `name` if the format cannot hold all that is in the picture."""
+    alpha = None if picture.alpha is None else picture.alpha[:1, :1]
+    try:
+        # One pixel is enough to be told.
+        encode_picture(replace(picture, pixels=picture.pixels[:1, :1], alpha=alpha), format)
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}") from None
+
+
+def _format(target: Path) -> str:
+    format = EXTENSIONS.get(target.suffix.lower())
+    if format is None:
+        known = " ".join(EXTENSIONS)
+        raise PictureError(f"{target}: the extension {target.suffix!r} is not one of {known}")
+    return format
+
+
+def restore_folder(
+    restorer: Restorer,
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    on_result: Callable[[FileResult, int, int], None] | None = None,
+    **options: Any,
+) -> Counts:
+    """Restore the pictures of a folder into another, under the same names and sub-folders.
+
+    Pictures that are in the target already are skipped, unless `overwrite`. One that cannot be
+    restored does not stop the others. Pictures of one size follow each other, for each size is
+    compiled.
+
+    Args:
+      restorer: the network.
+      source: a folder; pictures in folders below it are found too.
+      target: another folder, made if it is missing. It may lie in source: it is not read then.
+      overwrite: replace the pictures that are there.
+      on_result: called after each picture with its result, its number from 1 on, and how many
+        there are.
+      options: those of `restore_picture`.
+
+    Returns:
+      The numbers of pictures.
+
+    Raises:
+      PictureError: no such source, no pictures in it, or a target that is source or a file.
+      RestoreError: a kernel that the model has no use for.
+    """
+    source, target = Path(source), Path(target)
+    restorer.prepare_kernel(options.get("kernel"))
+    pictures = _pictures_outside(source, target)
+    finished = [] if overwrite else [p for p in pictures if os.path.lexists(target / p)]
+    waiting = sorted((_size(source / p), p) for p in set(pictures) - set(finished))
+
+    counts = {"restored": 0, "skipped": 0, "failed": 0}
+
+    def report(result: FileResult) -> None:
+        counts[result.status] += 1
+        if on_result is not None:
+            on_result(result, sum(counts.values()), len(pictures))
+
+    for name in finished:
+        report(FileResult(source / name, target / name, "skipped"))
+    sizes: set[tuple[int, ...]] = set()
+    for size, name in waiting:
+        sizes.add(size)
+        if len(sizes) > _SIZES_BETWEEN_CLEARINGS:
+            # JAX keeps what it traced for every size, megabytes each, until it is told to forget
+            # everything. The price is to trace the next size anew.
+            jax.clear_caches()
+            sizes = {size}
+        try:
+            remark = restore_file(
+                restorer, source / name, target / name, overwrite=overwrite, **options
+            )
+            report(FileResult(source / name, target / name, "restored", remark))
+        except (PictureError, RestoreError) as error:
+            report(FileResult(source / name, target / name, "failed", str(error)))
+        except (OSError, MemoryError) as error:
+            reason = f"{source / name}: {str(error) or type(error).__name__}"
+            report(FileResult(source / name, target / name, "failed", reason))
+    return Counts(**counts)
+
+
+def _pictures_outside(source: Path, target: Path) -> list[Path]:
+    """Pictures in source but not in target, relative to source."""
+    found = list_pictures(source)
+    own, others = source.resolve(), target.resolve()
+    if own == others:
+        raise PictureError(f"{target}: is the folder that is read; name another one to write to")
+    if os.path.lexists(target) and not target.is_dir():
+        raise PictureError(f"{target}: is a file; the pictures of a folder need a folder")
+    inside = [path for path in found if not path.resolve().is_relative_to(others)]
+    # A target that lies above source holds all of it: then nothing was written by us there.
+    chosen = found if own.is_relative_to(others) else inside
+    if not chosen:
+        raise PictureError(f"{source}: holds no pictures ({' '.join(EXTENSIONS)})")
+    return [path.relative_to(source) for path in chosen]
+
+
+def _size(path: Path) -> tuple[int, ...]:
+    """Width, height and whether the picture lies on its side, for sorting: (0,) if unreadable."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return (*image.size, int(image.getexif().get(0x0112, 1) > 4))
+    except Exception:  # reading it in earnest will say what is wrong with it
+        return (0,)

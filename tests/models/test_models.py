@@ -1,0 +1,126 @@
+"""The networks: parameter counts of the paper, shapes, and the parts that are theirs alone."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from converse_jax import converse2d
+from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
+from converse_jax.models.usrnet import KernelNet
+from converse_jax.nn import ConverseBlock
+
+
+def count(make: Any) -> int:
+    model = nnx.eval_shape(make)
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+@pytest.mark.parametrize(
+    ("make", "parameters"),
+    [
+        (lambda: ConverseDnCNN(rngs=nnx.Rngs(0)), 734_913),
+        (lambda: ConverseDnCNN(kernel_size=7, rngs=nnx.Rngs(0)), 796_353),
+        (lambda: ConverseSRResNet(rngs=nnx.Rngs(0)), 699_072),
+        (lambda: ConverseUSRNet(rngs=nnx.Rngs(0)), 307_987),
+        (lambda: ConverseNet(rngs=nnx.Rngs(0)), 243_267),
+    ],
+)
+def test_parameter_counts_of_the_paper(make: Any, parameters: int) -> None:
+    assert count(make) == parameters
+
+
+def small(model: Any, **kwargs: Any) -> nnx.Module:
+    return model(num_features=4, num_blocks=1, rngs=nnx.Rngs(0), **kwargs)
+
+
+def picture(*shape: int) -> jax.Array:
+    return jax.random.uniform(jax.random.key(0), shape)
+
+
+def test_dncnn() -> None:
+    model = small(ConverseDnCNN, channels=3)
+    x = picture(2, 7, 9, 3)
+    y = model(x)
+    assert y.shape == x.shape
+    np.testing.assert_allclose(model(x[0]), y[0], atol=1e-6)
+    np.testing.assert_allclose(y, model.tail(model.body[0](model.head(x))), atol=1e-6)
+
+
+def test_another_block_is_one_argument() -> None:
+    made: list[tuple[Any, ...]] = []
+
+    def block(*args: Any, **kwargs: Any) -> ConverseBlock:
+        made.append(args)
+        return ConverseBlock(*args, **kwargs)
+
+    model = ConverseDnCNN(1, 4, 2, 3, block=block, padding_mode="reflect", rngs=nnx.Rngs(0))
+    assert made == [(4, 3), (4, 3)]
+    assert [b.spatial.padding_mode for b in model.body] == ["reflect", "reflect"]
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_srresnet_starts_as_bilinear_plus_a_residual(scale: int) -> None:
+    model = small(ConverseSRResNet, scale=scale, kernel_size=3)
+    assert [u.scale for u in model.upsamplers] == {2: [2], 3: [3], 4: [2, 2]}[scale]
+    assert all(u.kernel.shape == (2, 2, 4) for u in model.upsamplers)
+    x = picture(1, 5, 6, 3)
+    y = jax.jit(lambda x: model(x))(x)
+    assert y.shape == (1, 5 * scale, 6 * scale, 3)
+    model.tail.kernel[...] = jnp.zeros_like(model.tail.kernel[...])
+    np.testing.assert_allclose(model(x), bilinear(np.asarray(x), scale), atol=1e-6)
+
+
+def bilinear(x: np.ndarray, scale: int) -> np.ndarray:
+    """Half-pixel centres, edges repeated, axis by axis."""
+    for axis in (1, 2):
+        size = x.shape[axis]
+        position = (np.arange(size * scale) + 0.5) / scale - 0.5
+        low = np.floor(position).astype(int)
+        weight = (position - low).reshape([-1 if i == axis else 1 for i in range(4)])
+        near, far = (np.take(x, np.clip(low + i, 0, size - 1), axis) for i in (0, 1))
+        x = near * (1 - weight) + far * weight
+    return x
+
+
+def test_conversenet_shares_its_blocks_between_iterations() -> None:
+    model = small(ConverseNet, num_iterations=2)
+    x = picture(1, 6, 8, 3)
+    block = model.body[0]
+    np.testing.assert_allclose(model(x), model.tail(block(block(model.head(x)))), atol=1e-6)
+
+
+def test_usrnet_inverts_the_blur_it_is_told() -> None:
+    model = small(ConverseUSRNet, num_iterations=2)
+    x, kernels = picture(2, 8, 10, 3), picture(2, 7, 7)
+    y = jax.jit(lambda x, k: model(x, k))(x, kernels)
+    assert y.shape == x.shape
+    # A kernel for each example, or one for all.
+    np.testing.assert_allclose(y[1], model(x[1], kernels[1]), atol=1e-5)
+    assert not np.allclose(y[1], model(x[1], kernels[0]), atol=1e-3)
+    # The residual scales start at zero, so the data modules are all there is.
+    z = model.head(x[0])
+    for kernel_map in model.kernel_maps:
+        z = converse2d(z, kernel_map(model.kernel_net(kernels[0])), model.lam)
+    np.testing.assert_allclose(model.tail(z), y[0], atol=1e-5)
+    assert model(x, kernels, scale=2).shape == (2, 16, 20, 3)
+
+
+def test_kernel_net_orders_its_output_as_maps() -> None:
+    net = KernelNet(3, 2, 4, rngs=nnx.Rngs(0))
+    kernel = picture(5, 3, 3)
+    maps = net(kernel)
+    assert maps.shape == (5, 3, 3, 2)
+    hidden = [net.fc1.bias[...] + kernel.reshape(5, 9) @ net.fc1.kernel[...]]
+    flat = net.fc3(jax.nn.gelu(net.fc2(jax.nn.gelu(hidden[0], False)), False))
+    np.testing.assert_allclose(maps[..., 1].reshape(5, 9), flat[:, 9:], atol=1e-6)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="scale must be 2, 3 or 4, got 5"):
+        ConverseSRResNet(5, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"kernel must be \[..., 7, 7\], got \(5, 5\): pad"):
+        small(ConverseUSRNet)(picture(1, 8, 8, 3), picture(5, 5))

@@ -1,0 +1,129 @@
+"""Layers and blocks: parameters, types, any spatial operator, and use from Linen."""
+
+import flax.linen
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from converse_jax import converse2d
+from converse_jax.nn import Block, Converse2D, ConverseBlock, gelu, softmax_normal
+
+
+def maps(*batch: int, features: int = 4) -> jax.Array:
+    return jax.random.normal(jax.random.key(0), (*batch, 6, 7, features))
+
+
+def parameters(module: nnx.Module) -> dict[str, tuple[int, ...]]:
+    flat = nnx.to_flat_state(nnx.state(module, nnx.Param))
+    return {".".join(map(str, path)): variable.shape for path, variable in flat}
+
+
+def test_converse2d_is_the_operator_with_its_parameters() -> None:
+    layer = Converse2D(4, 3, scale=2, padding_mode="replicate", rngs=nnx.Rngs(0))
+    assert parameters(layer) == {"kernel": (3, 3, 4), "lam_logit": (4,)}
+    np.testing.assert_allclose(layer.kernel[...].sum((0, 1)), 1, rtol=1e-6)
+    assert (layer.kernel[...] > 0).all()
+    np.testing.assert_allclose(layer.lam, 1 / (1 + np.exp(9)) + 1e-5, rtol=1e-5)
+    x = maps(2)
+    expected = converse2d(
+        x, layer.kernel[...], layer.lam, scale=2, padding=2, padding_mode="replicate"
+    )
+    np.testing.assert_array_equal(layer(x), expected)
+
+
+def test_softmax_normal_differs_between_channels_and_keys() -> None:
+    a, b = (softmax_normal(jax.random.key(i), (3, 5, 2)) for i in (0, 1))
+    assert a.shape == (3, 5, 2)
+    assert not np.allclose(a[..., 0], a[..., 1])
+    assert not np.allclose(a, b)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "param_dtype", "result"),
+    [(None, jnp.float32, jnp.float32), (jnp.bfloat16, jnp.float32, jnp.bfloat16)],
+)
+def test_types(dtype: jnp.dtype | None, param_dtype: jnp.dtype, result: jnp.dtype) -> None:
+    block = ConverseBlock(4, 3, dtype=dtype, param_dtype=param_dtype, rngs=nnx.Rngs(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(block))} == {jnp.dtype(param_dtype)}
+    x = maps(1)
+    assert block(x.astype(result)).dtype == result
+    exact = ConverseBlock(4, 3, rngs=nnx.Rngs(0))(x)
+    np.testing.assert_allclose(block(x), exact, atol=0.1)
+
+
+def test_block_is_the_papers_equation() -> None:
+    block = ConverseBlock(4, 3, residual_scale=True, rngs=nnx.Rngs(0))
+    x = maps(2)
+    np.testing.assert_array_equal(block(x), x)  # the residual scales start at zero
+    block.scale1[...] = jnp.arange(4.0)
+    block.scale2[...] = jnp.full(4, 0.5)
+
+    def norm(layer: nnx.LayerNorm, x: jax.Array) -> jax.Array:
+        mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+        return (x - mean) / jnp.sqrt(variance + 1e-5) * layer.scale[...] + layer.bias[...]
+
+    def pointwise(layer: nnx.Linear, x: jax.Array) -> jax.Array:
+        return jnp.einsum("bhwi,io->bhwo", x, layer.kernel[...]) + layer.bias[...]
+
+    def erf_gelu(x: jax.Array) -> jax.Array:
+        return x * 0.5 * (1 + jax.scipy.special.erf(x / np.sqrt(2)))
+
+    y = erf_gelu(pointwise(block.expand1, norm(block.norm1, x)))
+    y = erf_gelu(converse2d(y, block.spatial.kernel[...], block.spatial.lam, padding=2))
+    z = x + block.scale1[...] * pointwise(block.project1, y)
+    y = erf_gelu(pointwise(block.expand2, norm(block.norm2, z)))
+    z = z + block.scale2[...] * pointwise(block.project2, y)
+    np.testing.assert_allclose(block(x), z, atol=1e-5)
+
+
+def test_any_spatial_operator_fits() -> None:
+    def depthwise(features: int) -> nnx.Conv:
+        return nnx.Conv(
+            features,
+            features,
+            (3, 3),
+            padding="CIRCULAR",
+            feature_group_count=features,
+            rngs=nnx.Rngs(1),
+        )
+
+    block = Block(4, depthwise, rngs=nnx.Rngs(0))
+    assert block(maps(2)).shape == (2, 6, 7, 4)
+    assert parameters(block)["spatial.kernel"] == (3, 3, 1, 8)
+
+
+def test_layer_and_block_from_linen() -> None:
+    class Net(flax.linen.Module):
+        @flax.linen.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            x = nnx.bridge.to_linen(Converse2D, 4, 3, scale=2, name="converse")(x)
+            return nnx.bridge.to_linen(ConverseBlock, 4, 3, name="block")(x)
+
+    x = maps(2)
+    variables = Net().init(jax.random.key(0), x)
+    kernel = variables["params"]["converse"]["kernel"]
+    logit = variables["params"]["converse"]["lam_logit"]
+    y = converse2d(x, kernel, jax.nn.sigmoid(logit - 9) + 1e-5, scale=2, padding=2)
+    block = ConverseBlock(4, 3, rngs=nnx.Rngs(0))
+    nnx.update(block, nnx.State(variables["params"]["block"]))
+    np.testing.assert_allclose(Net().apply(variables, x), block(y), rtol=1e-6, atol=1e-6)
+    gradients = jax.grad(lambda v: jnp.sum(Net().apply(v, x) ** 2))(variables)
+    assert float(jnp.abs(gradients["params"]["converse"]["lam_logit"]).max()) > 0
+
+
+def test_exact_gelu() -> None:
+    x = jnp.linspace(-3, 3, 13)
+    np.testing.assert_allclose(gelu(x), x * jax.scipy.stats.norm.cdf(x), atol=1e-6)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="kernel_size must be >= 1, got 0"):
+        Converse2D(4, 0, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="eps must be > 0, got 0"):
+        Converse2D(4, eps=0, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="x has 3 channels .* kernel has 4"):
+        Converse2D(4, rngs=nnx.Rngs(0))(maps(features=3))
+    with pytest.raises(ValueError, match="padding_mode must be one of"):
+        Converse2D(4, padding_mode="zeros", rngs=nnx.Rngs(0))(maps())

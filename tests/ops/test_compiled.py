@@ -1,0 +1,164 @@
+"""What the compiled programs contain: transforms, collectives, and what each device computes."""
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from converse_jax import apply_transfer, converse2d, converse2d_transfer
+
+FEATURES, TAPS = 6, 7
+
+
+def compiled_text(fn, *args) -> str:
+    return jax.jit(fn).lower(*args).compile().as_text()
+
+
+def transforms(text: str) -> dict[str, int]:
+    """Number of FFTs of each type in a compiled program."""
+    types = re.findall(r"\bfft\(.*fft_type=(\w+)", text)
+    return {kind: types.count(kind) for kind in set(types)}
+
+
+def reduced_sizes(text: str) -> list[int]:
+    """Elements of each array that an all-reduce of a compiled program sums over devices."""
+    sizes = []
+    for result in re.findall(r"= (.*?) all-reduce(?:-start)?\(", text):
+        for shape in re.findall(r"\w+\[([\d,]*)\]", result):
+            sizes.append(int(np.prod([int(n) for n in shape.split(",") if n])))
+    return sizes
+
+
+def arrays(batch: int = 16) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, 24, 20, FEATURES)).astype(np.float32)
+    kernel = rng.normal(size=(TAPS, TAPS, FEATURES)).astype(np.float32)
+    return x, kernel, np.full(FEATURES, 1e-2, np.float32), rng.normal(size=x.shape).astype("f")
+
+
+def loss(x, kernel, lam, cotangent):
+    return jnp.sum(converse2d(x, kernel, lam, padding=6) * cotangent)
+
+
+def test_forward_is_one_real_transform_each_way() -> None:
+    x, kernel, lam, _ = arrays()
+    # The kernel's spectrum is a small matrix product and takes no transform at all.
+    text = compiled_text(lambda *a: converse2d(*a, padding=6), x, kernel, lam)
+    assert transforms(text) == {"RFFT": 1, "IRFFT": 1}
+    transfer = converse2d_transfer(kernel, lam, (36, 32))
+    text = compiled_text(lambda x, t: apply_transfer(x, t, padding=6), x, transfer)
+    assert transforms(text) == {"RFFT": 1, "IRFFT": 1}
+
+
+def test_gradient_is_at_most_two_more_each_way() -> None:
+    text = compiled_text(jax.value_and_grad(loss, (0, 1, 2)), *arrays())
+    counts = transforms(text)
+    assert set(counts) == {"RFFT", "IRFFT"}
+    assert counts["RFFT"] <= 3
+    assert counts["IRFFT"] <= 3
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_larger_scales_use_real_transforms_of_the_small_map(scale: int) -> None:
+    x, kernel, lam, _ = arrays(1)
+    text = compiled_text(lambda *a: converse2d(*a, scale=scale), x, kernel, lam)
+    assert transforms(text) == {"RFFT": 1, "IRFFT": 1}
+    assert f"f32[1,1,{FEATURES},{scale},{scale},24,20]" in text
+
+
+def mesh(*shape: int) -> jax.sharding.Mesh:
+    names = ("data", "model")[: len(shape)]
+    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(shape))
+
+
+LAYOUTS = {
+    "batch": (mesh(8), P("data"), P(), P()),
+    "channels": (mesh(2), P(None, None, None, "data"), P(None, None, "data"), P("data")),
+    "both": (mesh(4, 2), P("data", None, None, "model"), P(None, None, "model"), P("model")),
+    "batch, kernel replicated over two axes": (mesh(4, 2), P(("data", "model")), P(), P()),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_sharded_under_plain_jit(layout: str) -> None:
+    devices, x_spec, kernel_spec, lam_spec = LAYOUTS[layout]
+    specs = (x_spec, kernel_spec, lam_spec, x_spec)
+    plain = arrays()
+    sharded = [
+        jax.device_put(a, NamedSharding(devices, spec))
+        for a, spec in zip(plain, specs, strict=True)
+    ]
+    forward = jax.jit(converse2d)
+    text = forward.lower(*sharded[:3]).compile().as_text()
+    assert "all-gather" not in text
+    assert reduced_sizes(text) == []
+    assert transforms(text) == {"RFFT": 1, "IRFFT": 1}
+    share = plain[0].size // devices.size
+    (transformed,) = re.findall(r"= f32\[([\d,]+)\]\S* fft\(", text)
+    assert np.prod([int(n) for n in transformed.split(",")]) == share
+    chex.assert_trees_all_close(forward(*sharded[:3]), converse2d(*plain[:3]), rtol=1e-6)
+
+    gradient = jax.jit(jax.grad(loss, (0, 1, 2)))
+    text = gradient.lower(*sharded).compile().as_text()
+    assert "all-gather" not in text
+    assert "all-to-all" not in text
+    assert max(reduced_sizes(text), default=0) <= TAPS * TAPS * FEATURES
+    results = gradient(*sharded)
+    chex.assert_trees_all_close(results, jax.grad(loss, (0, 1, 2))(*plain), rtol=1e-4, atol=1e-4)
+    assert results[0].sharding.is_equivalent_to(sharded[0].sharding, 4)
+
+
+def test_kernel_an_example_is_sharded_with_its_example() -> None:
+    x, kernel, lam, cotangent = arrays()
+    kernels = np.stack([kernel * (1 + i) for i in range(len(x))])
+    by_batch = NamedSharding(mesh(8), P("data"))
+    args = [jax.device_put(a, by_batch) for a in (x, kernels)]
+    gradient = jax.jit(jax.grad(lambda x, k: loss(x, k, lam, cotangent), (0, 1)))
+    text = gradient.lower(*args).compile().as_text()
+    assert "all-gather" not in text
+    assert reduced_sizes(text) == []
+    expected = jax.grad(lambda x, k: loss(x, k, lam, cotangent), (0, 1))(x, kernels)
+    chex.assert_trees_all_close(gradient(*args), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_inside_shard_map() -> None:
+    x, kernel, lam, cotangent = arrays()
+    specs = (P("data"), P(), P(), P("data"))
+
+    def gradients(x, kernel, lam, cotangent):
+        return jax.grad(loss, (0, 1, 2))(x, kernel, lam, cotangent)
+
+    local = jax.shard_map(gradients, mesh=mesh(8), in_specs=specs, out_specs=(P("data"), P(), P()))
+    text = compiled_text(local, x, kernel, lam, cotangent)
+    assert "all-gather" not in text
+    assert max(reduced_sizes(text)) == TAPS * TAPS * FEATURES
+    expected = gradients(x, kernel, lam, cotangent)
+    chex.assert_trees_all_close(local(x, kernel, lam, cotangent), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gradient_of_shard_map() -> None:
+    x, kernel, lam, cotangent = arrays()
+    local = jax.shard_map(
+        lambda x, kernel, lam: converse2d(x, kernel, lam, padding=6),
+        mesh=mesh(8),
+        in_specs=(P("data"), P(), P()),
+        out_specs=P("data"),
+    )
+    gradient = jax.jit(jax.grad(lambda *a: jnp.sum(local(*a) * cotangent), (0, 1, 2)))
+    text = gradient.lower(x, kernel, lam).compile().as_text()
+    assert "all-gather" not in text
+    assert max(reduced_sizes(text)) == TAPS * TAPS * FEATURES
+    expected = jax.grad(loss, (0, 1, 2))(x, kernel, lam, cotangent)
+    chex.assert_trees_all_close(gradient(x, kernel, lam), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_backward_pass_keeps_only_the_arguments() -> None:
+    x, kernel, lam, _ = arrays()
+    _, pullback = jax.vjp(lambda *a: converse2d(*a, padding=6), x, kernel, lam)
+    kept = sum(a.size for a in jax.tree.leaves(pullback) if hasattr(a, "size"))
+    assert kept <= x.size + kernel.size + lam.size

@@ -1,0 +1,507 @@
+"""The command: what it writes, says and refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import converse_jax
+from converse_jax import ModelCard, _compilation_cache, cli, demo, restore
+from converse_jax.imaging import Picture, encode_picture, read_picture, write_picture
+from converse_jax.models import ConverseDnCNN, ConverseUSRNet
+from converse_jax.restore import Restorer
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_compilation_cache, "enable", lambda: None)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = cli.main([str(argument) for argument in arguments])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(run: Run) -> Callable[..., str]:
+    """The one line that a mistake is answered with."""
+
+    def refused(*arguments: object) -> str:
+        status, out, err = run(*arguments)
+        assert status == 2 and out == ""
+        assert err.startswith("converse-jax: error: ") and err.count("\n") == 1
+        return err.removeprefix("converse-jax: error: ").rstrip()
+
+    return refused
+
+
+def let_through(model: Any) -> None:
+    """Untrained weights make every picture nearly black: pass the picture on, and blocks add."""
+    features = model.head.kernel.shape[-1]
+    model.head.kernel.set_value(jnp.eye(1, features))
+    model.tail.kernel.set_value(jnp.eye(features, 1))
+    for block in model.body:
+        block.project1.kernel.set_value(10 * block.project1.kernel[...])
+
+
+@pytest.fixture(scope="module")
+def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    config = {"channels": 1, "num_features": 4, "num_blocks": 1, "kernel_size": 3}
+    model = ConverseDnCNN(**config, rngs=nnx.Rngs(0))
+    let_through(model)
+    converse_jax.save(path, model, ModelCard("tiny", "ConverseDnCNN", config, "denoise", 1))
+    return path
+
+
+@pytest.fixture(scope="module")
+def deblurrer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "usr.safetensors"
+    config = {"channels": 1, "num_features": 2, "num_blocks": 1, "num_iterations": 1}
+    model = ConverseUSRNet(**config, rngs=nnx.Rngs(0))
+    let_through(model)
+    card = ModelCard("usr", "ConverseUSRNet", config, "deblur", 1, needs_kernel=True)
+    converse_jax.save(path, model, card)
+    return path
+
+
+def picture(*shape: int, **more: Any) -> Picture:
+    return Picture(np.random.default_rng(0).random(shape, dtype=np.float32), **more)
+
+
+def write(path: Path, *shape: int, **more: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(path, picture(*shape, **more))
+    return path
+
+
+def kernel_file(path: Path, kernel: np.ndarray) -> Path:
+    np.save(path, kernel)
+    return path
+
+
+# restore
+
+
+def test_restore_a_picture(tmp_path: Path, run: Run, denoiser: Path) -> None:
+    source, target = write(tmp_path / "a.png", 7, 9, 1, bits=16), tmp_path / "b.tif"
+    assert run("restore", source, target, "--model", denoiser) == (0, "", "")
+    want = Restorer(*converse_jax.load(denoiser))(read_picture(source).pixels)
+    got = read_picture(target)
+    assert got.bits == 16
+    assert np.abs(want - read_picture(source).pixels).max() > 0.01  # the network does something
+    np.testing.assert_allclose(got.pixels, np.clip(want, 0, 1), atol=1 / 65535)
+
+
+def test_a_gray_model_on_colour_pictures_says_so(tmp_path: Path, run: Run, denoiser: Path) -> None:
+    write(tmp_path / "in" / "a.png", 5, 6, 3)
+    write(tmp_path / "in" / "b.png", 5, 6, 3)
+    note = "tiny is a model of gray pictures: each channel is restored alone\n"
+    one = run("restore", tmp_path / "in" / "a.png", tmp_path / "b.png", "--model", denoiser)
+    assert one == (0, "", note)
+    many = run("restore", tmp_path / "in", tmp_path / "out", "--model", denoiser)
+    assert many == (0, "", note + "2 restored, 0 skipped (there already), 0 failed\n")
+    single, of_many = read_picture(tmp_path / "b.png"), read_picture(tmp_path / "out" / "a.png")
+    np.testing.assert_array_equal(single.pixels, of_many.pixels)
+
+
+def test_a_folder_with_a_bad_file(tmp_path: Path, run: Run, denoiser: Path) -> None:
+    write(tmp_path / "in" / "sub" / "a.png", 5, 6, 1)
+    (tmp_path / "in" / "b.png").write_bytes(b"")
+    command = ("restore", tmp_path / "in", tmp_path / "out", "--model", denoiser)
+    status, out, err = run(*command)
+    assert (status, out) == (1, "")
+    first, last = err.splitlines()
+    assert first.startswith(f"failed: {tmp_path / 'in' / 'b.png'}: the file is empty")
+    assert last == "1 restored, 0 skipped (there already), 1 failed"
+    assert run(*command)[2].endswith("0 restored, 1 skipped (there already), 1 failed\n")
+    again = run(*command, "--overwrite")
+    assert again[2].endswith("1 restored, 0 skipped (there already), 1 failed\n")
+    assert [p.name for p in (tmp_path / "out").rglob("*.*")] == ["a.png"]
+
+
+def test_standard_input_and_output(
+    tmp_path: Path,
+    denoiser: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    given = picture(5, 6, 3, alpha=picture(5, 6, 1).pixels[..., 0])
+    source = tmp_path / "a.png"
+    write_picture(source, given)
+    model = ("--model", str(denoiser))
+    assert cli.main(["restore", str(source), str(tmp_path / "b.png"), *model]) == 0
+    capsysbinary.readouterr()
+
+    def feed(data: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    feed(source.read_bytes())
+    assert cli.main(["restore", "-", "-", *model]) == 0
+    out, err = capsysbinary.readouterr()
+    assert out == (tmp_path / "b.png").read_bytes()
+    assert err == b"tiny is a model of gray pictures: each channel is restored alone\n"
+
+    assert cli.main(["restore", str(source), "-", *model, "--format", "tiff"]) == 0
+    out, _ = capsysbinary.readouterr()
+    assert out.startswith(b"II*\0")
+    np.testing.assert_array_equal(read_picture(out).pixels, read_picture(tmp_path / "b.png").pixels)
+
+    feed(encode_picture(given, "webp"))
+    assert cli.main(["restore", "-", str(tmp_path / "c.png"), *model]) == 0
+    assert read_picture(tmp_path / "c.png").alpha is not None
+    capsysbinary.readouterr()
+
+    for data, arguments, text in [
+        (b"junk", ["-", "-"], b"not a picture; give a PNG"),
+        (source.read_bytes(), ["-", "-", "--format", "jpeg"], b"JPEG holds no alpha channel"),
+    ]:
+        feed(data)
+        assert cli.main(["restore", *arguments, *model]) == 2
+        out, err = capsysbinary.readouterr()
+        assert out == b"" and text in err and err.count(b"\n") == 1
+
+
+def test_a_kernel(tmp_path: Path, run: Run, refused: Callable[..., str], deblurrer: Path) -> None:
+    source = write(tmp_path / "a.png", 12, 12, 1)
+    model = ("--model", deblurrer)
+    small = kernel_file(tmp_path / "small.npy", np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]))
+    status, out, err = run("restore", source, tmp_path / "b.png", *model, "--kernel", small)
+    assert (status, out) == (0, "")
+    assert err.splitlines() == [
+        f"{small}: the kernel was divided by its sum, 16",
+        "the kernel of 3x3 was padded with zeros to 7x7",
+    ]
+    padded = np.pad(np.load(small) / 16, 2)
+    exact = kernel_file(tmp_path / "exact.npy", padded)
+    options = ("--kernel", exact, "--periodic", "--ensemble")
+    assert run("restore", source, tmp_path / "c.png", *model, *options) == (0, "", "")
+    restorer = Restorer(*converse_jax.load(deblurrer))
+    for name, more in [("b", {}), ("c", {"extend_borders": False, "ensemble": True})]:
+        want = restorer(read_picture(source).pixels, kernel=padded, **more)  # type: ignore[arg-type]
+        got = read_picture(tmp_path / f"{name}.png").pixels
+        np.testing.assert_allclose(got, np.clip(want, 0, 1), atol=0.5001 / 255)
+
+    large = kernel_file(tmp_path / "large.npy", np.ones((9, 7)) / 63)
+    wrong = tmp_path / "d.png"
+    assert "got 9x7, usr (ConverseUSRNet) takes at most 7x7" in refused(
+        "restore", source, wrong, *model, "--kernel", large
+    )
+    assert "needs the blur kernel; give one (--kernel k.npy)" in refused(
+        "restore", source, wrong, *model
+    )
+    assert not wrong.exists()
+
+
+def test_kernel_files(tmp_path: Path, refused: Callable[..., str], denoiser: Path) -> None:
+    source, target = write(tmp_path / "a.png", 5, 5, 1), tmp_path / "b.png"
+    arrays: dict[str, tuple[Any, str]] = {
+        "flat": (np.ones(3), "kernel: got shape (3,); give a two-dimensional [kh, kw]"),
+        "zero": (np.array([[1.0, -1.0]]), "kernel: its taps sum to 0"),
+        "nan": (np.full((3, 3), np.nan), "kernel: holds NaN or infinity"),
+        "complex": (np.ones((3, 3), complex), "kernel: got complex128; give real numbers"),
+        "good": (np.ones((3, 3)) / 9, "kernel: tiny (ConverseDnCNN) takes none; leave it out"),
+    }
+    for name, (array, text) in arrays.items():
+        path = kernel_file(tmp_path / f"{name}.npy", array)
+        line = refused("restore", source, target, "--model", denoiser, "--kernel", path)
+        assert text in line
+        assert name == "good" or line.startswith(str(path))
+    (tmp_path / "text.npy").write_text("0 1 0")
+    (tmp_path / "empty.npy").touch()
+    np.savez(tmp_path / "zip.npz", np.ones((3, 3)))
+    np.save(tmp_path / "pickle.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    for name in ("text.npy", "empty.npy", "zip.npz", "pickle.npy"):
+        line = refused("restore", source, target, "--model", denoiser, "--kernel", tmp_path / name)
+        assert line.startswith(f"{tmp_path / name}: is no .npy file of numbers")
+    line = refused("restore", source, target, "--model", denoiser, "--kernel", "none.npy")
+    assert line == "none.npy: cannot be read (No such file or directory); check the path"
+    assert not target.exists()
+
+
+class Trap:
+    """Pickled, it would end the tests when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (66,)
+
+
+def test_refused_restorations(
+    tmp_path: Path,
+    refused: Callable[..., str],
+    denoiser: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = write(tmp_path / "in" / "a.png", 50, 50, 1)
+    old = write(tmp_path / "old.png", 2, 2, 1)
+    before = old.read_bytes()
+    model = ("--model", denoiser)
+    folder, new = tmp_path / "in", tmp_path / "new.png"
+    for arguments, text in [
+        (("none.png", new, *model), "none.png: there is no such file; check the path"),
+        ((source, old, *model), f"{old}: exists already; name another file, or overwrite it"),
+        ((source, folder, *model), f"{folder} is a folder; name the picture to make in it"),
+        ((folder, "-", *model), "whose pictures do not go to standard output"),
+        ((folder, folder, *model), "is the folder that is read; name another one"),
+        ((source, new, "--model", "none"), "none: no such file, and no model of this name"),
+        ((source, new, "--model", source), "not a"),
+        ((source, new, *model, "--format", "png"), "--format is for standard output"),
+        ((source, new), "the following arguments are required: --model"),
+        ((source, new, *model, "--kernal", "k"), "restore does not know '--kernal': did you mean"),
+        ((source, new, *model, "--kernal=k"), "did you mean --kernel?"),
+        ((source, new, *model, "third"), "does not know 'third'; see converse-jax restore --help"),
+    ]:
+        assert text in refused("restore", *arguments)
+    monkeypatch.setattr(restore, "available_memory", lambda: 10)
+    line = refused("restore", source, new, *model)
+    assert line.startswith(f"{source}: image: 50x50 pixels need more memory")
+    assert not new.exists() and old.read_bytes() == before
+
+
+def test_nothing_is_written_to_a_terminal(
+    tmp_path: Path, denoiser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    with pytest.raises(cli.UsageError, match="standard output is a terminal"):
+        cli._restore(cli._parse(["restore", "a.png", "-", "--model", str(denoiser)]))
+
+
+def test_a_missing_package_is_named(
+    tmp_path: Path, refused: Callable[..., str], denoiser: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "a.png", 4, 4, 1, bits=16)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    line = refused("restore", source, tmp_path / "b.png", "--model", denoiser)
+    assert line == 'this needs the package imagecodecs: pip install "converse-jax[app]"'
+    for name in [name for name in sys.modules if name.split(".")[0] == "PIL"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    line = refused("restore", source, tmp_path / "b.png", "--model", denoiser)
+    assert line == 'this needs the package pillow: pip install "converse-jax[app]"'
+
+
+def test_a_defect_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> int:
+        raise ModuleNotFoundError("No module named 'converse_jax.gone'", name="converse_jax.gone")
+
+    monkeypatch.setattr(cli, "_models", broken)
+    with pytest.raises(ModuleNotFoundError, match="gone"):
+        cli.main(["models"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "converse-jax: interrupted\n"),
+        (OSError(28, "No space left"), 2, "converse-jax: error: [Errno 28] No space left\n"),
+    ],
+)
+def test_other_ends(
+    error: BaseException, status: int, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: Any) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_models", end)
+    assert run("models") == (status, "", said)
+
+
+def test_a_reader_that_has_gone() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", "converse_jax", "models"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+# evaluate
+
+
+def test_evaluate(tmp_path: Path, run: Run, refused: Callable[..., str], denoiser: Path) -> None:
+    write(tmp_path / "in" / "a.png", 16, 20, 1)
+    write(tmp_path / "in" / "b.png", 16, 20, 3)
+    path = tmp_path / "out.json"
+    command = ("evaluate", "--model", denoiser, "--task", "denoise", "--data", tmp_path / "in")
+    status, out, err = run(*command, "--sigma", "15", "--json", path)
+    assert status == 0
+    assert err == "colour pictures were converted to gray, as the model is gray\n"
+    report = json.loads(path.read_text())
+    assert (report["model"], report["task"], report["sigma"]) == ("tiny", "denoise", 15.0)
+    head, *rows = (line.split() for line in out.splitlines())
+    assert head == ["psnr", "ssim", "psnr_y", "ssim_y"]
+    wanted = [*report["images"], {"name": "mean", **report["mean"]}]
+    rows[-1] = [rows[-1][0], *rows[-1][3:]]  # "mean of 2"
+    for row, want in zip(rows, wanted, strict=True):
+        assert row == [
+            *(want["name"], f"{want['psnr']:.2f}", f"{want['ssim']:.4f}"),
+            *(f"{want['psnr_y']:.2f}", f"{want['ssim_y']:.4f}"),
+        ]
+    before = path.read_bytes()
+    assert f"{path}: exists already" in refused(*command, "--json", path)
+    assert path.read_bytes() == before
+    assert run(*command, "--json", path, "--overwrite")[0] == 0
+    assert json.loads(path.read_text())["sigma"] == 25.0
+
+
+def test_refused_evaluations(
+    tmp_path: Path, run: Run, refused: Callable[..., str], denoiser: Path
+) -> None:
+    data = write(tmp_path / "a.png", 16, 20, 1)
+    model, denoise = ("--model", denoiser), ("--task", "denoise")
+    for arguments, text in [
+        ((*model, *denoise, "--data", data, "--overwrite"), "--overwrite is for the file of"),
+        ((*model, *denoise), "the following arguments are required: --data"),
+        ((*model, "--task", "paint", "--data", data), "invalid choice: 'paint'"),
+        ((*model, *denoise, "--data", data, "--sigma", "much"), "invalid float value: 'much'"),
+    ]:
+        assert text in refused("evaluate", *arguments)
+    # These are found after the head of the table was printed.
+    for arguments, text in [
+        ((*model, "--task", "sr", "--data", data), "tiny (ConverseDnCNN) is a model for 'denoise'"),
+        ((*model, *denoise, "--data", tmp_path / "none"), "there is no such file"),
+    ]:
+        status, _, err = run("evaluate", *arguments)
+        assert status == 2 and text in err and err.count("\n") == 1
+
+
+# models, convert, demo, and the command itself
+
+
+def test_models(run: Run, denoiser: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converse_jax.weights.list_models", dict)
+    status, out, err = run("models")
+    assert (status, err) == (0, "")
+    assert "No models come with this version" in out and "--model converse_dncnn.pth" in out
+    cards = {
+        "a": ModelCard("a", "ConverseDnCNN", {}, "denoise", 1, sigma=25.0, licence="Apache-2.0"),
+        "b": ModelCard("b", "ConverseSRResNet", {}, "sr", 3, scale=4, licence="MIT"),
+        "c": ModelCard("c", "ConverseUSRNet", {}, "deblur", 3, sigma=2.55, needs_kernel=True),
+    }
+    monkeypatch.setattr("converse_jax.weights.list_models", lambda: cards)
+    status, out, err = run("models")
+    assert (status, err) == (0, "")
+    assert [" ".join(line.split()) for line in out.splitlines()] == [
+        "a ConverseDnCNN denoise, gray, sigma 25 Apache-2.0",
+        "b ConverseSRResNet x4 super-resolution, colour MIT",
+        "c ConverseUSRNet deblur, colour, sigma 2.55, kernel given unknown",
+    ]
+
+
+def test_convert(tmp_path: Path, run: Run, refused: Callable[..., str], denoiser: Path) -> None:
+    target = tmp_path / "copy.safetensors"
+    status, out, err = run("convert", denoiser, target)
+    assert (status, out) == (0, "")
+    assert err == f"{target}: ConverseDnCNN, denoise, gray\n"
+    assert target.read_bytes() == denoiser.read_bytes()
+    assert f"{target}: exists already" in refused("convert", denoiser, target)
+    assert run("convert", denoiser, target, "--overwrite")[0] == 0
+    assert "must end in .safetensors" in refused("convert", denoiser, tmp_path / "copy.pth")
+    assert "no such file" in refused("convert", "none.pth", tmp_path / "b.safetensors")
+
+
+def test_demo(
+    tmp_path: Path, run: Run, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = demo.Reversal(np.zeros(1), np.zeros(1), 24.5, 27.0, 0.02)
+    made: list[tuple[Path, bool]] = []
+
+    def instead(target: Path, *, overwrite: bool) -> Any:
+        made.append((target, overwrite))
+        return before, before
+
+    monkeypatch.setattr(demo, "demo", instead)
+    status, out, err = run("demo")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        "deblurring           24.50 dB -> 27.00 dB (+2.50 dB, lambda 0.02)",
+        "super-resolution x2  24.50 dB -> 27.00 dB (+2.50 dB, lambda 0.02)",
+        "converse-demo.png",
+    ]
+    assert run("demo", "--out", tmp_path, "--overwrite")[0] == 0
+    assert run("demo", "--out", tmp_path / "b.png")[0] == 0
+    name = "converse-demo.png"
+    assert made == [(Path(name), False), (tmp_path / name, True), (tmp_path / "b.png", False)]
+    monkeypatch.undo()
+    (tmp_path / name).touch()
+    assert f"{name}: exists already" in refused("demo", "--out", tmp_path)
+
+
+def test_help_and_version(run: Run, refused: Callable[..., str]) -> None:
+    version = (0, f"converse-jax {converse_jax.__version__}\n", "")
+    assert run("--version") == version
+    status, out, err = run("restore", "--help")
+    assert (status, err) == (0, "") and "--ensemble" in out
+    assert "the following arguments are required: COMMAND" in refused()
+    assert "invalid choice: 'restor'" in refused("restor")
+    out = subprocess.run(
+        [sys.executable, "-m", "converse_jax", "--version"], capture_output=True, text=True
+    ).stdout
+    assert out == version[1]
+
+
+def test_a_bar_for_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for kind, seen in ((Terminal, True), (io.StringIO, False)):
+        screen = kind()
+        monkeypatch.setattr(sys, "stderr", screen)
+        monkeypatch.setenv("TERM", "xterm")
+        with cli._progress("restoring") as advance:
+            advance(1, 4)
+        assert ("25%" in screen.getvalue()) == seen
+        assert bool(screen.getvalue()) == seen
+
+
+# The compilation cache
+
+
+def test_programs_are_kept_between_processes(tmp_path: Path, denoiser: Path) -> None:
+    source = write(tmp_path / "a.png", 5, 6, 1)
+    command = [sys.executable, "-m", "converse_jax", "restore", source, "-", "--model", denoiser]
+
+    def files(cache: str) -> list[str]:
+        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
+        environment.pop("XLA_FLAGS", None)
+        subprocess.run(command, env=environment, check=True, capture_output=True)
+        return sorted(p.name for p in Path(cache).glob("*-cache"))
+
+    first = files(str(tmp_path / "cache"))
+    assert any(name.startswith("jit_run-") for name in first)
+    assert files(str(tmp_path / "cache")) == first  # found, not compiled under another key
+    (tmp_path / "file").touch()
+    assert files(str(tmp_path / "file" / "cache")) == []  # and the picture was restored
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "chosen"))
+    assert _compilation_cache._folder() == tmp_path / "chosen"
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert _compilation_cache._folder() == tmp_path / "converse-jax" / "xla"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert _compilation_cache._folder() == tmp_path / ".cache" / "converse-jax" / "xla"

@@ -1,0 +1,531 @@
+"""Restoring arrays, pictures and folders, with networks small enough to be understood."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import Array
+
+from converse_jax import ModelCard, converse2d, restore, restore_files
+from converse_jax._borders import extend_periodically
+from converse_jax.imaging import (
+    Picture,
+    PictureError,
+    circular_blur,
+    gaussian_kernel,
+    motion_kernel,
+    read_picture,
+    write_picture,
+)
+from converse_jax.restore import RestoreError, Restorer, normalised_kernel, restore_picture
+from converse_jax.restore_files import Counts, FileResult, restore_file, restore_folder
+from tests.imaging.pictures import exif, profile
+
+
+class Enlarge(nnx.Module):
+    """Each pixel `scale` x `scale` times, and a gain."""
+
+    def __init__(self, scale: int = 1, gain: float = 1.0) -> None:
+        self.scale = scale
+        self.gain = nnx.Param(jnp.float32(gain))
+
+    def __call__(self, x: Array) -> Array:
+        return self.gain[...] * jnp.repeat(jnp.repeat(x, self.scale, -3), self.scale, -2)
+
+
+class Ramp(nnx.Module):
+    """Multiplies with the row number: nothing that turns with the picture."""
+
+    def __call__(self, x: Array) -> Array:
+        return x * jnp.arange(x.shape[-3], dtype=x.dtype)[:, None, None]
+
+
+class Mix(nnx.Module):
+    """A matrix product over channels and a neighbour's share."""
+
+    def __init__(self, channels: int = 1) -> None:
+        weights = np.random.default_rng(0).random((channels, channels), np.float32)
+        self.weights = nnx.Param(jnp.asarray(weights))
+
+    def __call__(self, x: Array) -> Array:
+        return 0.5 * x @ self.weights[...] + 0.5 * jnp.roll(x, 1, -2)
+
+
+class Deblur(nnx.Module):
+    """The operator itself as a network that takes a kernel."""
+
+    def __init__(self, blur_size: int = 7, lam: float = 0.01) -> None:
+        self.blur_size = blur_size
+        self.lam = nnx.Param(jnp.float32(lam))
+
+    def __call__(self, x: Array, kernel: Array) -> Array:
+        kernels = jnp.repeat(kernel[..., None], x.shape[-1], axis=-1)
+        return converse2d(x, kernels, self.lam[...])
+
+
+def card(task: str = "denoise", channels: int = 1, scale: int = 1, **more: Any) -> ModelCard:
+    return ModelCard("small", "Small", {}, task, channels, scale=scale, **more)
+
+
+def deblurrer(blur_size: int = 7) -> Restorer:
+    return Restorer(Deblur(blur_size), card("deblur", 1, needs_kernel=True))
+
+
+def image(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+# Arrays
+
+
+def test_the_network_is_applied_as_it_is() -> None:
+    x = image(9, 12, 1)
+    got = Restorer(Mix(), card())(x)
+    assert got.dtype == np.float32 and got.shape == x.shape
+    np.testing.assert_allclose(got, Mix()(jnp.asarray(x)), atol=1e-6)
+
+
+def test_products_are_in_full_precision() -> None:
+    restorer = Restorer(Mix(), card())
+    program = restorer._run.lower(restorer._state, image(4, 4, 1)).as_text()
+    products = [line for line in program.splitlines() if "dot_general" in line]
+    assert products
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
+def test_a_gray_model_restores_each_channel() -> None:
+    x = image(8, 7, 3)
+    restorer = Restorer(Mix(), card())
+    alone = [restorer(x[..., c, None]) for c in range(3)]
+    np.testing.assert_array_equal(restorer(x), np.concatenate(alone, axis=-1))
+    assert restorer.remark(1) is None
+    assert restorer.remark(3) == "small is a model of gray pictures: each channel is restored alone"
+
+
+def test_a_colour_model_sees_a_gray_picture_repeated() -> None:
+    restorer = Restorer(Mix(3), card(channels=3))
+    x = image(8, 7, 1)
+    want = restorer(np.repeat(x, 3, axis=-1)).mean(axis=-1, keepdims=True)
+    assert restorer(x).shape == (8, 7, 1)
+    np.testing.assert_array_equal(restorer(x), want)
+    assert restorer.remark(3) is None
+    assert restorer.remark(1) == "small is a model of colour pictures: the gray channel is repeated"
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 50, 1)])
+def test_odd_sizes(shape: tuple[int, ...]) -> None:
+    deblurred = deblurrer()(image(*shape), kernel=gaussian_kernel(7, 1.0))
+    assert deblurred.shape == shape and np.isfinite(deblurred).all()
+
+
+def test_refused_images() -> None:
+    restorer = Restorer(Enlarge(), card())
+    with pytest.raises(RestoreError, match=r"image: got shape \(4, 4\); give \[H, W, 1\]"):
+        restorer(image(4, 4))
+    with pytest.raises(RestoreError, match=r"image: got shape \(4, 4, 4\)"):
+        restorer(image(4, 4, 4))
+    with pytest.raises(RestoreError, match=r"image: got uint8; give floats in \[0, 1\]"):
+        restorer(np.zeros((4, 4, 1), np.uint8))
+
+
+def test_the_last_two_programs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer = Restorer(Enlarge(), card())
+    lower, compiled = restorer._run.lower, []
+
+    class Counting:
+        def lower(self, state: Any, x: np.ndarray) -> Any:
+            compiled.append(x.shape[0])
+            return lower(state, x)
+
+        def clear_cache(self) -> None:
+            pass
+
+    monkeypatch.setattr(restorer, "_run", Counting())
+    for height in (2, 3, 2, 4, 2, 3):
+        restorer(image(height, 5, 1))
+    assert compiled == [2, 3, 4, 3]
+    assert len(restorer._programs) == 2
+
+
+def test_a_picture_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer = Restorer(Deblur(), card("deblur", needs_kernel=True))
+    kernel = gaussian_kernel(7, 1.0)
+    monkeypatch.setattr(restore, "available_memory", lambda: 1_000_000)
+    restorer(image(8, 8, 1), kernel=kernel)
+    text = (
+        r"image: 242x342 pixels need more memory \(0\.00\d GB, and 0\.001 GB are available\); cut"
+    )
+    with pytest.raises(RestoreError, match=text):
+        restorer(image(300, 200, 1), kernel=kernel)
+    monkeypatch.setattr(restore, "available_memory", lambda: None)
+    assert restorer(image(300, 200, 1), kernel=kernel).shape == (300, 200, 1)
+
+
+def test_available_memory() -> None:
+    meminfo = Path("/proc/meminfo")
+    available = restore.available_memory()
+    if meminfo.exists():
+        total = 1024 * int(meminfo.read_text().split()[1])
+        assert available is not None and 2**20 < available <= total
+    else:
+        assert available is None
+
+
+# Kernels
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 3), (4, 4), (1, 7), (6, 5), (7, 7)])
+def test_a_small_kernel_is_padded_about_its_middle(shape: tuple[int, int]) -> None:
+    kernel = image(*shape) / image(*shape).sum()
+    fitted, remarks = deblurrer().prepare_kernel(kernel)
+    assert fitted is not None and fitted.shape == (7, 7)
+    x = image(11, 13, 1).astype(np.float64)
+    np.testing.assert_allclose(circular_blur(x, fitted), circular_blur(x, kernel), atol=1e-7)
+    padded = [f"the kernel of {shape[0]}x{shape[1]} was padded with zeros to 7x7"]
+    assert remarks == ([] if shape == (7, 7) else padded)
+
+
+def test_a_kernel_is_divided_by_its_sum() -> None:
+    kernel = motion_kernel(7, length=5, angle=20)
+    same, silent = normalised_kernel(kernel * (1 + 5e-7))
+    np.testing.assert_array_equal(same, kernel * (1 + 5e-7))
+    assert silent == []
+    divided, remarks = normalised_kernel(-4 * kernel)
+    np.testing.assert_allclose(divided, kernel, rtol=1e-14)
+    assert remarks == ["the kernel was divided by its sum, -4"]
+    counts, _ = normalised_kernel(np.array([[1, 2, 1]]))
+    np.testing.assert_array_equal(counts, [[0.25, 0.5, 0.25]])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "text"),
+    [
+        (np.ones(3), r"kernel: got shape \(3,\); give a two-dimensional \[kh, kw\]"),
+        (np.ones((3, 3, 1)), r"kernel: got shape \(3, 3, 1\)"),
+        (np.ones((0, 3)), r"kernel: got shape \(0, 3\)"),
+        (np.ones((3, 3), complex), "kernel: got complex128; give real numbers"),
+        (np.ones((3, 3), bool), "kernel: got bool; give real numbers"),
+        (np.full((3, 3), np.nan), "kernel: holds NaN or infinity"),
+        (np.array([[1.0, -1.0]]), "kernel: its taps sum to 0; give a blur kernel"),
+        (np.zeros((3, 3)), "kernel: its taps sum to 0"),
+        (np.ones((9, 3)), r"kernel: got 9x3, small \(Small\) takes at most 7x7"),
+        (None, r"kernel: small \(Small\) needs the blur kernel; give one"),
+    ],
+)
+def test_refused_kernels(kernel: np.ndarray | None, text: str) -> None:
+    with pytest.raises(RestoreError, match=text):
+        deblurrer()(image(12, 12, 1), kernel=kernel)
+
+
+def test_a_kernel_without_a_use_is_refused() -> None:
+    with pytest.raises(RestoreError, match=r"kernel: small \(Small\) takes none; leave it out"):
+        Restorer(Enlarge(), card())(image(4, 4, 1), kernel=np.ones((3, 3)))
+
+
+# Ensemble
+
+
+def test_the_ensemble_turns_the_kernel_too() -> None:
+    restorer, x = deblurrer(), image(12, 9, 1)
+    kernel = image(5, 7, seed=1) ** 4  # nothing symmetric about it
+    options = {"kernel": kernel / kernel.sum(), "extend_borders": False}
+    plain = restorer(x, **options)
+    np.testing.assert_allclose(restorer(x, **options, ensemble=True), plain, atol=2e-6)
+    turned = restorer(np.rot90(x), kernel=np.rot90(options["kernel"]), extend_borders=False)
+    np.testing.assert_allclose(turned, np.rot90(plain), atol=2e-6)
+    # Were the kernel left alone, it would be another picture.
+    other = restorer(np.rot90(x), kernel=np.pad(options["kernel"], ((1, 1), (0, 0))))
+    assert np.abs(other - np.rot90(plain)).max() > 0.05
+
+
+def test_the_ensemble_is_the_mean_of_8() -> None:
+    restorer, x = Restorer(Ramp(), card()), image(5, 4, 1)
+    row = np.arange(5, dtype=np.float32)[:, None, None]
+    column = np.arange(4, dtype=np.float32)[None, :, None]
+    ramps = [row, 4 - row, column, 3 - column]
+    np.testing.assert_allclose(restorer(x, ensemble=True), x * sum(ramps) / 4, rtol=1e-6)
+
+
+def test_the_ensemble_enlarges() -> None:
+    restorer, x = Restorer(Enlarge(2), card("sr", 3, 2)), image(5, 4, 3)
+    want = x.repeat(2, 0).repeat(2, 1)
+    np.testing.assert_allclose(restorer(x, ensemble=True), want, rtol=1e-6)
+
+
+def test_an_even_kernel_has_no_middle_to_turn_about() -> None:
+    with pytest.raises(RestoreError, match="ensemble: the model's kernels of 4x4 have no middle"):
+        deblurrer(4)(image(9, 9, 1), kernel=gaussian_kernel(3, 1.0), ensemble=True)
+
+
+# Borders
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 9, 1), (20, 31, 3)])
+def test_the_extension_wraps_around_smoothly(shape: tuple[int, ...]) -> None:
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    smooth = (0.01 * rows + 0.02 * columns)[..., None] * np.ones(shape[2])
+    extended = extend_periodically(smooth, 12)
+    assert extended.shape == (shape[0] + 24, shape[1] + 24, shape[2])
+    np.testing.assert_array_equal(extended[12:-12, 12:-12], smooth)
+    for axis in (0, 1):
+        step = np.abs(extended - np.roll(extended, 1, axis)).max()
+        assert step < 0.08  # the jump from one side to the other would be up to 0.8
+
+
+def test_the_extension_is_blurred_outside_and_only_there() -> None:
+    x, kernel = image(20, 16, 1), motion_kernel(7, length=6, angle=70)
+    sharp, tapered = extend_periodically(x, 10), extend_periodically(x, 10, kernel=kernel)
+    inside = np.zeros(sharp.shape, bool)
+    inside[10:-10, 10:-10] = True
+    np.testing.assert_array_equal(tapered[inside], np.ravel(x))
+    want = circular_blur(sharp, kernel)
+    np.testing.assert_allclose(tapered[~inside], want[~inside], atol=1e-6)
+
+
+def scene() -> np.ndarray:
+    """Something with edges and gradients, bright on one side and dark on the other."""
+    y, x = np.mgrid[:120, :120] / 120
+    stripes = 0.15 * np.sign(np.sin(40 * x + 25 * y**2)) + 0.1 * np.sin(90 * y * x)
+    return (0.5 + 0.3 * (x - 0.5) + 0.2 * (y - 0.5) + stripes)[..., None].astype(np.float32)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_extended_borders_restore_a_photograph(known: bool) -> None:
+    kernel = motion_kernel(7, length=6, angle=30)
+    whole = scene()
+    # A photograph shows a part of what was blurred: nothing wraps around.
+    blurred = circular_blur(whole, kernel)[20:-20, 20:-20]
+    clean = whole[20:-20, 20:-20]
+    blurred = blurred + np.random.default_rng(0).normal(0, 0.01, blurred.shape).astype(np.float32)
+
+    def error_at_the_border(**options: Any) -> float:
+        if known:
+            restored = deblurrer()(blurred, kernel=kernel, **options)
+        else:  # a blind network: one that has the kernel in it
+            blind = Restorer(Blind(kernel), card("deblur"))
+            restored = blind(blurred, **options)
+        difference = (restored - clean) ** 2
+        difference[8:-8, 8:-8] = np.nan
+        return -10 * math.log10(np.nanmean(difference))
+
+    assert error_at_the_border() > error_at_the_border(extend_borders=False) + 3
+
+
+class Blind(nnx.Module):
+    def __init__(self, kernel: np.ndarray) -> None:
+        self.kernel = nnx.Param(jnp.asarray(kernel[..., None], jnp.float32))
+
+    def __call__(self, x: Array) -> Array:
+        return converse2d(x, self.kernel[...], 0.01)
+
+
+def test_only_deblurring_extends() -> None:
+    seen = []
+
+    class Seeing(nnx.Module):
+        def __call__(self, x: Array) -> Array:
+            seen.append(x.shape)
+            return x
+
+    for task, height in (("denoise", 6), ("sr", 6), ("deblur", 6 + 48)):
+        Restorer(Seeing(), card(task))(image(6, 5, 1))
+        assert seen[-1] == (height, height - 1, 1)
+
+
+# Pictures
+
+
+def test_a_picture_keeps_what_belongs_to_it() -> None:
+    picture = Picture(image(6, 5, 3), bits=16, icc_profile=profile(b"RGB "), exif=exif(1))
+    got = restore_picture(Restorer(Enlarge(2, gain=2.0), card("sr", 3, 2)), picture)
+    assert (got.bits, got.icc_profile, got.exif) == (16, picture.icc_profile, picture.exif)
+    want = np.clip(2 * picture.pixels.repeat(2, 0).repeat(2, 1), 0, 1)
+    np.testing.assert_array_equal(got.pixels, want)
+    assert got.alpha is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_is_restored_as_a_gray_picture(channels: int) -> None:
+    restorer = Restorer(Enlarge(2, gain=0.5), card("sr", channels, 2))
+    picture = Picture(image(6, 5, 3), alpha=image(6, 5, seed=2))
+    got = restore_picture(restorer, picture)
+    assert picture.alpha is not None and got.alpha is not None
+    want = 0.5 * picture.alpha.repeat(2, 0).repeat(2, 1)
+    np.testing.assert_allclose(got.alpha, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("level", [0.0, 128 / 255, 1.0])
+def test_a_constant_alpha_stays_exactly_constant(level: float) -> None:
+    picture = Picture(image(6, 5, 1), alpha=np.full((6, 5), level, np.float32))
+    got = restore_picture(Restorer(Enlarge(3, gain=0.7), card("sr", 1, 3)), picture)
+    assert got.alpha is not None and got.alpha.shape == (18, 15)
+    assert (got.alpha == np.float32(level)).all() and got.alpha.dtype == np.float32
+
+
+# Files
+
+
+def write(path: Path, picture: Picture) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(path, picture)
+
+
+@pytest.fixture
+def brighter() -> Restorer:
+    return Restorer(Enlarge(gain=2.0), card())
+
+
+def test_16_bit_with_alpha_through_a_file(tmp_path: Path, brighter: Restorer) -> None:
+    level = np.arange(30, dtype=np.float32).reshape(5, 6) / 65535
+    write(tmp_path / "a.png", Picture(level[..., None], alpha=level + 0.25, bits=16))
+    remark = restore_file(brighter, tmp_path / "a.png", tmp_path / "made" / "b.png")
+    got = read_picture(tmp_path / "made" / "b.png")
+    assert got.bits == 16 and remark is None
+    np.testing.assert_array_equal(np.round(got.pixels[..., 0] * 65535), 2 * np.round(level * 65535))
+    assert got.alpha is not None
+    np.testing.assert_allclose(got.alpha, 2 * (level + 0.25), atol=2e-5)
+
+
+def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the network was run")
+
+    restorer = Restorer(Enlarge(), card())
+    restorer._restore = never  # type: ignore[method-assign]
+    write(tmp_path / "a.png", Picture(image(4, 4, 1), alpha=image(4, 4)))
+    write(tmp_path / "deep.png", Picture(image(4, 4, 1), bits=16))
+    for source, target, text in [
+        ("a.png", "a.png", r"a\.png: exists already; name another file, or overwrite it"),
+        ("a.png", "b.jpg", r"b\.jpg: format: JPEG holds no alpha channel"),
+        ("deep.png", "b.jpg", r"b\.jpg: format: JPEG holds 8 bits"),
+        ("a.png", "b.gif", r"b\.gif: the extension '\.gif' is not one of \.png"),
+        ("none.png", "b.png", r"none\.png: there is no such file"),
+    ]:
+        with pytest.raises(PictureError, match=text):
+            restore_file(restorer, tmp_path / source, tmp_path / target)
+    (tmp_path / "file").touch()
+    with pytest.raises(PictureError, match=r"file: cannot be made \(File exists\)"):
+        restore_file(Restorer(Enlarge(), card()), tmp_path / "a.png", tmp_path / "file" / "b.png")
+
+
+def test_an_error_of_restoring_names_the_file(
+    tmp_path: Path, brighter: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "available_memory", lambda: 1)
+    write(tmp_path / "a.png", Picture(image(40, 40, 1)))
+    with pytest.raises(RestoreError, match=r"a\.png: image: 40x40 pixels need more memory"):
+        restore_file(brighter, tmp_path / "a.png", tmp_path / "b.png")
+
+
+def test_a_folder(tmp_path: Path, brighter: Restorer) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    for name, size in [("b.png", 4), ("a.png", 5), ("deep/er/c.tif", 4), ("deep/done.png", 4)]:
+        write(source / name, Picture(image(size, 4, 1) / 4))
+    write(source / "colour.png", Picture(image(4, 4, 3)))
+    (source / "broken.png").write_bytes((source / "a.png").read_bytes()[:50])
+    (source / "notes.txt").write_text("no picture")
+    done = Picture(np.zeros((1, 1, 1), np.float32))
+    write(target / "deep" / "done.png", done)
+    results: list[FileResult] = []
+    calls: list[tuple[int, int]] = []
+
+    def on_result(result: FileResult, number: int, total: int) -> None:
+        results.append(result)
+        calls.append((number, total))
+
+    counts = restore_folder(brighter, source, target, on_result=on_result)
+    assert counts == Counts(restored=4, skipped=1, failed=1)
+    assert calls == [(n, 6) for n in range(1, 7)]
+    assert read_picture(target / "deep" / "done.png").pixels.shape == (1, 1, 1)
+    for name in ("b.png", "a.png", "deep/er/c.tif"):
+        given, got = read_picture(source / name), read_picture(target / name)
+        np.testing.assert_allclose(got.pixels, 2 * given.pixels, atol=1e-6)
+    (failed,) = (r for r in results if r.status == "failed")
+    assert failed.remark is not None
+    assert "broken.png: the PNG file is damaged or cut short" in failed.remark
+    assert not (target / "broken.png").exists()
+    (colour,) = (r for r in results if r.source.name == "colour.png")
+    assert colour.remark == brighter.remark(3)
+    # Equal sizes follow each other, so that each is compiled once.
+    order = [r.source.name for r in results if r.status == "restored"]
+    assert order[-1] == "a.png"
+    assert sorted(p.name for p in target.rglob("*") if p.is_file()) == [
+        *("a.png", "b.png", "c.tif", "colour.png", "done.png")
+    ]
+
+    again = restore_folder(brighter, source, target)
+    assert again == Counts(restored=0, skipped=5, failed=1)
+    everything = restore_folder(brighter, source, target, overwrite=True)
+    assert everything == Counts(restored=5, skipped=0, failed=1)
+    assert read_picture(target / "deep" / "done.png").pixels.shape == (4, 4, 1)
+
+
+def test_a_target_inside_the_source_is_not_read(tmp_path: Path, brighter: Restorer) -> None:
+    write(tmp_path / "a.png", Picture(image(4, 4, 1)))
+    for restored in (1, 0):
+        counts = restore_folder(brighter, tmp_path, tmp_path / "out")
+        assert counts == Counts(restored=restored, skipped=1 - restored)
+    assert restore_folder(brighter, tmp_path, tmp_path / "out", overwrite=True).restored == 1
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png"]
+
+
+def test_a_source_inside_the_target(tmp_path: Path, brighter: Restorer) -> None:
+    write(tmp_path / "in" / "a.png", Picture(image(4, 4, 1)))
+    assert restore_folder(brighter, tmp_path / "in", tmp_path).restored == 1
+    assert (tmp_path / "a.png").exists()
+
+
+def test_refused_folders(tmp_path: Path, brighter: Restorer) -> None:
+    write(tmp_path / "in" / "a.png", Picture(image(4, 4, 1)))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for source, target, text in [
+        ("none", "out", "none: there is no such folder"),
+        ("empty", "out", r"empty: holds no pictures \(\.png"),
+        ("in", "in/../in", "is the folder that is read; name another one"),
+        ("in", "file", "file: is a file; the pictures of a folder need a folder"),
+    ]:
+        with pytest.raises(PictureError, match=text):
+            restore_folder(brighter, tmp_path / source, tmp_path / target)
+    with pytest.raises(RestoreError, match="takes none; leave it out"):
+        restore_folder(brighter, tmp_path / "in", tmp_path / "out", kernel=np.ones((3, 3)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_sizes_do_not_fill_the_memory(
+    tmp_path: Path, brighter: Restorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleared = []
+    monkeypatch.setattr(restore_files, "_SIZES_BETWEEN_CLEARINGS", 2)
+    monkeypatch.setattr("jax.clear_caches", lambda: cleared.append(len(brighter._programs)))
+    for n, height in enumerate((2, 2, 3, 4, 4, 5, 6)):
+        write(tmp_path / "in" / f"{n}.png", Picture(image(height, 3, 1)))
+    assert restore_folder(brighter, tmp_path / "in", tmp_path / "out").restored == 7
+    assert cleared == [2, 2]  # before the third and the fifth size
+
+
+def test_an_interrupted_folder_leaves_whole_files_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png"):
+        write(tmp_path / "in" / name, Picture(image(4, 4, 1)))
+    restorer = Restorer(Enlarge(), card())
+    done = []
+
+    def interrupt(descriptor: int) -> None:
+        done.append(descriptor)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        restore_folder(restorer, tmp_path / "in", tmp_path / "out")
+    monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
+    assert restore_folder(restorer, tmp_path / "in", tmp_path / "out") == Counts(1, 1, 0)

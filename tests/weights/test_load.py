@@ -1,0 +1,185 @@
+"""`load` and `save`: our files, the authors' files, and everything that does not fit."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+import converse_jax
+from converse_jax import ModelCard, WeightsError
+from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
+from converse_jax.weights._safetensors import read_safetensors, write_safetensors
+from converse_jax.weights._torch_names import recognise, translate
+
+CONFIG = {"channels": 1, "num_features": 4, "num_blocks": 2, "kernel_size": 3}
+CARD = ModelCard("tiny", "ConverseDnCNN", CONFIG, "denoise", 1, sigma=25.0, source="a test")
+
+
+def leaves(model: nnx.Module) -> list[np.ndarray]:
+    return [np.asarray(a) for a in jax.tree.leaves(nnx.state(model))]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[Path, nnx.Module]:
+    model = ConverseDnCNN(**CONFIG, rngs=nnx.Rngs(3))
+    converse_jax.save(tmp_path / "tiny.safetensors", model, CARD)
+    return tmp_path / "tiny.safetensors", model
+
+
+def test_saved_and_loaded_bit_for_bit(saved: tuple[Path, nnx.Module]) -> None:
+    path, model = saved
+    loaded, card = converse_jax.load(path)
+    assert card == CARD
+    for a, b in zip(leaves(model), leaves(loaded), strict=True):
+        assert a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    x = jax.random.uniform(jax.random.key(0), (1, 5, 6, 1))
+    np.testing.assert_array_equal(model(x), loaded(x))
+
+
+def test_nothing_is_overwritten_unasked(saved: tuple[Path, nnx.Module]) -> None:
+    path, model = saved
+    before = path.read_bytes()
+    with pytest.raises(WeightsError, match="exists"):
+        converse_jax.save(path, model, CARD)
+    assert path.read_bytes() == before
+    converse_jax.save(path, model, CARD, overwrite=True)
+
+
+def test_all_that_does_not_fit_is_said_at_once(saved: tuple[Path, nnx.Module]) -> None:
+    path, _ = saved
+    arrays, metadata = read_safetensors(path)
+    arrays["head.kernels"] = arrays.pop("head.kernel")
+    arrays["body.0.spatial.kernel"] = arrays["body.0.spatial.kernel"][:2]
+    del arrays["tail.bias"]
+    write_safetensors(path, arrays, metadata, overwrite=True)
+    with pytest.raises(WeightsError) as caught:
+        converse_jax.load(path)
+    message = str(caught.value)
+    assert "2 missing (head.kernel, tail.bias)" in message
+    assert "1 unexpected (head.kernels)" in message
+    assert "body.0.spatial.kernel is (2, 3, 8), needs (3, 3, 8)" in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({}, "format None"),
+        ({"format": "pt"}, "format 'pt', not 'converse-jax/1'"),
+        ({"format": "converse-jax/1"}, "model card cannot be read"),
+        ({"format": "converse-jax/1", "card": "[]"}, "model card cannot be read"),
+        ({"architecture": "Popen"}, "unknown architecture 'Popen', known are ConverseDnCNN"),
+        ({"config": {"scale": 4}}, "ConverseDnCNN cannot be built from .*scale"),
+    ],
+)
+def test_bad_cards(saved: tuple[Path, nnx.Module], metadata: dict[str, str], message: str) -> None:
+    path, _ = saved
+    arrays, good = read_safetensors(path)
+    if "architecture" in metadata or "config" in metadata:
+        metadata = good | {"card": json.dumps(json.loads(good["card"]) | metadata)}
+    write_safetensors(path, arrays, metadata, overwrite=True)
+    with pytest.raises(WeightsError, match=message):
+        converse_jax.load(path)
+
+
+def test_unknown_names(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="no-such-model: no such file, and no model of this"):
+        converse_jax.load("no-such-model")
+    with pytest.raises(WeightsError, match="no such file"):
+        converse_jax.load(tmp_path / "none.pth")
+
+
+def test_listed_models_load() -> None:
+    for name, card in converse_jax.list_models().items():
+        assert converse_jax.load(name)[1] == card
+
+
+def torch_layout(model: nnx.Module, names: dict[str, str]) -> dict[str, np.ndarray]:
+    """The arrays of a model as PyTorch has them, by the names given."""
+    arrays = {}
+    for path, variable in nnx.to_flat_state(nnx.state(model, nnx.Param)):
+        ours = ".".join(map(str, path))
+        array = np.asarray(variable[...])
+        if array.ndim == 3:
+            array = array.transpose(2, 0, 1)[None]
+        elif ours.endswith("kernel") and "fc" not in ours:
+            array = array.T[:, :, None, None]
+        elif ours.endswith("kernel"):
+            array = array.T
+        elif ours.endswith(("lam_logit", "scale1", "scale2")):
+            array = array[None, :, None, None]
+        for old, new in names.items():
+            ours = ours.replace(old, new)
+        leaf = ours.rpartition(".")[2]
+        arrays[
+            ours.removesuffix(leaf) + {"kernel": "weight", "lam_logit": "bias"}.get(leaf, leaf)
+        ] = array
+    return arrays
+
+
+BLOCK = {
+    "norm1.scale": "conv1.0.weight",
+    "norm1": "conv1.0",
+    "expand1": "conv1.1",
+    "spatial": "conv1.3",
+    "project1": "conv1.5",
+    "norm2.scale": "conv2.0.weight",
+    "norm2": "conv2.0",
+    "expand2": "conv2.1",
+    "project2": "conv2.3",
+    "scale1": "alpha1",
+    "scale2": "alpha2",
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "config", "names"),
+    [
+        (ConverseDnCNN, CONFIG, {"head": "m_head.0", "body": "m_body", "tail": "m_tail.0"}),
+        (
+            ConverseSRResNet,
+            CONFIG | {"channels": 3, "scale": 4},
+            {
+                "head": "conv_first",
+                "up_blocks.0": "upconv1",
+                "up_blocks.1": "upconv2",
+                "upsamplers.0": "up1",
+                "upsamplers.1": "up2",
+                "high_block": "conv_hres",
+                "tail": "conv_last",
+                "body": "conv_body",
+            },
+        ),
+        (ConverseNet, CONFIG, {"head": "conv1", "tail": "conv2", "body": "p.m_body"}),
+        (
+            ConverseUSRNet,
+            CONFIG | {"blur_size": 5, "num_iterations": 3},
+            {
+                "head": "conv1",
+                "tail": "conv2",
+                "body": "p.m_body",
+                "kernel_net": "kernelnet",
+                "kernel_maps": "convs",
+            },
+        ),
+    ],
+)
+def test_pytorch_names(make: type[nnx.Module], config: dict[str, int], names: dict) -> None:
+    model = make(**config, rngs=nnx.Rngs(0))
+    theirs = torch_layout(model, BLOCK | names)
+    if make is ConverseUSRNet:
+        theirs["d.alpha"] = theirs.pop("bias")
+    assert recognise(theirs) == (make.__name__, config)
+    fresh = make(**config, rngs=nnx.Rngs(1))
+    converse_jax.weights.load_torch_state(fresh, theirs)
+    for a, b in zip(leaves(model), leaves(fresh), strict=True):
+        np.testing.assert_array_equal(a, b)
+    _, unknown = translate(make.__name__, theirs | {"optimizer.lr": np.zeros(1)})
+    assert unknown == ["optimizer.lr"]
+
+
+def test_foreign_names_are_of_no_network() -> None:
+    assert recognise({"conv1.weight": np.zeros((64, 3, 7, 7)), "fc.bias": np.zeros(10)}) is None
