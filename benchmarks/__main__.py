@@ -30,7 +30,7 @@ def main() -> int:
     """Parse the command line, prepare the process, then import and run the work."""
     args = _arguments()
     settings = [pin(args.threads)]
-    settings.append("system malloc as it is" if args.plain_malloc else keep_memory())
+    settings.append(keep_memory() if args.keep_memory else "system malloc as it is")
     # Both sides on the CPU, where a graphics card would be the choice of one of them only.
     os.environ["JAX_PLATFORMS"] = "cpu"
 
@@ -84,7 +84,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", type=int, help="side of the maps (default 256; --quick 64)")
     parser.add_argument("--json", type=Path, help="write the rows and circumstances here")
     parser.add_argument(
-        "--plain-malloc", action="store_true", help="leave malloc as the system sets it"
+        "--keep-memory", action="store_true", help="malloc keeps freed memory, for both sides"
     )
     args = parser.parse_args()
     if args.size is None:

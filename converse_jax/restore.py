@@ -90,6 +90,7 @@ class Restorer:
                 f"ensemble: the model's kernels of {fitted.shape[0]}x{fitted.shape[0]} have no "
                 "middle to be turned about; restore without it"
             )
+        size = f"{image.shape[1]}x{image.shape[0]}"
         image = image.astype(np.float32)
         margin = 0
         if extend_borders and self.card.task == "deblur":
@@ -100,7 +101,13 @@ class Restorer:
             turn_back(self._restore(turn(image), None if fitted is None else turn(fitted)))
             for turn, turn_back in turns
         )
-        result = functools.reduce(np.add, results) / np.float32(len(turns))
+        try:
+            result = functools.reduce(np.add, results) / np.float32(len(turns))
+        except MemoryError as error:
+            raise RestoreError(
+                f"image: {size} pixels need more memory than there is ({error}); "
+                "cut the picture into parts or make it smaller"
+            ) from None
         border = self.card.scale * margin
         height, width = result.shape[:2]
         return result[border : height - border, border : width - border]
@@ -164,7 +171,7 @@ class Restorer:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            raise _too_large(image, "than the device has") from None
+            raise MemoryError("the device's is full") from None
 
     def _program(self, *arrays: np.ndarray) -> Any:
         """The compiled network for arrays of these shapes."""
@@ -179,8 +186,7 @@ class Restorer:
             # An accelerator says so when its memory is full; Linux kills the process.
             needed, available = _bytes_needed(program), available_memory()
             if available is not None and needed > available:
-                gigabytes = f"{needed / 1e9:.3g} GB, and {available / 1e9:.3g} GB are available"
-                raise _too_large(arrays[0], f"({gigabytes})")
+                raise MemoryError(f"{needed / 1e9:.3g} GB of {available / 1e9:.3g} GB available")
         self._programs[shape] = program
         if len(self._programs) > _MAX_PROGRAMS:
             self._programs.popitem(last=False)
@@ -248,13 +254,6 @@ def available_memory() -> int | None:
         limit = int((group / "memory.max").read_text())
         found.append(max(limit - int((group / "memory.current").read_text()), 0))
     return min(found, default=None)
-
-
-def _too_large(image: np.ndarray, how: str) -> RestoreError:
-    return RestoreError(
-        f"image: {image.shape[1]}x{image.shape[0]} pixels need more memory {how}; "
-        "cut the picture into parts or make it smaller"
-    )
 
 
 def restore_picture(

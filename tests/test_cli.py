@@ -106,7 +106,7 @@ def test_restore_a_picture(tmp_path: Path, run: Run, denoiser: Path) -> None:
     want = Restorer(*converse_jax.load(denoiser))(read_picture(source).pixels)
     got = read_picture(target)
     assert got.bits == 16
-    assert np.abs(want - read_picture(source).pixels).max() > 0.01  # the network does something
+    assert np.abs(want - read_picture(source).pixels).max() > 0.004  # the network does something
     np.testing.assert_allclose(got.pixels, np.clip(want, 0, 1), atol=1 / 65535)
 
 
