@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Complex, Float
 
 
@@ -104,6 +105,19 @@ def over_maps(bank: Callable[..., Array]) -> Callable[..., Array]:
 
     def maps(x: Array, transfer: Array) -> Array:
         # The transforms want their axes last: one transposition here, none around each of them.
-        return jnp.moveaxis(groups(jnp.moveaxis(x, -1, 2), transfer), 2, -1)
+        x = _materialised(jnp.moveaxis(_materialised(x), -1, 2))
+        return jnp.moveaxis(groups(x, transfer), 2, -1)
 
     return maps
+
+
+def _materialised(x: Array) -> Array:
+    """On CPU, have x written to memory as it is laid out, so that nothing is fused across.
+
+    XLA's CPU backend transposes well where it only transposes, and several times slower where it
+    computes, pads or slices in the same loop. `optimization_barrier` is dropped before it fuses.
+    """
+    rows = Layout(major_to_minor=tuple(range(x.ndim)))
+    return jax.lax.platform_dependent(
+        x, cpu=lambda x: with_layout_constraint(x, rows), default=lambda x: x
+    )

@@ -236,10 +236,23 @@ def _solve(scale: int, padding: int, mode: str, x0: str) -> Fn:
     def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
         dtype = _compute_dtype(x)
         shape = (x.shape[2] + 2 * padding, x.shape[3] + 2 * padding)
-        spectrum = transfer_spectrum(kernel.astype(dtype), lam.astype(dtype), shape, scale, x0)
+        kernel = _not_before(kernel.astype(dtype), x)
+        spectrum = transfer_spectrum(kernel, lam.astype(dtype), shape, scale, x0)
         return (_filter_maps(x.astype(dtype), spectrum, scale, padding, mode).astype(x.dtype),)
 
     return partitioned(local, ("m n h w c", "m a b c", "m c"), ("m n i j c",))
+
+
+def _not_before(kernel: Array, x: Array) -> Array:
+    """The kernel, computed from x: its transfer function is then made where it is used.
+
+    XLA would otherwise make those of all layers of a network first, and keep them: two thirds of
+    its memory. `optimization_barrier` is dropped before instructions are ordered. The factor is
+    exactly 0 even where x is not finite.
+    """
+    if x.size == 0:
+        return kernel
+    return kernel + 0 * (x.ravel()[0] > 0).astype(kernel.dtype)
 
 
 def _filter_maps(x: Array, spectrum: Array, scale: int, padding: int, mode: str) -> Array:
