@@ -101,7 +101,7 @@ def test_sharded_under_plain_jit(layout: str) -> None:
     share = plain[0].size // devices.size
     (transformed,) = re.findall(r"= f32\[([\d,]+)\]\S* fft\(", text)
     assert np.prod([int(n) for n in transformed.split(",")]) == share
-    chex.assert_trees_all_close(forward(*sharded[:3]), converse2d(*plain[:3]), rtol=1e-6)
+    chex.assert_trees_all_close(forward(*sharded[:3]), converse2d(*plain[:3]), rtol=1e-5, atol=1e-5)
 
     gradient = jax.jit(jax.grad(loss, (0, 1, 2)))
     text = gradient.lower(*sharded).compile().as_text()
