@@ -14,7 +14,8 @@ from flax import nnx
 
 from converse_jax import models
 from converse_jax.weights._card import ModelCard
-from converse_jax.weights._pth import WeightsError, read_pth
+from converse_jax.weights._errors import WeightsError
+from converse_jax.weights._pth import read_pth
 from converse_jax.weights._safetensors import read_safetensors, write_safetensors
 from converse_jax.weights._torch_names import recognise, translate
 

@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from converse_jax.weights._pth import WeightsError, check_file, shown, shown_path
+from converse_jax.weights._errors import WeightsError, check_file, shown, shown_path
 
 
 def write_safetensors(

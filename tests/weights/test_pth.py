@@ -225,7 +225,7 @@ HOSTILE_TENSORS = {
     "short reference": (Persistent(("storage",)), "refers to a tuple, no storage"),
     "other attributes": (Build(ORDERED_DICT, {"__class__": 1}), "sets attributes"),
     "built label": (Build(Name("torch", "FloatStorage"), {"name": "x"}), "sets attributes"),
-    "built tensor": (Build(view(STORAGE, 0, SIZE, STRIDE), {}), "sets attributes of a _Tensor"),
+    "built tensor": (Build(view(STORAGE, 0, SIZE, STRIDE), {}), "sets attributes of a TensorView"),
     "append to dict": (Raw(b"}K\x01a"), "appends to a dict"),
     "set on list": (Raw(b"]K\x01K\x01s"), "sets items of a list"),
     "odd items": (Raw(b"}(K\x01u"), "sets items of"),
@@ -253,7 +253,7 @@ def test_hostile_tensor(tmp_path: Path, case: str) -> None:
 
 HOSTILE_TOPS = {
     "a list": ([1], "holds a list, not a state dict"),
-    "a tensor": (view(reference("FloatStorage", "0", 1), 0, (), ()), "holds a _Tensor"),
+    "a tensor": (view(reference("FloatStorage", "0", 1), 0, (), ()), "holds a TensorView"),
     "empty": (Ordered({}), "the state dict is empty"),
     "several": ({"params": {}, "params_ema": {}}, r"several state dicts \(params, params_ema\)"),
     "a number": ({"w": 3}, "entry 'w' is 3, not a tensor"),
