@@ -150,6 +150,8 @@ def apply_transfer(
 ) -> Float[Array, "*batch sH sW C"]:
     """Apply a prepared operator: one real FFT and one real inverse FFT of each map.
 
+    It is computed in the precision of the kernel that the transfer was prepared from.
+
     Args:
       x: maps ``[..., H, W, C]``.
       transfer: from `converse2d_transfer`, for maps of ``(H + 2 * padding, W + 2 * padding)``.
@@ -246,8 +248,8 @@ def _solve(scale: int, padding: int, mode: str, x0: str) -> Fn:
 def _not_before(kernel: Array, x: Array) -> Array:
     """The kernel, computed from x: its transfer function is then made where it is used.
 
-    XLA would otherwise make those of all layers of a network first, and keep them: two thirds of
-    its memory. `optimization_barrier` is dropped before instructions are ordered. The factor is
+    XLA would otherwise make those of all layers of a network first, and keep them: most of its
+    memory. `optimization_barrier` is dropped before instructions are ordered. The factor is
     exactly 0 even where x is not finite.
     """
     if x.size == 0:
