@@ -18,6 +18,7 @@ from converse_jax._version import __version__
 from converse_jax.imaging import (
     Score,
     Task,
+    clean_picture,
     degrade_deblur,
     degrade_denoise,
     degrade_sr,
@@ -150,13 +151,12 @@ def evaluate(
 def _read_clean(path: Path, channels: int) -> tuple[np.ndarray, str | None]:
     """The picture in 8 bits with the model's channels, and a remark if it had others."""
     pixels = read_picture(path).pixels
+    clean = clean_picture(pixels, channels)
     if pixels.shape[-1] == channels:
-        return to_uint8(pixels), None
+        return clean, None
     if channels == 1:
-        luma = pixels.astype(np.float64) @ np.array([[0.299], [0.587], [0.114]])
-        return to_uint8(luma), "colour pictures were converted to gray, as the model is gray"
-    repeated = np.repeat(pixels, channels, axis=-1)
-    return to_uint8(repeated), "gray pictures were given to the model as three equal channels"
+        return clean, "colour pictures were converted to gray, as the model is gray"
+    return clean, "gray pictures were given to the model as three equal channels"
 
 
 def _degrade(

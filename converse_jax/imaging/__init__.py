@@ -18,6 +18,7 @@ from converse_jax.imaging._picture import MAX_PIXELS, Picture, PictureError
 from converse_jax.imaging._protocol import (
     Score,
     Task,
+    clean_picture,
     degrade_deblur,
     degrade_denoise,
     degrade_sr,
@@ -33,6 +34,7 @@ __all__ = [
     "Score",
     "Task",
     "circular_blur",
+    "clean_picture",
     "degrade_deblur",
     "degrade_denoise",
     "degrade_sr",

@@ -55,6 +55,24 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return np.round(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
+def clean_picture(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """A picture in 8 bits with as many channels as a model has.
+
+    Args:
+        pixels: `[H, W, 1]` or `[H, W, 3]`, floating point in [0, 1].
+        channels: 1: of a colour picture the luma, 0.299 R + 0.587 G + 0.114 B; 3: a gray picture
+            is repeated.
+
+    Returns:
+        uint8 `[H, W, channels]`.
+    """
+    if pixels.shape[-1] == channels:
+        return to_uint8(pixels)
+    if channels == 1:
+        return to_uint8(pixels.astype(np.float64) @ np.array([[0.299], [0.587], [0.114]]))
+    return to_uint8(np.repeat(pixels, channels, axis=-1))
+
+
 def degrade_denoise(clean: np.ndarray, *, sigma: float = 25.0) -> tuple[np.ndarray, np.ndarray]:
     """The denoising input: the picture plus the protocol's seeded noise, not clipped.
 

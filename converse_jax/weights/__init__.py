@@ -2,6 +2,14 @@
 
 from converse_jax.weights._card import ModelCard
 from converse_jax.weights._errors import WeightsError
-from converse_jax.weights._load import list_models, load, load_torch_state, save
+from converse_jax.weights._load import assemble, list_models, load, load_torch_state, save
 
-__all__ = ["ModelCard", "WeightsError", "list_models", "load", "load_torch_state", "save"]
+__all__ = [
+    "ModelCard",
+    "WeightsError",
+    "assemble",
+    "list_models",
+    "load",
+    "load_torch_state",
+    "save",
+]

@@ -65,8 +65,7 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
             raise WeightsError(
                 f"{path}: {error}: only files written by converse-jax can be loaded"
             ) from None
-        model = _build(path, card.architecture, card.config)
-        return _fill(path, model, arrays, []), card
+        return assemble(card, arrays, origin=path), card
     theirs = read_pth(path)
     found = recognise(theirs)
     if found is None:
@@ -78,6 +77,23 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
     model = _build(path, architecture, config)
     arrays, unknown = translate(architecture, theirs)
     return _fill(path, model, arrays, unknown), _foreign_card(path, architecture, config)
+
+
+def assemble(
+    card: ModelCard, arrays: Mapping[str, np.ndarray], *, origin: object = "weights"
+) -> nnx.Module:
+    """Make the network that a card describes, with these weights.
+
+    Args:
+      card: its architecture and config.
+      arrays: by the dotted names of our modules' parameters, e.g. "body.0.expand1.kernel".
+      origin: what to call the weights in a message.
+
+    Raises:
+      WeightsError: an unknown architecture, or weights that do not fit it.
+    """
+    model = _build(origin, card.architecture, card.config)
+    return _fill(origin, model, arrays, [])
 
 
 def save(
