@@ -1,0 +1,88 @@
+"""A network and a folder small enough to train in a test."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from train.checkpoint import Checkpoints
+from train.config import Config, Data, Optimizer
+from train.networks import DnCNN
+from train.tasks import Denoise
+
+ROOT = Path(__file__).parents[2]
+
+
+def folder(path: Path, sizes: Sequence[tuple[int, int]] = ((24, 30),) * 5) -> Path:
+    """A folder of gray pictures, each another, of these (height, width)."""
+    path.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for i, (height, width) in enumerate(sizes):
+        pixels = rng.integers(0, 256, (height, width), dtype=np.uint8)
+        Image.fromarray(pixels).save(path / f"{i}.png")
+    return path
+
+
+def config(pictures: Path | str, **changes: Any) -> Config:
+    """A run of a minute network; changes to data with the prefix `data_`."""
+    data = Data(
+        train=(str(pictures),), num_validation=1, validation_size=16, patch_size=16, threads=2
+    )
+    of_data = {k.removeprefix("data_"): changes.pop(k) for k in list(changes) if k[:5] == "data_"}
+    base = Config(
+        name="tiny",
+        model=DnCNN(num_features=2, num_blocks=1, kernel_size=3),
+        task=Denoise(),
+        data=dataclasses.replace(data, **of_data),
+        optimizer=Optimizer(learning_rate=1e-3, warmup=2),
+        steps=6,
+        batch_size=8,
+        ema=0.9,
+        log_every=1,
+        eval_every=3,
+        save_every=3,
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def config_file(path: Path, pictures: Path) -> Path:
+    """The same as a file for the command line."""
+    path.write_text(
+        "import pathlib\nfrom tests.train import tiny\n"
+        f"config = tiny.config(pathlib.Path({str(pictures)!r}))\n"
+    )
+    return path
+
+
+def start(*arguments: object, devices: int = 1, **environment: str) -> subprocess.Popen[str]:
+    """`python -m train ...` in a process of its own."""
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    return subprocess.Popen(
+        [sys.executable, "-m", "train", *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def saved(run: Path, step: int) -> dict[str, np.ndarray]:
+    """All arrays of a checkpoint."""
+    with Checkpoints(run, keep=1, read_only=True) as checkpoints:
+        return {name: np.asarray(x) for name, x in checkpoints.load_arrays(step).items()}
+
+
+def assert_equal(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
+    """Bit by bit."""
+    assert a.keys() == b.keys()
+    different = [name for name in a if a[name].tobytes() != b[name].tobytes()]
+    assert not different

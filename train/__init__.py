@@ -1,0 +1,1 @@
+"""The application that makes weights: `python -m train configs/NAME.py`."""

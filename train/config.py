@@ -1,0 +1,278 @@
+"""A training run as one typed value: `configs/*.py` make it, the command line changes it."""
+
+from __future__ import annotations
+
+import difflib
+import runpy
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from train.errors import TrainError
+from train.networks import BlindNet, DnCNN, Network, SRResNet, USRNet
+from train.tasks import Deblur, Denoise, SuperResolve, Task
+
+# Networks that can learn a task: their output has the size of its target.
+_TASKS: dict[type, type] = {
+    DnCNN: Denoise,
+    SRResNet: SuperResolve,
+    USRNet: Deblur,
+    BlindNet: Deblur,
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Pictures and patches.
+
+    Attributes:
+      train: sources of clean pictures, any number: folders; "tfds:NAME@SPLIT"; "embedded", a few
+        photographs that need no download.
+      validation: sources of held-out pictures; none: some of the training pictures.
+      num_validation: how many pictures to hold out.
+      validation_size: side of the middle part of each held-out picture that is measured.
+      patch_size: side of the clean patches.
+      threads: that read and degrade pictures.
+      workers: processes that do, instead; each has as many threads.
+      cache_mb: memory for decoded pictures, in megabytes.
+      tfds_dir: folder of prepared TFDS data sets; None is TFDS's own default.
+    """
+
+    train: tuple[str, ...] = ("embedded",)
+    validation: tuple[str, ...] = ()
+    num_validation: int = 8
+    validation_size: int = 256
+    patch_size: int = 128
+    threads: int = 4
+    workers: int = 0
+    cache_mb: float = 4096
+    tfds_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Adam (0.9, 0.999).
+
+    Attributes:
+      learning_rate: after the warm-up.
+      schedule: "halving" every `halve_every` steps, "cosine" down to the smallest at the last step,
+        or "constant".
+      halve_every: steps.
+      min_learning_rate: the schedule goes no lower.
+      warmup: steps in which the learning rate rises linearly from 0.
+      clip: largest norm of the gradient of all parameters together; None does not clip.
+    """
+
+    learning_rate: float = 1e-4
+    schedule: Literal["halving", "cosine", "constant"] = "halving"
+    halve_every: int = 100_000
+    min_learning_rate: float = 5e-7
+    warmup: int = 0
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run. Defaults are the paper's.
+
+    Attributes:
+      name: of the run and of the model it makes.
+      model: the network.
+      task: what it learns.
+      data: pictures and patches.
+      optimizer: and its schedule.
+      steps: in all.
+      batch_size: patches of a step, on all devices together.
+      accumulation: parts in which a batch is computed, one after the other, to save memory.
+      remat: compute the inside of the blocks again in the backward pass, to save memory.
+      dtype: of the computation; parameters, spectra and the loss are float32 always.
+      loss: "l1", "charbonnier" (eps 1e-3) or "l2".
+      ema: decay of the averaged weights, which are the ones measured and exported.
+      seed: of weights and data.
+      log_every: steps between lines of metrics.jsonl and the events.
+      eval_every: steps between measurements of the held-out pictures.
+      save_every: steps between checkpoints.
+      keep: how many of the last checkpoints stay, besides the best.
+      max_skipped: steps in a row that may be skipped for a loss or gradient that is not finite.
+    """
+
+    name: str
+    model: Network
+    task: Task
+    data: Data = field(default_factory=Data)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    steps: int = 800_000
+    batch_size: int = 16
+    accumulation: int = 1
+    remat: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    loss: Literal["l1", "charbonnier", "l2"] = "l1"
+    ema: float = 0.999
+    seed: int = 0
+    log_every: int = 100
+    eval_every: int = 5000
+    save_every: int = 5000
+    keep: int = 3
+    max_skipped: int = 20
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it; `model` and `task` say their kind."""
+        values = asdict(self)
+        for part in ("model", "task"):
+            values[part] = {"kind": type(getattr(self, part)).__name__, **values[part]}
+        return values
+
+    def check(self) -> None:
+        """Raise a TrainError that names every field whose value cannot be."""
+        problems = [problem for problem in self._problems() if problem]
+        if problems:
+            raise TrainError("; ".join(problems))
+
+    def _problems(self) -> list[str | None]:
+        data, optimizer, task = self.data, self.optimizer, self.task
+        at_least = {
+            "steps": (self.steps, 1),
+            "batch-size": (self.batch_size, 1),
+            "accumulation": (self.accumulation, 1),
+            "log-every": (self.log_every, 1),
+            "eval-every": (self.eval_every, 1),
+            "save-every": (self.save_every, 1),
+            "keep": (self.keep, 1),
+            "max-skipped": (self.max_skipped, 1),
+            "seed": (self.seed, 0),
+            "data.num-validation": (data.num_validation, 1),
+            "data.validation-size": (data.validation_size, 8),
+            "data.patch-size": (data.patch_size, 8),
+            "data.threads": (data.threads, 0),
+            "data.workers": (data.workers, 0),
+            "data.cache-mb": (data.cache_mb, 0),
+            "optimizer.halve-every": (optimizer.halve_every, 1),
+            "optimizer.warmup": (optimizer.warmup, 0),
+            "model.num-features": (self.model.num_features, 1),
+            "model.num-blocks": (self.model.num_blocks, 1),
+            "model.kernel-size": (self.model.kernel_size, 1),
+        }
+        problems: list[str | None] = [
+            f"{name}: got {value}; give at least {least}"
+            for name, (value, least) in at_least.items()
+            if not value >= least
+        ]
+        if not data.train:
+            problems.append('data.train: got nothing; give folders, "tfds:NAME" or "embedded"')
+        if self.model.channels not in (1, 3):
+            problems.append(f"model.channels: got {self.model.channels}; give 1 (gray) or 3 (RGB)")
+        if not 0 <= self.ema < 1:
+            problems.append(f"ema: got {self.ema}; give a decay in [0, 1), 0 for none")
+        if not 0 < optimizer.learning_rate < float("inf"):
+            problems.append(
+                f"optimizer.learning-rate: got {optimizer.learning_rate}; give a positive number"
+            )
+        if not 0 <= optimizer.min_learning_rate <= optimizer.learning_rate:
+            problems.append(
+                f"optimizer.min-learning-rate: got {optimizer.min_learning_rate}; give 0 to "
+                f"optimizer.learning-rate, {optimizer.learning_rate}"
+            )
+        if optimizer.warmup >= self.steps and optimizer.warmup > 0:
+            problems.append(
+                f"optimizer.warmup: got {optimizer.warmup}; give less than the {self.steps} steps"
+            )
+        if optimizer.clip is not None and not optimizer.clip > 0:
+            problems.append(f"optimizer.clip: got {optimizer.clip}; give a positive norm, or None")
+        if not isinstance(task, _TASKS[type(self.model)]):
+            problems.append(
+                f"task: {type(self.model).__name__} learns {_TASKS[type(self.model)].__name__}, "
+                f"not {type(task).__name__}"
+            )
+        problems.append(task.problem())
+        sizes = getattr(self.model, "blur_size", None), getattr(task, "kernel_size", None)
+        if None not in sizes and sizes[0] != sizes[1]:
+            problems.append(
+                f"task.kernel-size: got {sizes[1]}, but the network takes kernels of {sizes[0]} "
+                "(--model.blur-size); give one number"
+            )
+        if task.scale in (2, 3, 4) and data.patch_size % task.scale:
+            problems.append(
+                f"data.patch-size: got {data.patch_size}, no multiple of the scale {task.scale}; "
+                f"give {data.patch_size - data.patch_size % task.scale}"
+            )
+        if self.accumulation >= 1 and self.batch_size % self.accumulation:
+            problems.append(
+                f"accumulation: got {self.accumulation}, which does not divide batch-size "
+                f"{self.batch_size}"
+            )
+        return problems
+
+    def check_devices(self, devices: int) -> None:
+        """Raise a TrainError if the batch cannot be shared by so many devices."""
+        parts = devices * self.accumulation
+        if self.batch_size % parts:
+            times = f" x accumulation {self.accumulation}" if self.accumulation > 1 else ""
+            raise TrainError(
+                f"batch-size: {self.batch_size} patches cannot be shared equally by {devices} "
+                f"devices{times}; give a multiple of {parts}, e.g. "
+                f"{max(parts, self.batch_size - self.batch_size % parts)}"
+            )
+
+
+@dataclass(frozen=True)
+class Command:
+    """The command line: a configuration and what to do with its folder.
+
+    Attributes:
+      config: the run.
+      run: its folder; runs/NAME by default.
+      resume: go on from the last whole checkpoint in the folder.
+      overwrite: delete what an earlier run left in the folder, and start anew.
+      distributed: one of several processes (JAX's own variables or the cluster's say which); asked
+        for by itself where JAX_COORDINATOR_ADDRESS is set.
+    """
+
+    config: Annotated[tyro.conf.AvoidSubcommands[Config], tyro.conf.arg(name="")]
+    run: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+    distributed: bool = False
+
+
+def read_config(path: str) -> Config:
+    """The value `config` of a Python file.
+
+    Raises:
+      TrainError: no such file, or one that defines no `config`.
+    """
+    file = Path(path)
+    if not file.is_file():
+        known = sorted(str(p) for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
+        known = known or sorted(str(p) for p in Path("configs").glob("*.py"))
+        close = difflib.get_close_matches(path, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
+        raise TrainError(f"{path}: there is no such configuration; {hint}")
+    try:
+        config = runpy.run_path(path).get("config")
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(sys.exc_info()[2]) if f.filename == path]
+        line = frames[-1].lineno if frames else "?"
+        raise TrainError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
+    if not isinstance(config, Config):
+        raise TrainError(
+            f"{path}: defines no `config` of type train.config.Config (it is {config!r}); "
+            "see configs/quickstart.py"
+        )
+    return config
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The fields in which two configurations differ, as `name: old -> new`."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: {a} -> {b}")
+    return found

@@ -1,0 +1,199 @@
+"""From clean pictures to batches: every example is a pure function of (seed, index).
+
+Example number i of a run, i = step * batch_size + row, is picture ``shuffle(seed)[i]``, and what is
+drawn for it (corner, turn, noise, kernel) comes from a generator seeded with (seed, i). So two runs
+see the same data whatever the number of workers and processes, and a run resumes by counting.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from train.config import Config
+from train.errors import TrainError
+from train.sources import EMBEDDED, Pictures, open_source
+from train.tasks import Example, Task
+
+# What seeds are derived for: streams of the same seed must not repeat each other.
+_SHUFFLE, _EXAMPLES, _HELD_OUT = range(3)
+
+
+def open_pictures(config: Config, say: Callable[[str], None]) -> tuple[Pictures, Pictures]:
+    """The pictures to train on, and those held out.
+
+    Without a validation source, `data.num_validation` pictures evenly spread over the training
+    pictures are held out; "embedded" has its own.
+
+    Raises:
+      TrainError: no pictures, or none as large as a patch; small ones are named.
+    """
+    data = config.data
+    cache = data.cache_mb / max(1, data.workers)
+
+    def pictures(names: tuple[str, ...], *, held_out: bool = False) -> Pictures:
+        sources = [open_source(n, held_out=held_out, tfds_dir=data.tfds_dir) for n in names]
+        return Pictures(sources, config.model.channels, cache_mb=cache)
+
+    train = pictures(data.train)
+    if data.validation or data.train == (EMBEDDED,):
+        held_out = pictures(data.validation or data.train, held_out=True)
+        if len(held_out) > data.num_validation:
+            held_out = held_out.select(_spread(len(held_out), data.num_validation))
+    else:
+        if len(train) <= data.num_validation:
+            raise TrainError(
+                f"data.num-validation: {data.num_validation} pictures are to be held out of the "
+                f"{len(train)} of {', '.join(data.train)}, and none would be left; give more "
+                "pictures, a smaller number, or others to validate on (--data.validation)"
+            )
+        chosen = _spread(len(train), data.num_validation)
+        held_out = train.select(chosen)
+        train = train.select(sorted(set(range(len(train))) - set(chosen)))
+    patch = config.data.patch_size
+    train = _large_enough(train, patch, say)
+    return train, _large_enough(held_out, config.task.scale * 8, say)
+
+
+def _spread(total: int, count: int) -> list[int]:
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
+
+
+def _large_enough(pictures: Pictures, side: int, say: Callable[[str], None]) -> Pictures:
+    sizes = pictures.sizes()
+    small = [i for i, size in enumerate(sizes) if min(size) < side]
+    if not small:
+        return pictures
+    named = ", ".join(f"{pictures.name(i)} ({sizes[i][1]}x{sizes[i][0]})" for i in small[:5]) + (
+        f" and {len(small) - 5} more" if len(small) > 5 else ""
+    )
+    if len(small) == len(pictures):
+        raise TrainError(
+            f"data.patch-size: all {len(small)} pictures are smaller than {side}x{side}: {named}; "
+            "give larger pictures or a smaller patch"
+        )
+    say(f"skipped: {len(small)} pictures smaller than the patch of {side}x{side}: {named}")
+    return pictures.select([i for i in range(len(pictures)) if i not in set(small)])
+
+
+def example(task: Task, picture: np.ndarray, patch: int, rng: np.random.Generator) -> Example:
+    """A random patch of a picture, degraded, in one of its 8 turns and mirror images.
+
+    The degradation sees a margin around the patch, so that near the patch's border it does what it
+    does to the whole picture (deblurring, where patches are periodic, has none).
+
+    Args:
+      task: degrades.
+      picture: uint8 ``[H, W, C]``, at least patch x patch.
+      patch: side of the clean patch, a multiple of the task's scale.
+      rng: draws everything.
+    """
+    s, margin = task.scale, task.margin
+    height, width = picture.shape[:2]
+    top, left = (s * int(rng.integers((side - patch) // s + 1)) for side in (height, width))
+    # Not past the last whole block of s pixels: the task crops to a multiple of s.
+    rows = slice(max(top - margin, 0), min(top + patch + margin, height - height % s))
+    columns = slice(max(left - margin, 0), min(left + patch + margin, width - width % s))
+    degraded = task.degrade(picture[rows, columns], rng)
+    y, x = top - rows.start, left - columns.start
+    degraded["target"] = degraded["target"][y : y + patch, x : x + patch]
+    degraded["input"] = degraded["input"][y // s : (y + patch) // s, x // s : (x + patch) // s]
+    quarters, mirror = int(rng.integers(4)), bool(rng.integers(2))
+    return {key: _turn(value, quarters, mirror) for key, value in degraded.items()}
+
+
+def _turn(x: np.ndarray, quarters: int, mirror: bool) -> np.ndarray:
+    x = np.rot90(x, quarters)
+    return np.ascontiguousarray(x[:, ::-1] if mirror else x)
+
+
+class _Examples:
+    """`example` of the i-th picture of the shuffled epochs, with the i-th generator."""
+
+    def __init__(self, config: Config) -> None:
+        self._task, self._patch, self._seed = config.task, config.data.patch_size, config.seed
+
+    def __call__(self, index: int, picture: np.ndarray) -> Example:
+        rng = np.random.default_rng([self._seed, _EXAMPLES, index])
+        return example(self._task, picture, self._patch, rng)
+
+
+@contextlib.contextmanager
+def host_batches(
+    config: Config, pictures: Pictures, start: int = 0, process: int = 0, processes: int = 1
+) -> Iterator[Iterator[Example]]:
+    """This process's share of every batch, from step `start` on, without end.
+
+    Args:
+      config: batch size, patch, task, seed, threads and worker processes.
+      pictures: to train on.
+      start: the first step.
+      process, processes: process p of n gets rows p, p + n, ... of each batch.
+
+    Yields:
+      An iterator of NumPy batches ``[batch_size / processes, ...]``.
+    """
+    seed = int(np.random.SeedSequence([config.seed, _SHUFFLE]).generate_state(1)[0])
+    dataset = (
+        grain.MapDataset.source(pictures)
+        .shuffle(seed=seed)
+        .repeat()
+        .map_with_index(_Examples(config))[process::processes]
+        .batch(config.batch_size // processes)[start:]
+    )
+    data = config.data
+    # A thread that waits for the next batch holds one: two batches ahead are enough.
+    read = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=8 * data.threads)
+    batches = dataset.to_iter_dataset(read)
+    if data.workers:
+        from absl import flags
+
+        flags.FLAGS.mark_as_parsed()  # Grain's worker processes read flags of absl
+        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers))
+    iterator = iter(batches)
+    try:
+        yield iterator
+    finally:
+        iterator.close()
+
+
+def on_device(
+    batches: Iterator[Example], sharding: jax.sharding.Sharding, *, ahead: int = 2
+) -> Iterator[dict[str, jax.Array]]:
+    """Batches as global arrays, transferred while the devices compute."""
+
+    def transfer(batch: Example) -> dict[str, jax.Array]:
+        return {
+            key: jax.make_array_from_process_local_data(sharding, value)
+            for key, value in batch.items()
+        }
+
+    queue = collections.deque(map(transfer, itertools.islice(batches, ahead)))
+    while queue:
+        yield queue.popleft()
+        queue.extend(map(transfer, itertools.islice(batches, 1)))
+
+
+def held_out_examples(config: Config, pictures: Pictures) -> list[Example]:
+    """The middle of each held-out picture, degraded the same way in every run.
+
+    All have one size, a square of at most `data.validation_size`: one program measures them all.
+    """
+    side = min(config.data.validation_size, *(n for size in pictures.sizes() for n in size))
+    side -= side % config.task.scale
+    examples: list[Any] = []
+    for index in range(len(pictures)):
+        picture = pictures[index]
+        top, left = ((n - side) // 2 for n in picture.shape[:2])
+        # The seed of the data does not matter here: runs are to be compared.
+        rng = np.random.default_rng([0, _HELD_OUT, index])
+        middle = picture[top : top + side, left : left + side]
+        examples.append(config.task.degrade(middle, rng))
+    return examples

@@ -1,0 +1,177 @@
+"""The tasks: how a clean picture becomes the network's input. Each is a function of its generator.
+
+Pictures come as uint8 ``[H, W, C]``; what a network sees is float32 in the units of [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from converse_jax import imaging
+
+Example = dict[str, np.ndarray]
+"""`input` and `target`, float32 ``[H, W, C]``; for deblurring `kernel`, float32 ``[k, k]``."""
+
+
+@dataclass(frozen=True)
+class Denoise:
+    """Gaussian noise: y = x + n, not clipped. The network is not told the level.
+
+    Attributes:
+      sigma: standard deviation of the noise, of 255.
+      sigma_max: if given, each example has its own level, uniform from sigma to sigma_max (a blind
+        denoiser: 0 and 55).
+    """
+
+    name: ClassVar[imaging.Task] = "denoise"
+    scale: ClassVar[int] = 1
+    margin: ClassVar[int] = 0
+
+    sigma: float = 25.0
+    sigma_max: float | None = None
+
+    def problem(self) -> str | None:
+        """What is wrong with the values, if anything."""
+        if self.sigma < 0:
+            return f"task.sigma: got {self.sigma}; give a standard deviation of at least 0 (of 255)"
+        if self.sigma_max is not None and self.sigma_max < self.sigma:
+            return (
+                f"task.sigma-max: got {self.sigma_max}, below task.sigma {self.sigma}; "
+                "the levels are drawn from task.sigma to task.sigma-max"
+            )
+        return None
+
+    @property
+    def card_sigma(self) -> float | None:
+        """The one level, or None."""
+        return self.sigma if self.sigma_max is None else None
+
+    def degrade(self, clean: np.ndarray, rng: np.random.Generator) -> Example:
+        """Add noise."""
+        sigma = self.sigma if self.sigma_max is None else rng.uniform(self.sigma, self.sigma_max)
+        return _example(clean, _unit(clean) + _noise(clean.shape, sigma, rng))
+
+    def baseline(self, example: Example) -> tuple[str, np.ndarray]:
+        """The best that blurring with a Gaussian can do, its width chosen with the target."""
+        widths = np.arange(0.3, 3.01, 0.1)
+        blurred = [
+            imaging.circular_blur(example["input"], imaging.gaussian_kernel(19, float(width)))
+            for width in widths
+        ]
+        errors = [np.mean((picture - example["target"]) ** 2) for picture in blurred]
+        return "best Gaussian blur", blurred[int(np.argmin(errors))]
+
+
+@dataclass(frozen=True)
+class SuperResolve:
+    """Antialiased bicubic down-sampling of the float picture, not rounded to 8 bits.
+
+    Attributes:
+      scale: 2, 3 or 4.
+    """
+
+    name: ClassVar[imaging.Task] = "sr"
+    card_sigma: ClassVar[None] = None
+
+    scale: int = 4
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a patch that its down-sampling sees: the cubic reaches 2 small ones."""
+        return 3 * self.scale
+
+    def problem(self) -> str | None:
+        """What is wrong with the values, if anything."""
+        if self.scale not in (2, 3, 4):
+            return f"task.scale: got {self.scale}; the network enlarges by 2, 3 or 4"
+        return None
+
+    def degrade(self, clean: np.ndarray, rng: np.random.Generator) -> Example:
+        """Down-sample; nothing is drawn."""
+        target = imaging.modcrop(clean, self.scale)
+        size = target.shape[0] // self.scale, target.shape[1] // self.scale
+        return _example(target, imaging.resize(_unit(target), size))
+
+    def baseline(self, example: Example) -> tuple[str, np.ndarray]:
+        """Bicubic enlargement."""
+        height, width = example["target"].shape[:2]
+        return "bicubic", imaging.resize(example["input"], (height, width))
+
+
+@dataclass(frozen=True)
+class Deblur:
+    """Circular blur in 8 bits (truncated, as in the evaluation protocol), then noise.
+
+    Half of the kernels are camera shakes, half isotropic Gaussians.
+
+    Attributes:
+      sigma: standard deviation of the noise, of 255.
+      kernel_size: taps on each side.
+      width_min: smallest standard deviation of the Gaussian kernels, in pixels.
+      width_max: largest.
+    """
+
+    name: ClassVar[imaging.Task] = "deblur"
+    scale: ClassVar[int] = 1
+    margin: ClassVar[int] = 0
+
+    sigma: float = 2.55
+    kernel_size: int = 7
+    width_min: float = 0.4
+    width_max: float = 2.4
+
+    def problem(self) -> str | None:
+        """What is wrong with the values, if anything."""
+        if self.sigma < 0:
+            return f"task.sigma: got {self.sigma}; give a standard deviation of at least 0 (of 255)"
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            return (
+                f"task.kernel-size: got {self.kernel_size}; give an odd number: "
+                "kernels are turned about their middle"
+            )
+        if not 0 < self.width_min <= self.width_max:
+            return (
+                f"task.width-min, task.width-max: got {self.width_min} and {self.width_max}; "
+                "give 0 < width-min <= width-max, in pixels"
+            )
+        return None
+
+    @property
+    def card_sigma(self) -> float:
+        """The level of the noise."""
+        return self.sigma
+
+    def degrade(self, clean: np.ndarray, rng: np.random.Generator) -> Example:
+        """Draw a kernel, blur, add noise."""
+        from scipy import ndimage
+
+        if rng.random() < 0.5:
+            kernel = imaging.random_motion_kernel(self.kernel_size, rng)
+        else:
+            width = float(rng.uniform(self.width_min, self.width_max))
+            kernel = imaging.gaussian_kernel(self.kernel_size, width)
+        blurred = ndimage.convolve(clean, kernel[..., None], mode="wrap")
+        example = _example(clean, _unit(blurred) + _noise(clean.shape, self.sigma, rng))
+        return example | {"kernel": kernel.astype(np.float32)}
+
+    def baseline(self, example: Example) -> tuple[str, np.ndarray] | None:
+        """None: there is no customary one."""
+        return None
+
+
+Task = Denoise | SuperResolve | Deblur
+
+
+def _unit(picture: np.ndarray) -> np.ndarray:
+    return picture.astype(np.float32) / np.float32(255)
+
+
+def _noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> np.ndarray:
+    return rng.standard_normal(shape, dtype=np.float32) * np.float32(sigma / 255)
+
+
+def _example(clean: np.ndarray, given: np.ndarray) -> Example:
+    return {"input": given, "target": _unit(clean)}
