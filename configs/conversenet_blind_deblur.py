@@ -1,0 +1,19 @@
+"""ConverseNet, deblurring without the kernel: the second row of the paper's table 7.
+
+    python -m train configs/conversenet_blind_deblur.py --data.train BSD400 WED DIV2K Flickr2K
+
+Expected, on BSD100 with kernels 1 to 5: 27.69, 24.43, 31.28, 27.64, 27.31 dB
+(`converse-jax evaluate --task deblur --kernel kernel_1.npy`).
+Hardware and time: see "Training" in the README.
+"""
+
+from train.config import Config, Data
+from train.networks import BlindNet
+from train.tasks import Deblur
+
+config = Config(
+    name="conversenet-blind-deblur",
+    model=BlindNet(),
+    task=Deblur(sigma=2.55),
+    data=Data(patch_size=128),
+)

@@ -1,0 +1,19 @@
+"""Converse-USRNet, deblurring with a known kernel: the last row of the paper's table 7.
+
+    python -m train configs/usrnet_deblur.py --data.train BSD400 WED DIV2K Flickr2K
+
+Expected, on BSD100 with kernels 1 to 5: 32.46, 31.20, 38.40, 32.21, 34.62 dB
+(`converse-jax evaluate --task deblur --kernel kernel_1.npy`).
+Hardware and time: see "Training" in the README.
+"""
+
+from train.config import Config, Data
+from train.networks import USRNet
+from train.tasks import Deblur
+
+config = Config(
+    name="converse-usrnet-deblur",
+    model=USRNet(),
+    task=Deblur(sigma=2.55),
+    data=Data(patch_size=128),
+)

@@ -1,0 +1,85 @@
+"""`python -m train CONFIG.py [--field value ...]`: train the network that a file describes.
+
+Exit status: 0; 1 if the run could not go on; 2 for a mistake, in one line, before the first step;
+75 after SIGTERM and 130 after Ctrl-C, both saved and to be resumed.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from train.errors import TrainError
+
+USAGE = """usage: python -m train CONFIG.py [--field value ...]
+
+Trains the network that a configuration (configs/*.py) describes, e.g.
+
+  python -m train configs/quickstart.py                  a small denoiser, in a few minutes
+  python -m train configs/quickstart.py --help           every field, with its default
+  python -m train configs/dncnn_gray_sigma25.py --data.train photos/ --run runs/mine
+  python -m train configs/dncnn_gray_sigma25.py --run runs/mine --resume
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv and argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    try:
+        if not argv or argv[0].startswith("-"):
+            raise TrainError("name a configuration first, e.g. configs/quickstart.py (--help)")
+        return _run(argv[0], argv[1:])
+    except TrainError as error:
+        print("train: error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
+        return error.status
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("converse_jax", "train"):
+            raise
+        print(
+            f'train: error: this needs the package {error.name}: pip install -e ".[train]"',
+            file=sys.stderr,
+        )
+        return 2
+    except KeyboardInterrupt:
+        print("train: interrupted before it could save", file=sys.stderr)
+        return 130
+
+
+def _run(path: str, arguments: Sequence[str]) -> int:
+    import tyro
+
+    from train.config import Command, read_config
+
+    command = tyro.cli(
+        tyro.conf.FlagCreatePairsOff[Command],
+        args=list(arguments),
+        default=Command(config=read_config(path)),
+        prog=f"python -m train {path}",
+        description=_first_paragraphs(path),
+    )
+    # Only what asks for a device or a checkpoint is as slow to import as these.
+    from converse_jax import _compilation_cache
+    from train.loop import train
+    from train.processes import join
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    _compilation_cache.enable()
+    join(command.distributed)
+    return train(command)
+
+
+def _first_paragraphs(path: str) -> str:
+    import ast
+
+    with open(path, encoding="utf-8") as file:
+        return ast.get_docstring(ast.parse(file.read())) or ""
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.exit(status)

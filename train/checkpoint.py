@@ -1,0 +1,247 @@
+"""Checkpoints: Orbax writes them in the background, with a checksum of every array.
+
+Orbax renames a checkpoint into place when it is whole, so one that was cut short is never seen.
+What it does not notice is damage afterwards: it loads a flipped byte without a word.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from train.errors import TrainError, TrainStopped
+
+FOLDER = "checkpoints"
+DAMAGED = "damaged"
+_ITEM = "state"
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their path, e.g. "params.body.0.expand1.kernel"."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def checksum(array: Any) -> int:
+    """CRC-32 of an array that every device holds whole."""
+    local = array.addressable_data(0) if isinstance(array, jax.Array) else array
+    return zlib.crc32(np.ascontiguousarray(local).reshape(-1).view(np.uint8))
+
+
+class Checkpoints:
+    """The checkpoints of a run folder: the last few, and the best."""
+
+    def __init__(self, run: Path, *, keep: int, read_only: bool = False) -> None:
+        """Open the folder.
+
+        Args:
+          run: the run's folder.
+          keep: how many of the last checkpoints stay, besides the best by its `psnr`.
+          read_only: do not remove what an earlier process left half written: it may be at it still.
+        """
+        self._run = run
+        self._saving: Any = None
+        self.folder = (run / FOLDER).absolute()
+        if jax.process_index() == 0 and not read_only:
+            for rest in self.folder.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(rest, ignore_errors=True)
+        policies = ocp.training.preservation_policies
+        self._checkpointer = ocp.training.Checkpointer(
+            self.folder,
+            # The loop decides when to save.
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=policies.AnyPreservationPolicy(
+                [
+                    policies.LatestN(keep),
+                    policies.BestN(
+                        get_metric_fn=lambda metrics: metrics["psnr"],
+                        n=1,
+                        keep_checkpoints_without_metrics=False,
+                    ),
+                ]
+            ),
+        )
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints, ascending."""
+        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+    @property
+    def best(self) -> int | None:
+        """Step of the one with the highest PSNR, if any was measured."""
+        measured = [c for c in self._checkpointer.checkpoints if c.metrics]
+        return max(measured, key=lambda c: c.metrics["psnr"]).step if measured else None
+
+    def save(self, step: int, state: Any, details: dict[str, Any], psnr: float | None) -> None:
+        """Begin to save; returns as soon as the values are safe from being overwritten.
+
+        Args:
+          step: names the checkpoint.
+          state: a tree of arrays, each whole on every device.
+          details: anything that JSON can hold.
+          psnr: of the held-out pictures, if measured at this step.
+
+        Raises:
+          TrainStopped: this checkpoint, or the one before it, cannot be written.
+        """
+        arrays = named_leaves(state)
+        details = {**details, "checksums": {name: checksum(a) for name, a in arrays.items()}}
+        measured = psnr is not None and np.isfinite(psnr)
+        self.wait()
+        self._saving = self._guarded(
+            lambda: self._checkpointer.save_checkpointables_async(
+                step,
+                {_ITEM: arrays},
+                force=True,
+                metrics={"psnr": float(psnr)} if measured else None,  # type: ignore[arg-type]
+                custom_metadata=details,
+            )
+        )
+
+    def wait(self) -> None:
+        """Wait until the last one is on the disk.
+
+        Raises:
+          TrainStopped: it cannot be written.
+        """
+        if self._saving is not None:
+            saving, self._saving = self._saving, None
+            self._guarded(saving.result)
+
+    def _guarded(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except Exception as error:
+            # Orbax and the libraries below raise nearly anything, with pages of text.
+            reason = _reason(error)
+            raise TrainStopped(
+                f"{self.folder}: a checkpoint cannot be written ({reason}); those before it are "
+                "intact: make room, then go on with --resume"
+            ) from error
+
+    def details(self, step: int) -> dict[str, Any]:
+        """What `save` was given besides the state, and the checksums.
+
+        Raises:
+          ValueError: unreadable.
+        """
+        try:
+            found = self._checkpointer.checkpointables_metadata(step).custom_metadata
+        except Exception as error:
+            raise ValueError(_reason(error)) from error
+        if not isinstance(found, dict) or "checksums" not in found:
+            raise ValueError("its metadata is missing")
+        return found
+
+    def load(self, step: int, abstract: Any) -> Any:
+        """The state of a step, every array compared with its checksum.
+
+        Args:
+          step: one of `steps`.
+          abstract: the tree as `jax.ShapeDtypeStruct` with shardings: any devices.
+
+        Raises:
+          ValueError: damaged, or a state of another form; says which array.
+        """
+        wanted = named_leaves(abstract)
+        arrays = self.load_arrays(step, wanted)
+        return jax.tree.unflatten(jax.tree.structure(abstract), [arrays[name] for name in wanted])
+
+    def load_arrays(
+        self, step: int, wanted: Mapping[str, jax.ShapeDtypeStruct] | None = None
+    ) -> dict[str, jax.Array]:
+        """The arrays of a step by name, each compared with its checksum.
+
+        Args:
+          step: one of `steps`.
+          wanted: shapes and shardings by name; by default all, on the first device.
+
+        Raises:
+          ValueError: damaged, or other arrays than wanted; says which.
+        """
+        checksums = self.details(step)["checksums"]
+        try:
+            if wanted is None:
+                found = self._checkpointer.checkpointables_metadata(step).metadata[_ITEM]
+                here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+                wanted = {
+                    name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=here)
+                    for name, array in found.items()
+                }
+            if wanted.keys() != checksums.keys():
+                differing = sorted(wanted.keys() ^ checksums.keys())
+                raise ValueError(f"it holds other arrays, e.g. {', '.join(differing[:3])}")
+            item = {_ITEM: dict(wanted)}
+            arrays: dict[str, jax.Array] = self._checkpointer.load_checkpointables(step, item)[
+                _ITEM
+            ]
+        except Exception as error:
+            raise ValueError(_reason(error)) from error
+        wrong = [name for name, array in arrays.items() if checksum(array) != checksums[name]]
+        if wrong:
+            raise ValueError(f"{len(wrong)} arrays are not what was written, e.g. {wrong[0]}")
+        return arrays
+
+    def load_latest(self, abstract: Any, warn: Callable[[str], None]) -> tuple[Any, int] | None:
+        """The last whole checkpoint and its step; damaged ones are put aside with a warning.
+
+        Raises:
+          TrainError: there are checkpoints, and all are damaged.
+        """
+        steps = self.steps
+        for step in reversed(steps):
+            try:
+                return self.load(step, abstract), step
+            except ValueError as error:
+                place = self._put_aside(step)
+                warn(f"checkpoint {self.folder / str(step)} is damaged ({error}): moved to {place}")
+        if steps:
+            raise TrainError(
+                f"{self.folder}: all {len(steps)} checkpoints are damaged (they are in "
+                f"{self._run / DAMAGED}); start anew with --overwrite"
+            )
+        return None
+
+    def _put_aside(self, step: int) -> Path:
+        # Left in place it would count as the latest, and good ones would be deleted for it.
+        place = self._run / DAMAGED / str(step)
+        if jax.process_index() == 0:
+            shutil.rmtree(place, ignore_errors=True)
+            place.parent.mkdir(exist_ok=True)
+            os.replace(self.folder / str(step), place)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices(f"put aside {step}")
+        self._checkpointer.reload()
+        return place
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        # After another error, that one is to be read.
+        with contextlib.suppress(TrainStopped) if error else contextlib.nullcontext():
+            self.wait()
+            self._guarded(self._checkpointer.close)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause of an error in one short line."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no space left on the disk"
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= 200 else line[:200] + "..."

@@ -1,0 +1,115 @@
+"""`python -m train.export RUN OUT.safetensors`: the averaged weights of a run, with a model card.
+
+`converse_jax.load` and `converse-jax restore --model` take the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from converse_jax.weights import ModelCard, WeightsError, assemble, save
+from train.errors import TrainError
+
+
+def export(
+    run: Path,
+    target: Path,
+    *,
+    step: int | None = None,
+    best: bool = False,
+    name: str | None = None,
+    licence: str | None = None,
+    overwrite: bool = False,
+) -> ModelCard:
+    """Write the averaged weights of a checkpoint.
+
+    Args:
+      run: the run's folder.
+      target: the file to write, *.safetensors.
+      step: of the checkpoint; the last whole one by default.
+      best: take the one with the highest PSNR instead.
+      name: of the model; that of the run by default.
+      licence: of the weights, for the card.
+      overwrite: replace a file.
+
+    Returns:
+      The card that was written.
+
+    Raises:
+      TrainError: no such run or checkpoint, or a damaged one.
+      WeightsError: the file cannot be written.
+    """
+    # Orbax takes a second to import, which a wrong path need not wait for.
+    from train.checkpoint import FOLDER, Checkpoints
+
+    if target.suffix != ".safetensors":
+        raise TrainError(f"{target}: name a file that ends in .safetensors")
+    if os.path.lexists(target) and not overwrite:
+        raise TrainError(f"{target}: exists already; name another, or replace it (--overwrite)")
+    if not (run / FOLDER).is_dir():
+        raise TrainError(f"{run}: holds no checkpoints; give the folder of a run, e.g. runs/NAME")
+    with Checkpoints(run, keep=1, read_only=True) as checkpoints:
+        steps = checkpoints.steps
+        listed = ", ".join(map(str, steps)) or "none"
+        if best:
+            step = checkpoints.best
+            if step is None:
+                raise TrainError(f"{run}: no checkpoint was measured; there are steps {listed}")
+        if step is not None and step not in steps:
+            raise TrainError(f"{run}: has no checkpoint of step {step}; there are steps {listed}")
+        candidates = [step] if step is not None else steps[::-1]
+        for candidate in candidates:
+            try:
+                details = checkpoints.details(candidate)
+                state = checkpoints.load_arrays(candidate)
+                arrays = {
+                    key.removeprefix("ema."): np.asarray(value)
+                    for key, value in state.items()
+                    if key.startswith("ema.")
+                }
+                break
+            except ValueError as error:
+                print(f"checkpoint {candidate} is damaged: {error}", file=sys.stderr)
+        else:
+            raise TrainError(f"{run}: no whole checkpoint; there are steps {listed}")
+    changes = {"name": name, "licence": licence}
+    values = details["card"] | {key: value for key, value in changes.items() if value is not None}
+    card = ModelCard(**values)
+    model = assemble(card, arrays, origin=f"{run}, step {candidate}")
+    save(target, model, card, overwrite=overwrite)
+    return card
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__)
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("target", type=Path, help="the file to write, *.safetensors")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--step", type=int, help="of the checkpoint (default: the last)")
+    which.add_argument("--best", action="store_true", help="the one with the highest PSNR")
+    parser.add_argument("--name", help="of the model (default: that of the run)")
+    parser.add_argument("--licence", help="of the weights")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file")
+    args = vars(parser.parse_args(argv))
+    try:
+        card = export(args.pop("run"), args.pop("target"), **args)
+    except (TrainError, WeightsError) as error:
+        print("train.export: error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    psnr = card.notes.get("held_out_psnr")
+    measured = "" if psnr is None else f", {psnr:.2f} dB on held-out pictures"
+    print(f"{card.name}: {card.architecture} after step {card.notes['step']}{measured}")
+    return 0
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""A training run from top to bottom."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import jax
+
+from train import run_folder
+from train.checkpoint import Checkpoints
+from train.config import Command, Config
+from train.data import held_out_examples, host_batches, on_device, open_pictures
+from train.errors import TrainStopped
+from train.log import Log
+from train.measure import HeldOut, Scores
+from train.meter import Meter
+from train.processes import StopSignal, meet
+from train.report import card_of, sample_sheet, write_report
+from train.state import Network, abstract_state, make_mesh, make_optimizer, make_state, shared
+from train.step import Metrics, jit_step, make_step
+
+
+def train(command: Command) -> int:
+    """Train as configured, from the last checkpoint if there is one.
+
+    Returns:
+      The exit status: 0 when all steps are done, `processes.PREEMPTED` or `INTERRUPTED` when it was
+      asked to stop and has saved.
+
+    Raises:
+      TrainError: a mistake, found before the first step.
+      TrainStopped: it could not go on.
+    """
+    config = command.config
+    run = command.run or Path("runs") / config.name
+    leader = jax.process_index() == 0
+
+    def tell(line: str) -> None:
+        if leader:
+            print(line, file=sys.stderr, flush=True)
+
+    # Whatever can be wrong is found before anything is written or computed.
+    config.check()
+    mesh = make_mesh()
+    config.check_devices(mesh.size)
+    run_folder.check(run, config, resume=command.resume, overwrite=command.overwrite, say=tell)
+    pictures, held_out_pictures = open_pictures(config, tell)
+    held_out = held_out_examples(config, held_out_pictures)
+
+    network = Network(config)
+    optimizer = make_optimizer(config.optimizer, config.steps)
+    abstract = abstract_state(network, optimizer, mesh)
+    meet("checked")
+    if leader:
+        run_folder.claim(run, config, overwrite=command.overwrite)
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
+        run_folder.check_space(run, size, config.keep + 2)
+    meet("claimed")
+
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(run, keep=config.keep))
+        found = checkpoints.load_latest(abstract, tell) if command.resume else None
+        if found is not None:
+            state, start = found
+            tell(f"resuming after step {start}")
+        else:
+            state, start = make_state(network, optimizer, mesh), 0
+        if start >= config.steps:
+            tell(f"{run}: all {config.steps} steps are done; give more (--steps) to go on")
+            return 0
+
+        log = stack.enter_context(Log(run, start=start, steps=config.steps, leader=leader))
+        host = stack.enter_context(
+            host_batches(config, pictures, start, jax.process_index(), jax.process_count())
+        )
+        batches = on_device(host, shared(mesh))
+        batch = next(batches)
+        log.say(
+            f"{config.name}: {sum(x.size for x in state.params.values()):,} parameters, "
+            f"{len(pictures)} pictures, {len(held_out)} held out, batches of {config.batch_size} "
+            f"on {mesh.size} x {mesh.devices.flat[0].device_kind}"
+        )
+        began = time.perf_counter()
+        step = jit_step(make_step(config, network, optimizer), mesh)
+        step = step.lower(abstract, batch).compile()
+        temporaries = step.memory_analysis().temp_size_in_bytes / 1e6
+        log.say(
+            f"compiled in {time.perf_counter() - began:.1f} s; a step needs {temporaries:.0f} MB "
+            "besides weights and batch, on each device"
+        )
+        measure = HeldOut(config, held_out, network, mesh)
+        stop = stack.enter_context(StopSignal())
+        meter = Meter()
+
+        def save(done: int, scores: Scores | None) -> None:
+            psnr = None if scores is None else scores.psnr
+            details = {"card": card_of(config, done, psnr), "config": config.to_dict()}
+            checkpoints.save(done, state, details, psnr)
+
+        unseen: Metrics | None = None
+        for done in range(start + 1, config.steps + 1):
+            if done > start + 1:
+                with meter.waiting():
+                    batch = next(batches)
+            state, metrics = step(state, batch)
+            meter.add(config.batch_size)
+            if unseen is not None:
+                # Looked at only now: the devices have the next step to do meanwhile.
+                look(done - 1, unseen, config, log, meter)
+            unseen = metrics
+
+            status = stop.status(done)
+            last = done == config.steps
+            measuring = last or done % config.eval_every == 0
+            saving = last or status is not None or done % config.save_every == 0
+            if not (measuring or saving or done % config.log_every == 0):
+                continue
+            unseen, numbers = None, look(done, metrics, config, log, meter)
+            numbers |= meter.take()
+            with meter.pause():
+                scores = None
+                if measuring:
+                    scores = measure(state.ema)
+                    numbers |= {"psnr": scores.psnr, "ssim": scores.ssim}
+                    log.picture(done, "held_out", sample_sheet(measure, scores))
+                log.metrics(done, numbers)
+                if saving:
+                    save(done, scores)
+                if status is not None:
+                    checkpoints.wait()
+                    log.say(f"stopped after step {done} and saved; go on with --resume")
+                    return status
+        checkpoints.wait()
+        if leader:
+            assert scores is not None  # the last step is always measured
+            log.say(write_report(run, config, measure, scores, meter, int(numbers["skipped"])))
+    return 0
+
+
+def look(step: int, metrics: Metrics, config: Config, log: Log, meter: Meter) -> dict[str, float]:
+    """A step's numbers, once it is done; shown, and checked.
+
+    Raises:
+      TrainStopped: too many steps in a row were skipped.
+    """
+    numbers = {key: float(value) for key, value in jax.device_get(metrics).items()}
+    in_a_row = int(numbers.pop("skipped_in_a_row"))
+    log.step(step, numbers["loss"], meter.rate)
+    if in_a_row >= config.max_skipped:
+        raise TrainStopped(
+            f"step {step}: the last {in_a_row} losses or gradients were not finite (loss "
+            f"{numbers['loss']}) and were skipped; the weights are as before them. Look for "
+            "damaged pictures, lower --optimizer.learning-rate or clip (--optimizer.clip 1), then "
+            "go on with --resume"
+        )
+    return numbers

@@ -1,0 +1,72 @@
+"""How fast a run is, and whether the devices wait for data."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Iterator
+
+import jax
+
+
+class Meter:
+    """Images per second, and the share of the time in which the loop waited for a batch.
+
+    While it waits the devices still compute the step before, so the share is an upper bound of
+    what the input costs. Measuring and saving are left out (`pause`).
+    """
+
+    def __init__(self) -> None:
+        """Start the clock."""
+        self.images, self.seconds, self.waited = 0, 0.0, 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Around the wait for a batch."""
+        before = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - before
+
+    def add(self, images: int) -> None:
+        """A step was done."""
+        self._images += images
+
+    @property
+    def rate(self) -> float:
+        """Images per second since the last `take`."""
+        return self._images / max(time.perf_counter() - self._since, 1e-9)
+
+    def take(self) -> dict[str, float]:
+        """The numbers since the last call."""
+        elapsed = max(time.perf_counter() - self._since, 1e-9)
+        numbers = {
+            "images_per_second": self._images / elapsed,
+            "input_bound": self._waited / elapsed,
+        }
+        self.images += self._images
+        self.seconds += elapsed
+        self.waited += self._waited
+        self._reset()
+        return numbers
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Around what is no training; directly after `take`."""
+        yield
+        self._reset()
+
+
+def peak_memory() -> str:
+    """The most memory used so far: of the first device where it counts, else of this process."""
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics:
+        return f"{statistics['peak_bytes_in_use'] / 1e6:.0f} MB on each device"
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return f"{peak / 1e6:.0f} MB, this process"

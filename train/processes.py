@@ -1,0 +1,98 @@
+"""One process or many: starting, meeting, and being asked to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+import jax
+
+from train.errors import TrainError
+
+PREEMPTED = 75
+"""Exit status after SIGTERM: saved, to be resumed (EX_TEMPFAIL of sysexits.h)."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: saved, to be resumed."""
+
+
+def join(asked: bool) -> None:
+    """Become one of several processes, where a flag or the environment says so.
+
+    Where JAX does not recognise the cluster (Slurm, Open MPI, Cloud TPU, Kubernetes) by itself, the
+    variables JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID
+    say who is who.
+
+    Raises:
+      TrainError: the variables are incomplete, or the others cannot be reached.
+    """
+    if not asked and "JAX_COORDINATOR_ADDRESS" not in os.environ:
+        return
+    try:
+        jax.distributed.initialize(
+            num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID")
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise TrainError(
+            f"--distributed: the processes cannot be joined ({reason}); set "
+            "JAX_COORDINATOR_ADDRESS=host:port of process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID "
+            "on each, unless the cluster is one that JAX knows"
+        ) from None
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name)
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise TrainError(f"{name}: got {text!r}; give an integer") from None
+
+
+def meet(name: str) -> None:
+    """Wait until every process is here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
+class StopSignal:
+    """Whether this run was asked to stop, by SIGTERM (pre-emption) or Ctrl-C.
+
+    With several processes JAX itself catches SIGTERM and makes them agree on the step.
+    """
+
+    def __init__(self) -> None:
+        """Listen."""
+        self._status: int | None = None
+        self._alone = jax.process_count() == 1
+        # JAX has put its own handler of SIGTERM in place when there are several processes.
+        self._before = {signal.SIGINT: signal.signal(signal.SIGINT, self._asked)}
+        if self._alone:
+            self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._asked)
+
+    def _asked(self, number: int, frame: FrameType | None) -> None:
+        if self._status is not None:  # asked twice: at once
+            raise KeyboardInterrupt
+        self._status = INTERRUPTED if number == signal.SIGINT else PREEMPTED
+
+    def status(self, step: int) -> int | None:
+        """The exit status to stop with after this step, if any; the same on every process."""
+        if self._alone:
+            return self._status
+        from jax.experimental import multihost_utils
+
+        if multihost_utils.reached_preemption_sync_point(step):
+            return PREEMPTED
+        return None
+
+    def __enter__(self) -> StopSignal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

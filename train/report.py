@@ -1,0 +1,95 @@
+"""What stays of a run for people: the model card, sample pictures, before/after, a paragraph."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from converse_jax import ModelCard, __version__
+from train.config import Config
+from train.figures import enlarge, sheet, write_sheet
+from train.measure import HeldOut, Scores
+from train.meter import Meter, peak_memory
+from train.run_folder import BEFORE_AFTER, SUMMARY
+
+_SHOWN = 4  # held-out pictures in a figure
+
+
+def card_of(config: Config, step: int, psnr: float | None) -> dict[str, Any]:
+    """The model card of the weights after a step, as JSON holds it."""
+    task = config.task
+    notes = {
+        "step": step,
+        "held_out_psnr": psnr,
+        "task": config.to_dict()["task"],
+        "trained_on": list(config.data.train),
+        "versions": {"converse-jax": __version__, "jax": jax.__version__, "flax": version("flax")},
+    }
+    card = ModelCard(
+        name=config.name,
+        architecture=config.model.architecture,
+        config=config.model.arguments(task.scale),
+        task=task.name,
+        channels=config.model.channels,
+        sigma=task.card_sigma,
+        scale=task.scale,
+        needs_kernel=config.model.needs_kernel,
+        source=f"trained by converse-jax on {', '.join(config.data.train)}",
+        licence="that of who trained it",
+        notes=notes,
+    )
+    return asdict(card)
+
+
+def sample_sheet(measure: HeldOut, scores: Scores) -> np.ndarray:
+    """Input, restored and clean of a few held-out pictures, float32 ``[H, W, 3]``."""
+    rows = []
+    for example, restored in list(zip(measure.examples, scores.restored, strict=True))[:_SHOWN]:
+        given = enlarge(example["input"], *restored.shape[:2])
+        rows.append([("input", given), ("restored", restored), ("clean", example["target"])])
+    return sheet(rows)
+
+
+def write_report(
+    run: Path, config: Config, measure: HeldOut, scores: Scores, meter: Meter, skipped: int
+) -> str:
+    """Write before_after.png and summary.md; the summary."""
+    baseline_name, baseline = measure.baseline()
+    examples = measure.examples
+    given = [enlarge(e["input"], *e["target"].shape[:2]) for e in examples]
+    rows = []
+    for i in range(min(_SHOWN, len(examples))):
+        columns = [("input", given[i]), (baseline_name, baseline.restored[i])]
+        if baseline_name == "input":
+            del columns[1]
+        columns += [(config.name, scores.restored[i]), ("clean", examples[i]["target"])]
+        rows.append([(name, pixels, i) for name, pixels in columns])
+    captioned = [
+        [
+            (f"{name}  {measure.psnr(i, pixels):.2f} dB" if name != "clean" else name, pixels)
+            for name, pixels, i in row
+        ]
+        for row in rows
+    ]
+    write_sheet(run / BEFORE_AFTER, captioned)
+    before = measure.score(given).psnr
+    compared = "" if baseline_name == "input" else f"; {baseline_name}: {baseline.psnr:.2f} dB"
+    text = (
+        f"{config.name}: {config.steps} steps of {config.batch_size} patches. On {len(examples)} "
+        f"held-out pictures {scores.psnr:.2f} dB (SSIM {scores.ssim:.4f}), "
+        f"{scores.psnr - before:+.2f} dB above the input of {before:.2f} dB{compared}. "
+        f"{meter.images / max(meter.seconds, 1e-9):.1f} images/s on {jax.device_count()} x "
+        f"{jax.devices()[0].device_kind}; at most {meter.waited / max(meter.seconds, 1e-9):.0%} of "
+        f"the time spent waiting for data; peak memory {peak_memory()}; {skipped} steps skipped. "
+        f"Weights: python -m train.export {run} {config.name}.safetensors"
+    )
+    temporary = run / (SUMMARY + ".tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, run / SUMMARY)
+    return text

@@ -1,0 +1,105 @@
+"""The folder of a run: who may write in it, and the configuration it was made with.
+
+config.json  metrics.jsonl  events.*  checkpoints/STEP/  before_after.png  summary.md
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from train.checkpoint import DAMAGED, FOLDER
+from train.config import Config, differences
+from train.errors import TrainError
+from train.log import METRICS
+
+CONFIG = "config.json"
+BEFORE_AFTER = "before_after.png"
+SUMMARY = "summary.md"
+
+# Weights of another form cannot be loaded; everything else may change between two sittings.
+_FIXED = ("model", "task.kind", "task.scale")
+
+
+def check(
+    run: Path, config: Config, *, resume: bool, overwrite: bool, say: Callable[[str], None]
+) -> None:
+    """Look whether this run may write in this folder. Changes nothing.
+
+    Raises:
+      TrainError: it is used and neither flag was given, it is no folder of a run, or it holds a run
+        of another network.
+    """
+    if resume and overwrite:
+        raise TrainError("--resume, --overwrite: give one of them, or neither")
+    if os.path.lexists(run) and not run.is_dir():
+        raise TrainError(f"{run}: is a file; name another folder (--run)")
+    if not run.is_dir() or not any(run.iterdir()):
+        return
+    saved = run / CONFIG
+    if not saved.is_file():
+        raise TrainError(
+            f"{run}: holds files, but no {CONFIG}: it is not the folder of a run; name another "
+            "(--run)"
+        )
+    if not resume and not overwrite:
+        raise TrainError(
+            f"{run}: holds an earlier run; go on with it (--resume), delete it (--overwrite), or "
+            "name another folder (--run)"
+        )
+    if resume:
+        try:
+            old = json.loads(saved.read_text(encoding="utf-8"))
+            changes = differences(old, config.to_dict())
+        except (ValueError, AttributeError, OSError) as error:
+            raise TrainError(f"{saved}: cannot be read ({error})") from None
+        fixed = [change for change in changes if change.startswith(_FIXED)]
+        if fixed:
+            raise TrainError(
+                f"{run}: its checkpoints are of another network: {'; '.join(fixed)}; resume with "
+                "the values on the left, or name another folder (--run)"
+            )
+        for change in changes:
+            say(f"from here on, {change}")
+
+
+def claim(run: Path, config: Config, *, overwrite: bool) -> None:
+    """Make the folder this run's: called by one process, after `check`.
+
+    Raises:
+      TrainError: it cannot be written to.
+    """
+    try:
+        if overwrite and run.is_dir():
+            for name in (FOLDER, DAMAGED):
+                shutil.rmtree(run / name, ignore_errors=True)
+            # The configuration goes last: without it this would no longer be a run's folder.
+            events = [p.name for p in run.glob("events.out.tfevents.*")]
+            for name in (METRICS, BEFORE_AFTER, SUMMARY, *events, CONFIG):
+                (run / name).unlink(missing_ok=True)
+        run.mkdir(parents=True, exist_ok=True)
+        temporary = run / (CONFIG + ".tmp")
+        text = json.dumps(config.to_dict(), indent=1)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, run / CONFIG)
+    except OSError as error:
+        raise TrainError(f"{run}: cannot be written to ({error.strerror})") from None
+
+
+def check_space(run: Path, checkpoint_bytes: int, checkpoints: int) -> None:
+    """Raise a TrainError if the disk has no room for the checkpoints that will be kept.
+
+    Args:
+      run: the run's folder.
+      checkpoint_bytes: of one.
+      checkpoints: most at a time.
+    """
+    needed, free = checkpoint_bytes * checkpoints, shutil.disk_usage(run).free
+    if free < needed:
+        raise TrainError(
+            f"{run}: the disk has {free / 1e6:.0f} MB free, {checkpoints} checkpoints need "
+            f"{needed / 1e6:.0f} MB; make room, or name a folder on another disk (--run)"
+        )

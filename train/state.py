@@ -1,0 +1,157 @@
+"""What a step changes, and how it comes into being: named arrays, sharded from birth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from train.config import Config, Optimizer
+
+Arrays = dict[str, jax.Array]
+Batch = dict[str, jax.Array]
+
+DATA = "data"
+"""The mesh axis along which a batch is shared."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Everything that is saved.
+
+    Attributes:
+      step: steps done, skipped ones included; with the seed it says which data come next.
+      params: weights by name, float32.
+      ema: their moving average.
+      opt_state: of Adam; it counts the steps that were not skipped.
+      skipped: steps skipped so far.
+      skipped_in_a_row: since the last that was not.
+    """
+
+    step: jax.Array
+    params: Arrays
+    ema: Arrays
+    opt_state: Any
+    skipped: jax.Array
+    skipped_in_a_row: jax.Array
+
+
+class Network:
+    """The configured network as a pure function of its named weights."""
+
+    def __init__(self, config: Config) -> None:
+        """Take its shape; no weight is made."""
+        self._config = config
+        self._needs_kernel = config.model.needs_kernel
+        graph, state = nnx.split(nnx.eval_shape(self._build))
+        self._graph = graph
+        flat = nnx.to_flat_state(state)
+        self._paths = {".".join(map(str, path)): path for path, _ in flat}
+        others = [path for path, variable in flat if not isinstance(variable, nnx.Param)]
+        assert not others, f"TrainState has no place for what is no weight: {others}"
+
+    def _build(self) -> nnx.Module:
+        c = self._config
+        # Parameters are float32 whatever the type of the computation.
+        return c.model.build(
+            c.task.scale, dtype=jnp.dtype(c.dtype), remat=c.remat, rngs=nnx.Rngs(c.seed)
+        )
+
+    def init(self) -> Arrays:
+        """Fresh weights, a function of the seed."""
+        flat = nnx.to_flat_state(nnx.state(self._build()))
+        return {".".join(map(str, path)): variable[...] for path, variable in flat}
+
+    def module(self, params: Arrays) -> Any:
+        """The network with these weights."""
+        flat = [(self._paths[name], nnx.Param(value)) for name, value in params.items()]
+        return nnx.merge(self._graph, nnx.from_flat_state(flat))
+
+    def __call__(self, params: Arrays, batch: Batch) -> jax.Array:
+        """Restore a batch; float32, not clipped."""
+        inputs = [batch["input"]] + ([batch["kernel"]] if self._needs_kernel else [])
+        return self.module(params)(*inputs).astype(jnp.float32)
+
+
+def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
+    """Learning rate of a step, of all the steps of the run.
+
+    "halving" is ``max(rate / 2^floor(step / halve_every), min)``, "cosine" falls from the rate to
+    the smallest over all steps; the warm-up multiplies either with ``(step + 1) / warmup``.
+    """
+    low, high = config.min_learning_rate, config.learning_rate
+
+    def schedule(step: Any) -> jax.Array:
+        step = jnp.asarray(step, jnp.float32)
+        if config.schedule == "halving":
+            rate = jnp.maximum(high * 0.5 ** jnp.floor(step / config.halve_every), low)
+        elif config.schedule == "cosine":
+            turn = jnp.pi * jnp.clip(step / steps, 0, 1)
+            rate = low + (high - low) * (1 + jnp.cos(turn)) / 2
+        else:
+            rate = jnp.full_like(step, high)
+        return rate * jnp.clip((step + 1) / max(config.warmup, 1), 0, 1)
+
+    return schedule
+
+
+def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
+    """Adam (0.9, 0.999) after clipping by the norm of the whole gradient."""
+    # No limit is an infinite one: a run may be resumed with another, the state has one form.
+    clip = optax.clip_by_global_norm(float("inf") if config.clip is None else config.clip)
+    return optax.chain(clip, optax.adam(make_schedule(config, steps)))
+
+
+def make_mesh() -> Mesh:
+    """All devices of all processes, along the axis of the batch."""
+    devices = np.asarray(jax.devices())
+    return Mesh(devices, (DATA,), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device: the weights, less than a million of them."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def shared(mesh: Mesh) -> NamedSharding:
+    """A share of the examples on every device."""
+    return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def init_state(network: Network, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step, a function of the seed."""
+    params = network.init()
+    zero = jnp.zeros((), jnp.int32)
+    # A copy: one buffer cannot be donated twice.
+    ema = jax.tree.map(jnp.copy, params)
+    return TrainState(zero, params, ema, optimizer.init(params), zero, zero)
+
+
+def abstract_state(
+    network: Network, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Shapes and shardings of the state."""
+    whole = replicated(mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
+        jax.eval_shape(lambda: init_state(network, optimizer)),
+    )
+
+
+def make_state(network: Network, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """The state before the first step, born on all devices."""
+    # A thousand small draws: LLVM takes seconds to optimise what runs once.
+    quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    make = jax.jit(
+        lambda: init_state(network, optimizer),
+        out_shardings=replicated(mesh),
+        compiler_options=quick,
+    )
+    return make()

@@ -1,0 +1,108 @@
+"""One training step, a pure function: gradients, Adam, moving average; nothing if not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from train.config import Config
+from train.state import Arrays, Batch, Network, TrainState, make_schedule, replicated, shared
+
+Metrics = dict[str, jax.Array]
+
+_CHARBONNIER_EPS = 1e-3
+
+
+def loss_value(kind: str, restored: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean over all values of |d| ("l1"), sqrt(d^2 + 1e-6) ("charbonnier") or d^2 ("l2")."""
+    d = restored - target
+    if kind == "l1":
+        return jnp.mean(jnp.abs(d))
+    if kind == "charbonnier":
+        return jnp.mean(jnp.sqrt(d * d + _CHARBONNIER_EPS**2))
+    return jnp.mean(d * d)
+
+
+def loss_and_gradient(
+    config: Config, network: Network, params: Arrays, batch: Batch
+) -> tuple[jax.Array, Arrays]:
+    """The mean loss of a batch and its gradient, computed in `accumulation` parts.
+
+    The loss is a mean over equal parts, so the mean of their gradients is that of the batch.
+    """
+
+    def loss(params: Arrays, part: Batch) -> jax.Array:
+        return loss_value(config.loss, network(params, part), part["target"])
+
+    parts = config.accumulation
+    if parts == 1:
+        return jax.value_and_grad(loss)(params, batch)
+
+    def split(x: jax.Array) -> jax.Array:
+        # Rows i, i + parts, ... are part i: every device cuts its own rows, none are exchanged.
+        return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+
+    def add(total: Any, part: Batch) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params, part)), None
+
+    zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
+    total, _ = jax.lax.scan(add, zero, jax.tree.map(split, batch))
+    return jax.tree.map(lambda x: x / parts, total)
+
+
+def make_step(
+    config: Config, network: Network, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The step as a pure function of state and batch.
+
+    A loss or a gradient that is not finite changes nothing but the counters.
+    """
+    schedule = make_schedule(config.optimizer, config.steps)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        loss, gradient = loss_and_gradient(config, network, state.params, batch)
+        norm = optax.tree.norm(gradient)
+        # The norm of float32 may overflow where no gradient does: such a step is skipped as well.
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # Counted from the first weights, the average follows faster at first.
+        count = (state.step - state.skipped).astype(jnp.float32)
+        decay = jnp.minimum(config.ema, (1 + count) / (10 + count))
+        ema = jax.tree.map(lambda mean, new: mean + (1 - decay) * (new - mean), state.ema, params)
+
+        def chosen(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+        skipped = jnp.where(finite, 0, 1)
+        after = TrainState(
+            step=state.step + 1,
+            params=chosen(params, state.params),
+            ema=chosen(ema, state.ema),
+            opt_state=chosen(opt_state, state.opt_state),
+            skipped=state.skipped + skipped,
+            skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
+        )
+        metrics = {
+            "loss": loss,
+            "grad_norm": norm,
+            "learning_rate": schedule(state.step - state.skipped),
+            "skipped": after.skipped,
+            "skipped_in_a_row": after.skipped_in_a_row,
+        }
+        return after, metrics
+
+    return step
+
+
+def jit_step(step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]], mesh: Mesh) -> Any:
+    """The step under `jax.jit`: state on every device and donated, the batch shared."""
+    whole, share = replicated(mesh), shared(mesh)
+    return jax.jit(
+        step, in_shardings=(whole, share), out_shardings=(whole, whole), donate_argnums=0
+    )
