@@ -13,9 +13,9 @@ from train.tasks import Denoise
 
 config = Config(
     name="quickstart",
-    model=DnCNN(num_features=16, num_blocks=3),
+    model=DnCNN(num_features=16, num_blocks=4, kernel_size=3),
     task=Denoise(sigma=25),
-    data=Data(train=("embedded",), patch_size=32),
+    data=Data(train=("embedded",), patch_size=28),
     optimizer=Optimizer(learning_rate=8e-3, schedule="cosine", warmup=20, clip=1.0),
     steps=2500,
     batch_size=4,

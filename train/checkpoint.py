@@ -51,6 +51,7 @@ class Checkpoints:
         """
         self._run = run
         self._saving: Any = None
+        self._failed = False
         self.folder = (run / FOLDER).absolute()
         if jax.process_index() == 0 and not read_only:
             for rest in self.folder.glob("*.orbax-checkpoint-tmp*"):
@@ -124,7 +125,7 @@ class Checkpoints:
             return action()
         except Exception as error:
             # Orbax and the libraries below raise nearly anything, with pages of text.
-            reason = _reason(error)
+            reason, self._failed = _reason(error), True
             raise TrainStopped(
                 f"{self.folder}: a checkpoint cannot be written ({reason}); those before it are "
                 "intact: make room, then go on with --resume"
@@ -231,8 +232,9 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        # After another error, that one is to be read.
-        with contextlib.suppress(TrainStopped) if error else contextlib.nullcontext():
+        # What has been said once is not said again, and after another error that one is to be read.
+        known = self._failed or error is not None
+        with contextlib.suppress(TrainStopped) if known else contextlib.nullcontext():
             self.wait()
             self._guarded(self._checkpointer.close)
 
