@@ -61,6 +61,7 @@ def train(command: Command) -> int:
     meet("claimed")
 
     with ExitStack() as stack:
+        stop = stack.enter_context(StopSignal())
         checkpoints = stack.enter_context(Checkpoints(run, keep=config.keep))
         found = checkpoints.load_latest(abstract, tell) if command.resume else None
         if found is not None:
@@ -92,7 +93,6 @@ def train(command: Command) -> int:
             "besides weights and batch, on each device"
         )
         measure = HeldOut(config, held_out, network, mesh)
-        stop = stack.enter_context(StopSignal())
         meter = Meter()
 
         def save(done: int, scores: Scores | None) -> None:

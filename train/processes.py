@@ -79,6 +79,8 @@ class StopSignal:
         if self._status is not None:  # asked twice: at once
             raise KeyboardInterrupt
         self._status = INTERRUPTED if number == signal.SIGINT else PREEMPTED
+        # Not print: it may have been interrupted itself.
+        os.write(2, b"asked to stop: finishing the step (ask again to stop at once)\n")
 
     def status(self, step: int) -> int | None:
         """The exit status to stop with after this step, if any; the same on every process."""

@@ -1,0 +1,163 @@
+"""The command line and the configurations: what is asked for, and what is refused."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import train.loop
+from converse_jax import _compilation_cache
+from tests.train import tiny
+from train import __main__ as command
+from train.config import Command, Config, differences, read_config
+from train.errors import TrainError
+from train.networks import BlindNet, DnCNN, SRResNet, USRNet
+from train.state import Network
+from train.tasks import Deblur, Denoise, SuperResolve
+
+CONFIGS = sorted((tiny.ROOT / "configs").glob("*.py"))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Command]:
+    """The commands that would be carried out."""
+    commands: list[Command] = []
+    monkeypatch.setattr(train.loop, "train", lambda c: commands.append(c) or 0)
+    monkeypatch.setattr(_compilation_cache, "enable", lambda: None)
+    return commands
+
+
+def test_fields_from_the_command_line(asked: list[Command]) -> None:
+    arguments = "--steps 7 --data.train a b --task.sigma 50 --optimizer.clip None --remat --resume"
+    assert command.main(["configs/quickstart.py", *arguments.split(), "--run", "runs/x"]) == 0
+    (found,) = asked
+    base = read_config("configs/quickstart.py")
+    assert found.run == Path("runs/x")
+    assert found.resume
+    assert not found.overwrite
+    assert differences(base.to_dict(), found.config.to_dict()) == [
+        "data.train: ('embedded',) -> ('a', 'b')",
+        "optimizer.clip: 1.0 -> None",
+        "remat: False -> True",
+        f"steps: {base.steps} -> 7",
+        "task.sigma: 25 -> 50.0",
+    ]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_configurations(
+    path: Path, asked: list[Command], capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = read_config(str(path))
+    config.check()
+    with pytest.raises(SystemExit) as done:
+        command.main([str(path), "--help"])
+    assert done.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for field in dataclasses.fields(Config):
+        if field.name not in ("model", "task", "data", "optimizer"):
+            assert "--" + field.name.replace("_", "-") in text
+    assert "--data.patch-size" in text
+    assert "Expected" in text
+
+
+def test_full_size_networks_are_the_papers() -> None:
+    counts = {}
+    for path in CONFIGS:
+        config = read_config(str(path))
+        if path.stem != "quickstart":
+            params = train.state.jax.eval_shape(Network(config).init)
+            counts[path.stem] = sum(p.size for p in params.values())
+            assert (config.batch_size, config.steps, config.loss) == (16, 800_000, "l1")
+    assert counts == {
+        "conversenet_blind_deblur": 243_267,
+        "dncnn_gray_sigma25": 734_913,
+        "srresnet_x4": 699_072,
+        "usrnet_deblur": 307_987,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "name a configuration first"),
+        (["configs/quickstrat.py"], "did you mean configs/quickstart.py?"),
+        (["nowhere/x.py"], "there is no such configuration"),
+        (["configs/quickstart.py", "--stepz", "5"], "--steps"),
+        (["configs/quickstart.py", "--data.patchsize", "5"], "--data.patch-size"),
+        (["configs/quickstart.py", "--steps", "many"], "--steps"),
+    ],
+)
+def test_mistakes_in_the_command(
+    arguments: list[str],
+    text: str,
+    asked: list[Command],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tiny.ROOT)
+    try:
+        status = command.main(arguments)
+    except SystemExit as error:  # of the parser
+        status = int(error.code or 0)
+    assert status == 2
+    output = capsys.readouterr()
+    assert text in output.err + output.out
+    assert "Traceback" not in output.err
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("x = 1\n", "defines no `config`"),
+        ("config = 3\n", "defines no `config` of type train.config.Config (it is 3)"),
+        ("a = 1\nb = 1 / 0\n", "line 2: ZeroDivisionError"),
+        ("from train.config import Config\nconfig = Config(nam='x')\n", "line 2: TypeError"),
+    ],
+)
+def test_files_that_are_no_configuration(source: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(source)
+    with pytest.raises(TrainError) as caught:
+        read_config(str(path))
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"steps": 0}, "steps: got 0; give at least 1"),
+        ({"batch_size": 6, "accumulation": 4}, "accumulation: got 4, which does not divide"),
+        ({"ema": 1.0}, "ema: got 1.0"),
+        ({"data_patch_size": 4}, "data.patch-size: got 4; give at least 8"),
+        ({"data_train": ()}, "data.train: got nothing"),
+        ({"model": DnCNN(channels=2)}, "model.channels: got 2"),
+        ({"model": SRResNet()}, "SRResNet learns SuperResolve, not Denoise"),
+        ({"model": BlindNet()}, "BlindNet learns Deblur"),
+        (
+            {"model": SRResNet(), "task": SuperResolve(3)},
+            "data.patch-size: got 16, no multiple of the scale 3; give 15",
+        ),
+        ({"model": SRResNet(), "task": SuperResolve(5)}, "task.scale: got 5"),
+        (
+            {"model": USRNet(), "task": Deblur(kernel_size=5)},
+            "task.kernel-size: got 5, but the network takes kernels of 7",
+        ),
+        ({"task": Denoise(sigma=-1)}, "task.sigma: got -1"),
+        ({"task": Denoise(sigma=30, sigma_max=20)}, "task.sigma-max: got 20"),
+        ({"model": BlindNet(), "task": Deblur(kernel_size=6)}, "give an odd number"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_values_that_cannot_be(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(TrainError) as caught:
+        tiny.config("unused", **changes).check()
+    assert text in str(caught.value)
+
+
+def test_all_mistakes_are_named_at_once() -> None:
+    with pytest.raises(TrainError) as caught:
+        tiny.config("unused", steps=0, ema=2.0, log_every=0).check()
+    assert all(name in str(caught.value) for name in ("steps", "ema", "log-every"))
