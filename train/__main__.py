@@ -7,10 +7,11 @@ Exit status: 0; 1 if the run could not go on; 2 for a mistake, in one line, befo
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
-from train.errors import TrainError
+from train.errors import TrainError, TrainStopped
 
 USAGE = """usage: python -m train CONFIG.py [--field value ...]
 
@@ -66,7 +67,8 @@ def _run(path: str, arguments: Sequence[str]) -> int:
     from train.loop import train
     from train.processes import join
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax logs an error with all its causes, and raises it as well.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     _compilation_cache.enable()
     join(command.distributed)
     return train(command)
@@ -81,5 +83,8 @@ def _first_paragraphs(path: str) -> str:
 
 if __name__ == "__main__":
     status = main()
-    sys.stdout.flush()
+    if status == TrainStopped.status:
+        # The threads of a checkpoint that failed would go on to print how.
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)

@@ -241,9 +241,12 @@ class Checkpoints:
 
 def _reason(error: BaseException) -> str:
     """The innermost cause of an error in one short line."""
-    while (cause := error.__cause__ or error.__context__) is not None:
+    seen: set[int] = set()
+    # One error raised again in several threads is its own context.
+    while (cause := error.__cause__ or error.__context__) is not None and id(cause) not in seen:
+        seen.add(id(cause))
         error = cause
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "no space left on the disk"
     line = " ".join(str(error).split()) or type(error).__name__
+    if os.strerror(errno.ENOSPC) in line:
+        return "no space left on the disk"
     return line if len(line) <= 200 else line[:200] + "..."

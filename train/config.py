@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import runpy
 import sys
 import traceback
@@ -125,7 +126,8 @@ class Config:
         values = asdict(self)
         for part in ("model", "task"):
             values[part] = {"kind": type(getattr(self, part)).__name__, **values[part]}
-        return values
+        found: dict[str, Any] = json.loads(json.dumps(values))
+        return found
 
     def check(self) -> None:
         """Raise a TrainError that names every field whose value cannot be."""

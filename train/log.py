@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,12 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from converse_jax.imaging import to_uint8
+from train.errors import TrainStopped
 
 METRICS = "metrics.jsonl"
 
@@ -33,13 +42,18 @@ class Log:
           steps: in all.
           leader: whether this process writes.
         """
-        self._leader = leader
+        self._leader, self._run = leader, run
         self._console = Console(stderr=True, quiet=not leader, highlight=False, soft_wrap=True)
         self._psnr = "-"
         if not leader:
             return
         self._lines = _open_lines(run / METRICS, start)
-        self._events = _open_events(run, start)
+        # Two writers of one second would take the same name, and one overwrite the other.
+        suffix = f".{start}.{os.getpid()}"
+        # Of tensorboardX the part that writes at once: its queue and thread hide a full disk.
+        self._events = EventsWriter(str(run / "events"), suffix)
+        restart = SessionLog(status=SessionLog.START)
+        self._event(start + 1, session_log=restart)  # readers forget later steps seen before
         # In a log file a bar is noise: there are lines instead.
         self._bar: Progress | None = None
         if sys.stderr.isatty():
@@ -69,26 +83,44 @@ class Log:
                 self._task, completed=step, loss=f"{loss:.4f}", rate=f"{rate:.1f}", psnr=self._psnr
             )
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Record numbers of a step."""
+    def metrics(
+        self, step: int, values: dict[str, float], pictures: Mapping[str, np.ndarray]
+    ) -> None:
+        """Record what belongs to a step.
+
+        Args:
+          step: steps done.
+          values: numbers by name.
+          pictures: float32 ``[H, W, 3]`` in [0, 1] by name; for the events only.
+
+        Raises:
+          TrainStopped: the files cannot be written.
+        """
         if not self._leader:
             return
-        # JSON knows no NaN.
-        finite = {k: (v if np.isfinite(v) else None) for k, v in values.items()}
-        self._lines.write(json.dumps({"step": step, **finite}) + "\n")
-        self._lines.flush()
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
         if "psnr" in values:
             self._psnr = f"{values['psnr']:.2f}"
         if self._bar is None:
             text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
             self.say(f"step {step}/{self._steps}  {text}")
+        # JSON knows no NaN.
+        finite = {k: (v if np.isfinite(v) else None) for k, v in values.items()}
+        try:
+            self._lines.write(json.dumps({"step": step, **finite}) + "\n")
+            self._lines.flush()
+            for name, value in values.items():
+                self._event(step, summary=summary.scalar(name, value))
+            for name, pixels in pictures.items():
+                self._event(step, summary=summary.image(name, to_uint8(pixels), dataformats="HWC"))
+            self._events.flush()
+        except OSError as error:
+            raise TrainStopped(
+                f"{self._run}: {METRICS} and the events cannot be written ({error.strerror}); the "
+                "checkpoints are intact: mend it, then go on with --resume"
+            ) from None
 
-    def picture(self, step: int, name: str, pixels: np.ndarray) -> None:
-        """Record a picture, float32 ``[H, W, 3]`` in [0, 1]."""
-        if self._leader:
-            self._events.add_image(name, pixels, step, dataformats="HWC")
+    def _event(self, step: int, **content: Any) -> None:
+        self._events.write_event(Event(wall_time=time.time(), step=step, **content))
 
     def __enter__(self) -> Log:
         return self
@@ -97,8 +129,10 @@ class Log:
         if self._leader:
             if self._bar is not None:
                 self._bar.stop()
-            self._events.close()
-            self._lines.close()
+            # Both flush; what cannot be written has been said by then.
+            for file in (self._events, self._lines):
+                with contextlib.suppress(OSError):
+                    file.close()
 
 
 def _open_lines(path: Path, start: int) -> Any:
@@ -115,11 +149,3 @@ def _open_lines(path: Path, start: int) -> Any:
     temporary.write_text("".join(kept), encoding="utf-8")
     os.replace(temporary, path)
     return path.open("a", encoding="utf-8")
-
-
-def _open_events(run: Path, start: int) -> Any:
-    from tensorboardX import SummaryWriter
-
-    # Two writers of one second would take the same name, and one overwrite the other.
-    suffix = f".{start}.{os.getpid()}"
-    return SummaryWriter(str(run), purge_step=start + 1, filename_suffix=suffix)

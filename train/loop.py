@@ -121,12 +121,12 @@ def train(command: Command) -> int:
             unseen, numbers = None, look(done, metrics, config, log, meter)
             numbers |= meter.take()
             with meter.pause():
-                scores = None
+                scores, shown = None, {}
                 if measuring:
                     scores = measure(state.ema)
                     numbers |= {"psnr": scores.psnr, "ssim": scores.ssim}
-                    log.picture(done, "held_out", sample_sheet(measure, scores))
-                log.metrics(done, numbers)
+                    shown = {"held_out": sample_sheet(measure, scores)}
+                log.metrics(done, numbers, shown)
                 if saving:
                     save(done, scores)
                 if status is not None:

@@ -37,7 +37,7 @@ def test_fields_from_the_command_line(asked: list[Command]) -> None:
     assert found.resume
     assert not found.overwrite
     assert differences(base.to_dict(), found.config.to_dict()) == [
-        "data.train: ('embedded',) -> ('a', 'b')",
+        "data.train: ['embedded'] -> ['a', 'b']",
         "optimizer.clip: 1.0 -> None",
         "remat: False -> True",
         f"steps: {base.steps} -> 7",
