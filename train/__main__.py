@@ -63,7 +63,9 @@ def _run(path: str, arguments: Sequence[str]) -> int:
         description=_first_paragraphs(path),
     )
     # Only what asks for a device or a checkpoint is as slow to import as these.
-    from converse_jax import _compilation_cache
+    import jax
+
+    from converse_jax import _compilation_cache, _host_memory
     from train.loop import train
     from train.processes import join
 
@@ -71,6 +73,8 @@ def _run(path: str, arguments: Sequence[str]) -> int:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     _compilation_cache.enable()
     join(command.distributed)
+    if jax.default_backend() == "cpu":
+        _host_memory.keep_freed()
     return train(command)
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from converse_jax import imaging
 from tests.train import tiny
+from train import prepare
 from train.config import Config
 from train.data import example, held_out_examples, host_batches, open_pictures
 from train.errors import TrainError
@@ -208,3 +209,11 @@ def test_damaged_picture_is_named(tmp_path: Path) -> None:
     (folder / "0.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TrainError, match=r"0\.png.*take it out"):
         first(tiny.config(folder), 4)
+
+
+def test_tfds_gives_what_its_folder_gives(folder: Path, tmp_path: Path) -> None:
+    place = tmp_path / "tfds"
+    arguments = ["folder", str(folder), "--name", "mine", "--data-dir", str(place)]
+    assert prepare.main(arguments) == 0
+    config = tiny.config("tfds:mine@train", data_tfds_dir=str(place))
+    assert_same(first(config, 3), first(tiny.config(folder), 3))
