@@ -218,7 +218,7 @@ def _reference(args: argparse.Namespace) -> dict[str, Any]:
         loss = torch.mean(torch.abs(model(noisy[i]) - clean[i]))
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return float(loss.detach())
 
     return _measure(step, args.steps)
 

@@ -6,15 +6,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from converse_jax.nn._converse import Converse2D, Initializer, softmax_normal
+from converse_jax.nn._gelu import gelu
 from converse_jax.ops import InitialEstimate, PaddingMode
-
-gelu = functools.partial(jax.nn.gelu, approximate=False)
 
 SpatialOperator = Callable[[Float[Array, "*batch H W C"]], Float[Array, "*batch H W C"]]
 

@@ -104,11 +104,41 @@ def over_maps(bank: Callable[..., Array]) -> Callable[..., Array]:
     groups = jax.vmap(examples)
 
     def maps(x: Array, transfer: Array) -> Array:
-        # The transforms want their axes last: one transposition here, none around each of them.
-        x = _materialised(jnp.moveaxis(_materialised(x), -1, 2))
-        return jnp.moveaxis(groups(x, transfer), 2, -1)
+        return _channels_last(groups(_channels_first(x), transfer))
 
     return maps
+
+
+@jax.custom_vjp
+def _channels_first(x: Float[Array, "m n H W C"]) -> Float[Array, "m n C H W"]:
+    """The transforms want their axes last: one transposition here, none around each of them."""
+    return _materialised(jnp.moveaxis(_materialised(x), -1, 2))
+
+
+@jax.custom_vjp
+def _channels_last(x: Float[Array, "m n C H W"]) -> Float[Array, "m n H W C"]:
+    """Back again: the adjoint, as `_channels_first` is its."""
+    return _materialised(jnp.moveaxis(x, 2, -1))
+
+
+def _channels_first_fwd(x: Array) -> tuple[Array, None]:
+    return _channels_first(x), None
+
+
+def _channels_first_bwd(_: None, x: Array) -> tuple[Array]:
+    return (_channels_last(x),)
+
+
+def _channels_last_fwd(x: Array) -> tuple[Array, None]:
+    return _channels_last(x), None
+
+
+def _channels_last_bwd(_: None, x: Array) -> tuple[Array]:
+    return (_channels_first(x),)
+
+
+_channels_first.defvjp(_channels_first_fwd, _channels_first_bwd)
+_channels_last.defvjp(_channels_last_fwd, _channels_last_bwd)
 
 
 def _materialised(x: Array) -> Array:
