@@ -21,8 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.timing import cpu_name, pin, race
-from converse_jax import _host_memory
+from benchmarks.timing import cpu_name, keep_memory, pin, race
 
 TOLERANCE = 1e-2
 
@@ -31,8 +30,7 @@ def main() -> int:
     """Parse the command line, prepare the process, then import and run the work."""
     args = _arguments()
     settings = [pin(args.threads)]
-    kept = args.keep_memory and _host_memory.keep_freed()
-    settings.append("malloc keeps freed memory" if kept else "system malloc as it is")
+    settings.append(keep_memory() if args.keep_memory else "system malloc as it is")
     # Both sides on the CPU, where a graphics card would be the choice of one of them only.
     os.environ["JAX_PLATFORMS"] = "cpu"
 

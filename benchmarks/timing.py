@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import statistics
@@ -96,6 +97,22 @@ def pin(threads: int) -> str:
         raise SystemExit(f"--threads {threads}: this process may use {len(cores)} core(s) only")
     os.sched_setaffinity(0, cores[:threads])
     return f"process pinned to core(s) {', '.join(map(str, cores[:threads]))}"
+
+
+def keep_memory() -> str:
+    """Ask glibc to keep freed memory, and say what was done.
+
+    By default each large tensor is mapped and unmapped anew, and its page faults can cost more than
+    the arithmetic. That would favour XLA, which asks for memory once a program, over PyTorch, which
+    asks once a tensor. One arena: the others cannot hold more than 64 MB without a map.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return "system malloc as it is (not glibc)"
+    m_trim_threshold, m_mmap_max, m_arena_max = -1, -4, -8
+    libc = ctypes.CDLL(None)
+    if all(libc.mallopt(*s) for s in ((m_mmap_max, 0), (m_trim_threshold, -1), (m_arena_max, 1))):
+        return "glibc malloc keeps freed memory"
+    return "system malloc as it is (mallopt refused)"
 
 
 def cpu_name() -> str:

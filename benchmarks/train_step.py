@@ -1,8 +1,10 @@
 """`python -m benchmarks.train_step`: training steps of Converse-DnCNN, ours and Algorithm 1's.
 
 Both start from the same weights and see the same batches, with L1 loss and Adam at the paper's
-settings; their losses are compared. Each side has a process of its own, so that its memory can be
-measured: the growth of the resident peak from before the first step to after the last.
+settings; their losses are compared. Ours runs as `python -m train` does, which asks malloc for
+huge pages; PyTorch as it is, or with the same (`--huge-pages`). Each side has a process of its
+own, so that its memory can be measured: the growth of the resident peak from before the first step
+to after the last.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.timing import cpu_name, pin
-from converse_jax import _host_memory
+from train.huge_pages import with_huge_pages
 
 TOLERANCE = 1e-3
 """Largest relative difference of the losses of the two sides."""
@@ -37,8 +39,6 @@ def main() -> int:
         # Both sides on the CPU, where a graphics card would be the choice of one of them only.
         os.environ["JAX_PLATFORMS"] = "cpu"
         pin(args.threads)
-        if args.keep_memory:
-            _host_memory.keep_freed()
         print(json.dumps(_ours(args) if args.child == "ours" else _reference(args)))
         return 0
     with tempfile.TemporaryDirectory() as folder:
@@ -47,7 +47,8 @@ def main() -> int:
         sides: dict[str, list[dict[str, Any]]] = {"ours": [], "reference": []}
         for _ in range(args.rounds):
             for side, found in sides.items():
-                found.append(_child(side, data))
+                huge = side == "ours" or args.huge_pages
+                found.append(_child(side, data, huge=huge))
     ours, reference = sides["ours"], sides["reference"]
     difference = max(
         abs(a / b - 1) for a, b in zip(ours[0]["losses"], reference[0]["losses"], strict=True)
@@ -67,7 +68,7 @@ def main() -> int:
         "loss_difference": difference,
         "machine": cpu_name(),
         "threads": args.threads,
-        "keep_memory": args.keep_memory,
+        "reference_has_huge_pages": args.huge_pages,
     }
     print(json.dumps(report, indent=1))
     if args.json is not None:
@@ -89,7 +90,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--accumulation", type=int, default=1, help="parts of a batch of ours")
     parser.add_argument("--remat", action="store_true", help="of ours")
     parser.add_argument(
-        "--keep-memory", action="store_true", help="malloc keeps freed memory, for both sides"
+        "--huge-pages", action="store_true", help="malloc asks for them for PyTorch as well"
     )
     parser.add_argument("--json", type=Path, help="write the report here")
     parser.add_argument("--child", choices=("ours", "reference"), help=argparse.SUPPRESS)
@@ -97,10 +98,13 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _child(side: str, data: Path) -> dict[str, Any]:
+def _child(side: str, data: Path, *, huge: bool) -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.train_step", *sys.argv[1:]]
     result = subprocess.run(
-        [*command, "--child", side, "--data", str(data)], stdout=subprocess.PIPE, text=True
+        [*command, "--child", side, "--data", str(data)],
+        env=(with_huge_pages(dict(os.environ)) if huge else None) or os.environ,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     if result.returncode != 0:
         raise SystemExit(f"{side}: exit status {result.returncode} (-9: out of memory)")

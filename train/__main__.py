@@ -63,9 +63,7 @@ def _run(path: str, arguments: Sequence[str]) -> int:
         description=_first_paragraphs(path),
     )
     # Only what asks for a device or a checkpoint is as slow to import as these.
-    import jax
-
-    from converse_jax import _compilation_cache, _host_memory
+    from converse_jax import _compilation_cache
     from train.loop import train
     from train.processes import join
 
@@ -73,8 +71,6 @@ def _run(path: str, arguments: Sequence[str]) -> int:
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     _compilation_cache.enable()
     join(command.distributed)
-    if jax.default_backend() == "cpu":
-        _host_memory.keep_freed()
     return train(command)
 
 
@@ -86,6 +82,9 @@ def _first_paragraphs(path: str) -> str:
 
 
 if __name__ == "__main__":
+    from train.huge_pages import start_again_with_huge_pages
+
+    start_again_with_huge_pages()
     status = main()
     if status == TrainStopped.status:
         # The threads of a checkpoint that failed would go on to print how.

@@ -57,30 +57,31 @@ def open_pictures(config: Config, say: Callable[[str], None]) -> tuple[Pictures,
         chosen = _spread(len(train), data.num_validation)
         held_out = train.select(chosen)
         train = train.select(sorted(set(range(len(train))) - set(chosen)))
-    patch = config.data.patch_size
-    train = _large_enough(train, patch, say)
-    return train, _large_enough(held_out, config.task.scale * 8, say)
+    train = _large_enough(train, config.data.patch_size, "data.patch-size", say)
+    return train, _large_enough(held_out, 8 * config.task.scale, "data.validation", say)
 
 
 def _spread(total: int, count: int) -> list[int]:
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
-def _large_enough(pictures: Pictures, side: int, say: Callable[[str], None]) -> Pictures:
+def _large_enough(
+    pictures: Pictures, side: int, field: str, say: Callable[[str], None]
+) -> Pictures:
     sizes = pictures.sizes()
     small = [i for i, size in enumerate(sizes) if min(size) < side]
     if not small:
         return pictures
-    named = ", ".join(f"{pictures.name(i)} ({sizes[i][1]}x{sizes[i][0]})" for i in small[:5]) + (
-        f" and {len(small) - 5} more" if len(small) > 5 else ""
-    )
+    named = [f"{pictures.name(i)} ({sizes[i][1]}x{sizes[i][0]})" for i in small[:5]]
+    more = f" and {len(small) - 5} more" if len(small) > 5 else ""
+    found = f"smaller than {side}x{side}: {', '.join(named)}{more}"
     if len(small) == len(pictures):
         raise TrainError(
-            f"data.patch-size: all {len(small)} pictures are smaller than {side}x{side}: {named}; "
-            "give larger pictures or a smaller patch"
+            f"{field}: all {len(small)} pictures are {found}; give larger ones"
+            + (" or a smaller patch" if field == "data.patch-size" else "")
         )
-    say(f"skipped: {len(small)} pictures smaller than the patch of {side}x{side}: {named}")
-    return pictures.select([i for i in range(len(pictures)) if i not in set(small)])
+    say(f"skipped ({field}): {len(small)} of {len(pictures)} pictures, {found}")
+    return pictures.select(sorted(set(range(len(pictures))) - set(small)))
 
 
 def example(task: Task, picture: np.ndarray, patch: int, rng: np.random.Generator) -> Example:

@@ -180,7 +180,7 @@ def test_small_pictures_are_named_and_skipped(tmp_path: Path) -> None:
     train, _ = open_pictures(tiny.config(folder), said.append)
     assert len(train) == 2
     assert len(said) == 1
-    assert "1 pictures smaller than the patch of 16x16" in said[0]
+    assert "1 of 3 pictures, smaller than 16x16" in said[0]
     assert "3.png (40x15)" in said[0]
 
 
@@ -195,10 +195,13 @@ def test_what_is_no_source(tmp_path: Path) -> None:
     assert "holds no pictures" in refused(tiny.config(tmp_path))
     folder = tiny.folder(tmp_path / "small", [(8, 9)] * 3)
     text = refused(tiny.config(folder))
-    assert "all 2 pictures are smaller than 16x16" in text
+    assert "data.patch-size: all 2 pictures are smaller than 16x16" in text
     assert "0.png (9x8)" in text
     folder = tiny.folder(tmp_path / "one", [(24, 30)])
     assert "1 pictures are to be held out of the 1" in refused(tiny.config(folder))
+    small = tiny.folder(tmp_path / "validation", [(7, 30)])
+    text = refused(tiny.config(folder, data_validation=(str(small),)))
+    assert "data.validation: all 1 pictures are smaller than 8x8" in text
     (folder / "empty.png").touch()
     assert "empty.png: not a picture that can be read" in refused(tiny.config(folder))
 

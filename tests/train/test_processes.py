@@ -129,7 +129,7 @@ def free_port() -> int:
 
 
 def two(
-    started: list[subprocess.Popen[str]], *arguments: object, **environment: str
+    started: list[subprocess.Popen[str]], *arguments: object, dump: Path, **environment: str
 ) -> list[subprocess.Popen[str]]:
     address = f"127.0.0.1:{free_port()}"
     for number in range(2):
@@ -138,7 +138,7 @@ def two(
             "JAX_NUM_PROCESSES": "2",
             "JAX_PROCESS_ID": str(number),
         }
-        started.append(tiny.start(*arguments, devices=4, **joined, **environment))
+        started.append(tiny.start(*arguments, devices=4, dump=dump, **joined, **environment))
     return started[-2:]
 
 
@@ -151,7 +151,10 @@ def test_two_processes_are_one(
 ) -> None:
     run = tmp_path / "run"
     every = ["--steps", STEPS, "--save-every", 10, "--eval-every", STEPS, "--run", run]
-    leader, other = two(started, file, *every, **environment)
+    # No cache: what is found there is not compiled, and leaves no text.
+    leader, other = two(
+        started, file, *every, dump=tmp_path / "dump", JAX_ENABLE_COMPILATION_CACHE="false"
+    )
     wait_for(leader, r"step 12/")
     # One of them is pre-empted: both save the same step.
     other.send_signal(signal.SIGTERM)
@@ -161,6 +164,12 @@ def test_two_processes_are_one(
     assert 12 <= stopped < STEPS
     losses, expected = ([line["loss"] for line in lines(r)] for r in (run, reference))
     np.testing.assert_allclose(losses, expected[:stopped], rtol=1e-6)
+
+    programs = list((tmp_path / "dump").glob("*jit_step*cpu_after_optimizations.txt"))
+    assert programs
+    sizes = {x.size for k, x in tiny.saved(run, stopped).items() if k.startswith("params.")}
+    for program in programs:
+        tiny.assert_only_gradients_are_exchanged(program.read_text(), sizes)
 
     # Another number of processes and devices goes on.
     process = tiny.start(file, *every, "--resume", devices=1, **environment)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +64,13 @@ def config_file(path: Path, pictures: Path) -> Path:
     return path
 
 
-def start(*arguments: object, devices: int = 1, **environment: str) -> subprocess.Popen[str]:
-    """`python -m train ...` in a process of its own."""
+def start(
+    *arguments: object, devices: int = 1, dump: Path | None = None, **environment: str
+) -> subprocess.Popen[str]:
+    """`python -m train ...` in a process of its own; compiled programs as text into `dump`."""
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+    if dump is not None:
+        flags += f" --xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_step"
     return subprocess.Popen(
         [sys.executable, "-m", "train", *map(str, arguments)],
         cwd=ROOT,
@@ -73,6 +79,18 @@ def start(*arguments: object, devices: int = 1, **environment: str) -> subproces
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def assert_only_gradients_are_exchanged(program: str, parameter_sizes: Collection[int]) -> None:
+    """No collective in a compiled step but sums, each of the size of a parameter or one number."""
+    for exchange in ("all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert exchange not in program
+    sums = [x for x in program.splitlines() if re.search(r"\ball-reduce(-start)?\(", x)]
+    assert sums
+    for line in sums:
+        result = line.split("all-reduce(")[0].split("=", 1)[1]
+        for shape in re.findall(r"\w+\[([\d,]*)\]", result):
+            assert math.prod(int(n) for n in shape.split(",") if n) in {1, *parameter_sizes}, line
 
 
 def saved(run: Path, step: int) -> dict[str, np.ndarray]:

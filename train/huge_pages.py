@@ -1,0 +1,33 @@
+"""Large pages of memory for a process that computes on the CPU."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+_TUNABLE = "glibc.malloc.hugetlb"
+
+
+def with_huge_pages(environment: dict[str, str]) -> dict[str, str] | None:
+    """An environment in which malloc asks for huge pages; None if it does already, or cannot.
+
+    XLA asks for the temporaries of a step, some gigabytes, anew in every step. In pages of 4 KB
+    their first touch took longer than the arithmetic; in pages of 2 MB it takes a tenth of it.
+    """
+    libc, version = platform.libc_ver()
+    number = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if libc != "glibc" or number < (2, 35):
+        return None
+    given = environment.get("GLIBC_TUNABLES", "")
+    if _TUNABLE in given:
+        return None
+    tunables = ":".join(filter(None, [given, f"{_TUNABLE}=1"]))
+    return {**environment, "GLIBC_TUNABLES": tunables}
+
+
+def start_again_with_huge_pages() -> None:
+    """Replace this process by itself with huge pages: glibc looks only when a process starts."""
+    environment = with_huge_pages(dict(os.environ))
+    if environment is not None:
+        os.execve(sys.executable, sys.orig_argv, environment)
