@@ -130,7 +130,7 @@ class _Examples:
 def host_batches(
     config: Config, pictures: Pictures, start: int = 0, process: int = 0, processes: int = 1
 ) -> Iterator[Iterator[Example]]:
-    """This process's share of every batch, from step `start` on, without end.
+    """This process's share of every batch, from step `start` to the last of the run.
 
     Args:
       config: batch size, patch, task, seed, threads and worker processes.
@@ -141,13 +141,15 @@ def host_batches(
     Yields:
       An iterator of NumPy batches ``[batch_size / processes, ...]``.
     """
+    # Not without end: Grain's endless data sets are longer than Python can count.
+    epochs = -(-config.steps * config.batch_size // len(pictures))
     seed = int(np.random.SeedSequence([config.seed, _SHUFFLE]).generate_state(1)[0])
     dataset = (
         grain.MapDataset.source(pictures)
         .shuffle(seed=seed)
-        .repeat()
+        .repeat(epochs)
         .map_with_index(_Examples(config))[process::processes]
-        .batch(config.batch_size // processes)[start:]
+        .batch(config.batch_size // processes)[start : config.steps]
     )
     data = config.data
     # A thread that waits for the next batch holds one: two batches ahead are enough.

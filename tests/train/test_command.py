@@ -12,6 +12,7 @@ from tests.train import tiny
 from train import __main__ as command
 from train.config import Command, Config, differences, read_config
 from train.errors import TrainError
+from train.huge_pages import with_huge_pages
 from train.networks import BlindNet, DnCNN, SRResNet, USRNet
 from train.state import Network
 from train.tasks import Deblur, Denoise, SuperResolve
@@ -161,3 +162,15 @@ def test_all_mistakes_are_named_at_once() -> None:
     with pytest.raises(TrainError) as caught:
         tiny.config("unused", steps=0, ema=2.0, log_every=0).check()
     assert all(name in str(caught.value) for name in ("steps", "ema", "log-every"))
+
+
+def test_huge_pages_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.libc_ver", lambda: ("glibc", "2.36"))
+    assert with_huge_pages({"A": "b"}) == {"A": "b", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    other = {"GLIBC_TUNABLES": "glibc.malloc.check=1"}
+    asked = with_huge_pages(other)
+    assert asked == {"GLIBC_TUNABLES": "glibc.malloc.check=1:glibc.malloc.hugetlb=1"}
+    assert with_huge_pages(asked) is None
+    for libc in (("glibc", "2.31"), ("", ""), ("musl", "1.2")):
+        monkeypatch.setattr("platform.libc_ver", lambda libc=libc: libc)
+        assert with_huge_pages({}) is None

@@ -52,6 +52,12 @@ def test_batches_depend_on_the_seed_and_never_repeat(folder: Path) -> None:
     assert not patches & {patch.tobytes() for b in other for patch in b["input"]}
 
 
+def test_batches_last_exactly_for_the_run(folder: Path) -> None:
+    for size in (1, 5, 8):
+        batches = first(tiny.config(folder, batch_size=size, steps=7), 100)
+        assert [len(b["input"]) for b in batches] == [size] * 7
+
+
 def test_processes_share_each_batch(folder: Path) -> None:
     config = tiny.config(folder)
     whole = first(config, 3)
