@@ -24,6 +24,8 @@ from train.errors import TrainError, TrainStopped
 FOLDER = "checkpoints"
 DAMAGED = "damaged"
 _ITEM = "state"
+# Causes that are no fault of the file.
+_NOT_DAMAGE = ("ermission denied", "RESOURCE_EXHAUSTED", "ut of memory", "MemoryError")
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -153,7 +155,7 @@ class Checkpoints:
           abstract: the tree as `jax.ShapeDtypeStruct` with shardings: any devices.
 
         Raises:
-          ValueError: damaged, or a state of another form; says which array.
+          ValueError, TrainError: as `load_arrays`.
         """
         wanted = named_leaves(abstract)
         arrays = self.load_arrays(step, wanted)
@@ -169,7 +171,9 @@ class Checkpoints:
           wanted: shapes and shardings by name; by default all, on the first device.
 
         Raises:
-          ValueError: damaged, or other arrays than wanted; says which.
+          ValueError: damaged; says which.
+          TrainError: it holds other arrays than wanted, or cannot be read for want of permission or
+            memory.
         """
         checksums = self.details(step)["checksums"]
         try:
@@ -180,15 +184,23 @@ class Checkpoints:
                     name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=here)
                     for name, array in found.items()
                 }
-            if wanted.keys() != checksums.keys():
-                differing = sorted(wanted.keys() ^ checksums.keys())
-                raise ValueError(f"it holds other arrays, e.g. {', '.join(differing[:3])}")
+            differing = sorted(wanted.keys() ^ checksums.keys())
+            if differing:
+                raise TrainError(
+                    f"{self.folder / str(step)}: was written by another version, whose state "
+                    f"differs in {', '.join(differing[:3])}; go on with that version"
+                )
             item = {_ITEM: dict(wanted)}
             arrays: dict[str, jax.Array] = self._checkpointer.load_checkpointables(step, item)[
                 _ITEM
             ]
+        except TrainError:
+            raise
         except Exception as error:
-            raise ValueError(_reason(error)) from error
+            reason = _reason(error)
+            if any(sign in reason for sign in _NOT_DAMAGE):
+                raise TrainError(f"{self.folder / str(step)}: cannot be read ({reason})") from None
+            raise ValueError(reason) from error
         wrong = [name for name, array in arrays.items() if checksum(array) != checksums[name]]
         if wrong:
             raise ValueError(f"{len(wrong)} arrays are not what was written, e.g. {wrong[0]}")
@@ -200,17 +212,22 @@ class Checkpoints:
         Raises:
           TrainError: there are checkpoints, and all are damaged.
         """
-        steps = self.steps
-        for step in reversed(steps):
+        for step in reversed(self.steps):
+            state, problem = None, "by what another process found"
             try:
-                return self.load(step, abstract), step
+                state = self.load(step, abstract)
             except ValueError as error:
-                place = self._put_aside(step)
-                warn(f"checkpoint {self.folder / str(step)} is damaged ({error}): moved to {place}")
-        if steps:
+                problem = str(error)
+            if _all_processes(state is not None):
+                return state, step
+            place = self._put_aside(step)
+            warn(f"checkpoint {self.folder / str(step)} is damaged ({problem}): moved to {place}")
+        aside = self._run / DAMAGED
+        # Asked of the folder: a run that is started again and again must not start anew one day.
+        if aside.is_dir() and any(aside.iterdir()):
             raise TrainError(
-                f"{self.folder}: all {len(steps)} checkpoints are damaged (they are in "
-                f"{self._run / DAMAGED}); start anew with --overwrite"
+                f"{self.folder}: all checkpoints are damaged (they are in {aside}); start anew "
+                "with --overwrite"
             )
         return None
 
@@ -237,6 +254,15 @@ class Checkpoints:
         with contextlib.suppress(TrainStopped) if known else contextlib.nullcontext():
             self.wait()
             self._guarded(self._checkpointer.close)
+
+
+def _all_processes(fine: bool) -> bool:
+    """Whether all say so."""
+    if jax.process_count() == 1:
+        return fine
+    from jax.experimental import multihost_utils
+
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(fine))))
 
 
 def _reason(error: BaseException) -> str:

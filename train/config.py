@@ -27,6 +27,11 @@ _TASKS: dict[type, type] = {
 }
 
 
+def least_measured(task: Task) -> int:
+    """The smallest side of a held-out picture: SSIM's window of 11 fits inside the border."""
+    return max(16, 8 * task.scale)
+
+
 @dataclass(frozen=True)
 class Data:
     """Pictures and patches.
@@ -36,7 +41,8 @@ class Data:
         photographs that need no download.
       validation: sources of held-out pictures; none: some of the training pictures.
       num_validation: how many pictures to hold out.
-      validation_size: side of the middle part of each held-out picture that is measured.
+      validation_size: side of the middle part of each held-out picture that is measured; that of
+        the smallest of them, if it is smaller.
       patch_size: side of the clean patches.
       threads: that read and degrade pictures.
       workers: processes that do, instead; each has as many threads.
@@ -148,7 +154,7 @@ class Config:
             "max-skipped": (self.max_skipped, 1),
             "seed": (self.seed, 0),
             "data.num-validation": (data.num_validation, 1),
-            "data.validation-size": (data.validation_size, 8),
+            "data.validation-size": (data.validation_size, least_measured(task)),
             "data.patch-size": (data.patch_size, 8),
             "data.threads": (data.threads, 0),
             "data.workers": (data.workers, 0),

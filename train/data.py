@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ import grain
 import jax
 import numpy as np
 
-from train.config import Config
+from train.config import Config, least_measured
 from train.errors import TrainError
 from train.sources import EMBEDDED, Pictures, open_source
 from train.tasks import Example, Task
@@ -58,7 +59,7 @@ def open_pictures(config: Config, say: Callable[[str], None]) -> tuple[Pictures,
         held_out = train.select(chosen)
         train = train.select(sorted(set(range(len(train))) - set(chosen)))
     train = _large_enough(train, config.data.patch_size, "data.patch-size", say)
-    return train, _large_enough(held_out, 8 * config.task.scale, "data.validation", say)
+    return train, _large_enough(held_out, least_measured(config.task), "data.validation", say)
 
 
 def _spread(total: int, count: int) -> list[int]:
@@ -159,12 +160,19 @@ def host_batches(
         from absl import flags
 
         flags.FLAGS.mark_as_parsed()  # Grain's worker processes read flags of absl
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=data.workers))
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=data.workers), worker_init_fn=_leave_ctrl_c
+        )
     iterator = iter(batches)
     try:
         yield iterator
     finally:
         iterator.close()
+
+
+def _leave_ctrl_c(index: int, count: int) -> None:
+    """A terminal sends Ctrl-C to all processes; this one has to work until the run is saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def on_device(
@@ -184,13 +192,17 @@ def on_device(
         queue.extend(map(transfer, itertools.islice(batches, 1)))
 
 
-def held_out_examples(config: Config, pictures: Pictures) -> list[Example]:
+def held_out_examples(
+    config: Config, pictures: Pictures, say: Callable[[str], None] = print
+) -> list[Example]:
     """The middle of each held-out picture, degraded the same way in every run.
 
     All have one size, a square of at most `data.validation_size`: one program measures them all.
     """
     side = min(config.data.validation_size, *(n for size in pictures.sizes() for n in size))
     side -= side % config.task.scale
+    if side < config.data.validation_size:
+        say(f"held-out pictures are measured in their middle {side}x{side}: one is no larger")
     examples: list[Any] = []
     for index in range(len(pictures)):
         picture = pictures[index]

@@ -78,7 +78,8 @@ def export(
             except ValueError as error:
                 print(f"checkpoint {candidate} is damaged: {error}", file=sys.stderr)
         else:
-            raise TrainError(f"{run}: no whole checkpoint; there are steps {listed}")
+            tried = ", ".join(map(str, candidates)) or "none is there"
+            raise TrainError(f"{run}: no whole checkpoint ({tried}); there are steps {listed}")
     changes = {"name": name, "licence": licence}
     values = details["card"] | {key: value for key, value in changes.items() if value is not None}
     card = ModelCard(**values)

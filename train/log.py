@@ -47,13 +47,10 @@ class Log:
         self._psnr = "-"
         if not leader:
             return
-        self._lines = _open_lines(run / METRICS, start)
-        # Two writers of one second would take the same name, and one overwrite the other.
-        suffix = f".{start}.{os.getpid()}"
-        # Of tensorboardX the part that writes at once: its queue and thread hide a full disk.
-        self._events = EventsWriter(str(run / "events"), suffix)
-        restart = SessionLog(status=SessionLog.START)
-        self._event(start + 1, session_log=restart)  # readers forget later steps seen before
+        try:
+            self._open(run, start)
+        except OSError as error:
+            raise TrainStopped(f"{run}: cannot be written to ({error.strerror})") from None
         # In a log file a bar is noise: there are lines instead.
         self._bar: Progress | None = None
         if sys.stderr.isatty():
@@ -71,6 +68,15 @@ class Log:
             )
             self._bar.start()
         self._steps = steps
+
+    def _open(self, run: Path, start: int) -> None:
+        self._lines = _open_lines(run / METRICS, start)
+        # Two writers of one second would take the same name, and one overwrite the other.
+        suffix = f".{start}.{os.getpid()}"
+        # Of tensorboardX the part that writes at once: its queue and thread hide a full disk.
+        self._events = EventsWriter(str(run / "events"), suffix)
+        restart = SessionLog(status=SessionLog.START)
+        self._event(start + 1, session_log=restart)  # readers forget later steps seen before
 
     def say(self, line: str) -> None:
         """A line for the person."""

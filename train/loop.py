@@ -13,7 +13,7 @@ from train import run_folder
 from train.checkpoint import Checkpoints
 from train.config import Command, Config
 from train.data import held_out_examples, host_batches, on_device, open_pictures
-from train.errors import TrainStopped
+from train.errors import TrainError, TrainStopped
 from train.log import Log
 from train.measure import HeldOut, Scores
 from train.meter import Meter
@@ -48,16 +48,16 @@ def train(command: Command) -> int:
     config.check_devices(mesh.size)
     run_folder.check(run, config, resume=command.resume, overwrite=command.overwrite, say=tell)
     pictures, held_out_pictures = open_pictures(config, tell)
-    held_out = held_out_examples(config, held_out_pictures)
+    held_out = held_out_examples(config, held_out_pictures, tell)
 
     network = Network(config)
     optimizer = make_optimizer(config.optimizer, config.steps)
     abstract = abstract_state(network, optimizer, mesh)
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
+    run_folder.check_space(run, size, config.keep + 2)
     meet("checked")
     if leader:
         run_folder.claim(run, config, overwrite=command.overwrite)
-        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
-        run_folder.check_space(run, size, config.keep + 2)
     meet("claimed")
 
     with ExitStack() as stack:
@@ -69,8 +69,13 @@ def train(command: Command) -> int:
             tell(f"resuming after step {start}")
         else:
             state, start = make_state(network, optimizer, mesh), 0
+        measure = HeldOut(config, held_out, network, mesh)
         if start >= config.steps:
             tell(f"{run}: all {config.steps} steps are done; give more (--steps) to go on")
+            if not (run / run_folder.SUMMARY).exists():  # stopped between the last step and this
+                final = measure(state.ema)
+                if leader:
+                    tell(write_report(run, config, measure, final, Meter(), int(state.skipped)))
             return 0
 
         log = stack.enter_context(Log(run, start=start, steps=config.steps, leader=leader))
@@ -92,7 +97,6 @@ def train(command: Command) -> int:
             f"compiled in {time.perf_counter() - began:.1f} s; a step needs {temporaries:.0f} MB "
             "besides weights and batch, on each device"
         )
-        measure = HeldOut(config, held_out, network, mesh)
         meter = Meter()
 
         def save(done: int, scores: Scores | None) -> None:
@@ -103,14 +107,20 @@ def train(command: Command) -> int:
         unseen: Metrics | None = None
         for done in range(start + 1, config.steps + 1):
             if done > start + 1:
-                with meter.waiting():
-                    batch = next(batches)
+                try:
+                    with meter.waiting():
+                        batch = next(batches)
+                except TrainError as error:  # a damaged picture
+                    checkpoints.wait()
+                    if jax.process_count() == 1 and done - 1 not in checkpoints.steps:
+                        save(done - 1, None)
+                    raise TrainStopped(str(error)) from None
             state, metrics = step(state, batch)
-            meter.add(config.batch_size)
             if unseen is not None:
                 # Looked at only now: the devices have the next step to do meanwhile.
                 look(done - 1, unseen, config, log, meter)
             unseen = metrics
+            meter.add(config.batch_size)
 
             status = stop.status(done)
             last = done == config.steps
@@ -129,7 +139,7 @@ def train(command: Command) -> int:
                 log.metrics(done, numbers, shown)
                 if saving:
                     save(done, scores)
-                if status is not None:
+                if status is not None and not last:
                     checkpoints.wait()
                     log.say(f"stopped after step {done} and saved; go on with --resume")
                     return status

@@ -63,7 +63,8 @@ def meet(name: str) -> None:
 class StopSignal:
     """Whether this run was asked to stop, by SIGTERM (pre-emption) or Ctrl-C.
 
-    With several processes JAX itself catches SIGTERM and makes them agree on the step.
+    With several processes JAX itself catches SIGTERM and makes them agree on the step; Ctrl-C is
+    passed on as one.
     """
 
     def __init__(self) -> None:
@@ -79,6 +80,8 @@ class StopSignal:
         if self._status is not None:  # asked twice: at once
             raise KeyboardInterrupt
         self._status = INTERRUPTED if number == signal.SIGINT else PREEMPTED
+        if not self._alone:
+            os.kill(os.getpid(), signal.SIGTERM)
         # Not print: it may have been interrupted itself.
         os.write(2, b"asked to stop: finishing the step (ask again to stop at once)\n")
 

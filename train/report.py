@@ -12,7 +12,9 @@ import jax
 import numpy as np
 
 from converse_jax import ModelCard, __version__
+from converse_jax.imaging import PictureError
 from train.config import Config
+from train.errors import TrainStopped
 from train.figures import enlarge, sheet, write_sheet
 from train.measure import HeldOut, Scores
 from train.meter import Meter, peak_memory
@@ -77,7 +79,10 @@ def write_report(
         ]
         for row in rows
     ]
-    write_sheet(run / BEFORE_AFTER, captioned)
+    try:
+        write_sheet(run / BEFORE_AFTER, captioned)
+    except PictureError as error:
+        raise TrainStopped(str(error)) from None
     before = measure.score(given).psnr
     compared = "" if baseline_name == "input" else f"; {baseline_name}: {baseline.psnr:.2f} dB"
     text = (
@@ -90,6 +95,9 @@ def write_report(
         f"Weights: python -m train.export {run} {config.name}.safetensors"
     )
     temporary = run / (SUMMARY + ".tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, run / SUMMARY)
+    try:
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, run / SUMMARY)
+    except OSError as error:
+        raise TrainStopped(f"{run / SUMMARY}: cannot be written ({error.strerror})") from None
     return text

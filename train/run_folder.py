@@ -37,7 +37,8 @@ def check(
         raise TrainError("--resume, --overwrite: give one of them, or neither")
     if os.path.lexists(run) and not run.is_dir():
         raise TrainError(f"{run}: is a file; name another folder (--run)")
-    if not run.is_dir() or not any(run.iterdir()):
+    # Only the rest of a process that was killed while it claimed the folder: it is empty.
+    if not run.is_dir() or {p.name for p in run.iterdir()} <= {CONFIG + ".tmp"}:
         return
     saved = run / CONFIG
     if not saved.is_file():
@@ -97,9 +98,12 @@ def check_space(run: Path, checkpoint_bytes: int, checkpoints: int) -> None:
       checkpoint_bytes: of one.
       checkpoints: most at a time.
     """
-    needed, free = checkpoint_bytes * checkpoints, shutil.disk_usage(run).free
+    there = len(list((run / FOLDER).glob("[0-9]*")))  # their room is used again
+    place = next(p for p in (run.absolute(), *run.absolute().parents) if p.is_dir())
+    needed = checkpoint_bytes * max(checkpoints - there, 1)
+    free = shutil.disk_usage(place).free
     if free < needed:
         raise TrainError(
             f"{run}: the disk has {free / 1e6:.0f} MB free, {checkpoints} checkpoints need "
-            f"{needed / 1e6:.0f} MB; make room, or name a folder on another disk (--run)"
+            f"{needed / 1e6:.0f} MB more; make room, or name a folder on another disk (--run)"
         )

@@ -207,7 +207,7 @@ def test_what_is_no_source(tmp_path: Path) -> None:
     assert "1 pictures are to be held out of the 1" in refused(tiny.config(folder))
     small = tiny.folder(tmp_path / "validation", [(7, 30)])
     text = refused(tiny.config(folder, data_validation=(str(small),)))
-    assert "data.validation: all 1 pictures are smaller than 8x8" in text
+    assert "data.validation: all 1 pictures are smaller than 16x16" in text
     (folder / "empty.png").touch()
     assert "empty.png: not a picture that can be read" in refused(tiny.config(folder))
 

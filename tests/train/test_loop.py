@@ -13,7 +13,7 @@ import pytest
 import converse_jax
 from converse_jax.cli import main as converse_jax_command
 from tests.train import tiny
-from train import export, processes
+from train import export, processes, run_folder
 from train.config import Command, Config
 from train.errors import TrainError, TrainStopped
 from train.loop import train
@@ -106,8 +106,15 @@ def test_stopped_and_resumed_is_as_in_one_go(
 def test_finished_run_says_so(
     six: Path, config: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    summary = six / "summary.md"
+    before = summary.read_text()
     assert train(Command(config=config, run=six, resume=True)) == 0
     assert "all 6 steps are done; give more (--steps)" in capsys.readouterr().err
+    assert summary.read_text() == before
+    # Killed between the last checkpoint and the report.
+    summary.unlink()
+    assert train(Command(config=config, run=six, resume=True)) == 0
+    assert summary.read_text().split(". ")[0] == before.split(". ")[0]
 
 
 def test_exported_weights_restore_a_picture(
@@ -168,6 +175,19 @@ def test_what_is_never_finite_stops_the_run(
     assert all(np.isfinite(x).all() for x in arrays.values())
 
 
+def test_damaged_picture_stops_the_run_after_saving(config: Config, tmp_path: Path) -> None:
+    folder = tiny.folder(tmp_path / "pictures", [(24, 30)] * 40)
+    whole = (folder / "7.png").read_bytes()
+    (folder / "7.png").write_bytes(whole[: len(whole) // 2])
+    data = dataclasses.replace(config.data, train=(str(folder),), threads=0)
+    changed = dataclasses.replace(config, data=data, steps=20, save_every=20, eval_every=20)
+    with pytest.raises(TrainStopped, match=r"7\.png.*take it out"):
+        train(Command(config=changed, run=tmp_path / "run"))
+    done = len(lines(tmp_path / "run"))
+    assert done > 0
+    assert [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()] == [done]
+
+
 def refused(command: Command) -> str:
     with pytest.raises(TrainError) as caught:
         train(command)
@@ -214,9 +234,15 @@ def test_batch_that_devices_cannot_share(config: Config, tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
+def test_half_claimed_folder_is_empty(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "config.json.tmp").touch()
+    run_folder.check(tmp_path, config, resume=True, overwrite=False, say=print)
+
+
 def test_no_room_is_known_beforehand(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("train.run_folder.shutil.disk_usage", lambda _: usage)
     assert "5 checkpoints need" in refused(Command(config=config, run=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
