@@ -106,6 +106,8 @@ class Log:
             return
         if "psnr" in values:
             self._psnr = f"{values['psnr']:.2f}"
+            if self._bar is not None:
+                self._bar.update(self._task, psnr=self._psnr)
         if self._bar is None:
             text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
             self.say(f"step {step}/{self._steps}  {text}")
