@@ -163,7 +163,6 @@ def _peak_mb() -> float:
 def _ours(args: argparse.Namespace) -> dict[str, Any]:
     import jax
     import numpy as np
-    from flax import nnx
 
     from converse_jax.weights import load_torch_state
     from train.config import Optimizer, read_config
@@ -185,9 +184,8 @@ def _ours(args: argparse.Namespace) -> dict[str, Any]:
     state = make_state(network, optimizer, mesh)
     model = network.module(state.params)
     load_torch_state(model, {k: data[k] for k in data.files if k not in ("noisy", "clean")})
-    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    params = {".".join(map(str, path)): variable[...] for path, variable in flat}
-    state = dataclasses.replace(state, params=jax.device_put(params, state.step.sharding))
+    params = jax.device_put(network.arrays(model), state.step.sharding)
+    state = dataclasses.replace(state, params=params)
     batches = [
         jax.device_put({"input": x[..., None], "target": y[..., None]}, shared(mesh))
         for x, y in zip(data["noisy"], data["clean"], strict=True)

@@ -20,6 +20,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from train.errors import TrainError, TrainStopped
+from train.processes import meet
 
 FOLDER = "checkpoints"
 DAMAGED = "damaged"
@@ -238,10 +239,7 @@ class Checkpoints:
             shutil.rmtree(place, ignore_errors=True)
             place.parent.mkdir(exist_ok=True)
             os.replace(self.folder / str(step), place)
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices(f"put aside {step}")
+        meet(f"put aside {step}")
         self._checkpointer.reload()
         return place
 

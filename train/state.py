@@ -66,7 +66,11 @@ class Network:
 
     def init(self) -> Arrays:
         """Fresh weights, a function of the seed."""
-        flat = nnx.to_flat_state(nnx.state(self._build()))
+        return self.arrays(self._build())
+
+    def arrays(self, module: nnx.Module) -> Arrays:
+        """The weights of a network of this form by name: the inverse of `module`."""
+        flat = nnx.to_flat_state(nnx.state(module))
         return {".".join(map(str, path)): variable[...] for path, variable in flat}
 
     def module(self, params: Arrays) -> Any:
