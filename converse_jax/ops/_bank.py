@@ -18,8 +18,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Complex, Float
+
+from converse_jax.ops._layout import materialised
 
 
 def _phases(x: Float[Array, "sH sW"], scale: int) -> Float[Array, "s s H W"]:
@@ -112,13 +113,13 @@ def over_maps(bank: Callable[..., Array]) -> Callable[..., Array]:
 @jax.custom_vjp
 def _channels_first(x: Float[Array, "m n H W C"]) -> Float[Array, "m n C H W"]:
     """The transforms want their axes last: one transposition here, none around each of them."""
-    return _materialised(jnp.moveaxis(_materialised(x), -1, 2))
+    return materialised(jnp.moveaxis(materialised(x), -1, 2))
 
 
 @jax.custom_vjp
 def _channels_last(x: Float[Array, "m n C H W"]) -> Float[Array, "m n H W C"]:
     """Back again: the adjoint, as `_channels_first` is its."""
-    return _materialised(jnp.moveaxis(x, 2, -1))
+    return materialised(jnp.moveaxis(x, 2, -1))
 
 
 def _channels_first_fwd(x: Array) -> tuple[Array, None]:
@@ -139,15 +140,3 @@ def _channels_last_bwd(_: None, x: Array) -> tuple[Array]:
 
 _channels_first.defvjp(_channels_first_fwd, _channels_first_bwd)
 _channels_last.defvjp(_channels_last_fwd, _channels_last_bwd)
-
-
-def _materialised(x: Array) -> Array:
-    """On CPU, have x written to memory as it is laid out, so that nothing is fused across.
-
-    XLA's CPU backend transposes well where it only transposes, and several times slower where it
-    computes, pads or slices in the same loop. `optimization_barrier` is dropped before it fuses.
-    """
-    rows = Layout(major_to_minor=tuple(range(x.ndim)))
-    return jax.lax.platform_dependent(
-        x, cpu=lambda x: with_layout_constraint(x, rows), default=lambda x: x
-    )

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-def _wave(numerator: Array, size: int, dtype: Any) -> tuple[Array, Array]:
+def wave(numerator: Array, size: int, dtype: Any) -> tuple[Array, Array]:
     """``cos`` and ``-sin`` of ``2 pi numerator / size`` for integers 0 <= numerator < size.
 
     The angle is reduced to an eighth of a turn while it is an exact fraction: a rounded angle
@@ -34,7 +34,7 @@ def _wave(numerator: Array, size: int, dtype: Any) -> tuple[Array, Array]:
     return sign * cos, -sign * sin
 
 
-def _phase_dft(
+def phase_dft(
     size: int, taps: int, scale: int, half: bool, dtype: Any
 ) -> tuple[Float[Array, "s K taps"], Float[Array, "s K taps"]]:
     """Real and imaginary part of the DFT of each phase of a centred 1-D kernel, as a matrix.
@@ -46,7 +46,7 @@ def _phase_dft(
     offset = jnp.arange(taps) - taps // 2
     phase = -offset % scale
     shift = (offset + phase) // scale
-    real, imag = _wave(frequency * (shift % size) % size, size, dtype)
+    real, imag = wave(frequency * (shift % size) % size, size, dtype)
     seen = (phase == jnp.arange(scale)[:, None])[:, None, :]
     return jnp.where(seen, real, 0), jnp.where(seen, imag, 0)
 
@@ -70,8 +70,8 @@ def phase_otf(
     """
     kh, kw = kernel.shape[-3:-1]
     dot = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-    rows_re, rows_im = _phase_dft(shape[0], kh, scale, False, kernel.dtype)
-    cols_re, cols_im = _phase_dft(shape[1], kw, scale, True, kernel.dtype)
+    rows_re, rows_im = phase_dft(shape[0], kh, scale, False, kernel.dtype)
+    cols_re, cols_im = phase_dft(shape[1], kw, scale, True, kernel.dtype)
     half_re = dot("...abc,iha->...cihb", kernel, rows_re)
     half_im = dot("...abc,iha->...cihb", kernel, rows_im)
     # Complex products as real ones of twice the depth: one pass over each result, laid out as used.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -26,7 +27,25 @@ Fn = Callable[..., tuple[jax.Array, ...]]
 INDEPENDENT = ("m", "n", "c")
 
 
-def partitioned(fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Fn:
+@dataclass(frozen=True)
+class Backward:
+    """A backward pass that keeps something else in place of the first argument.
+
+    Attributes:
+      labels: of the arrays that are kept, as for `partitioned`.
+      forward: from the arguments to the results, followed by the arrays that are kept.
+      pullback: from the kept arrays, the other arguments and the cotangents of the results, to the
+        cotangents of all arguments.
+    """
+
+    labels: tuple[str, ...]
+    forward: Fn
+    pullback: Fn
+
+
+def partitioned(
+    fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...], backward: Backward | None = None
+) -> Fn:
     """Wrap a pure function of arrays so that it is sharded, batched and differentiated locally.
 
     Args:
@@ -36,6 +55,7 @@ def partitioned(fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Fn
         and c may be sharded, all others are replicated.
       outputs: the same for the results. A result without an axis of the arguments is *summed*
         over it by `fn` itself; here it is summed over the devices that share this axis.
+      backward: how to differentiate it; None means from its arguments, which are kept.
 
     Returns:
       A function with the same arguments and results, usable under jit, vmap, reverse-mode
@@ -47,25 +67,33 @@ def partitioned(fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Fn
     def call(*args: jax.Array) -> tuple[jax.Array, ...]:
         return _batched(_sharded(fn, inputs, outputs), inputs, outputs)(*args)
 
-    def forward(*args: jax.Array) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-        return call(*args), args
+    def from_arguments(*args: jax.Array) -> tuple[jax.Array, ...]:
+        primals, cotangents = args[: len(inputs)], args[len(inputs) :]
+        return jax.vjp(fn, *primals)[1](cotangents)
 
-    # Only the arguments are kept for the backward pass. It is a partitioned function as well, made
-    # when first needed, so that derivatives of every order exist.
+    # Both passes are partitioned functions as well, made when first needed, so that derivatives of
+    # every order exist.
     @functools.cache
-    def pullback() -> Fn:
-        def local(*args: jax.Array) -> tuple[jax.Array, ...]:
-            primals, cotangents = args[: len(inputs)], args[len(inputs) :]
-            return jax.vjp(fn, *primals)[1](cotangents)
+    def passes() -> tuple[Fn, Fn]:
+        if backward is None:
+            return call, partitioned(from_arguments, inputs + outputs, inputs)
+        kept = backward.labels + inputs[1:]
+        return (
+            partitioned(backward.forward, inputs, outputs + backward.labels),
+            partitioned(backward.pullback, kept + outputs, inputs),
+        )
 
-        return partitioned(local, inputs + outputs, inputs)
+    def forward(*args: jax.Array) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+        results = passes()[0](*args)
+        kept = args if backward is None else (*results[len(outputs) :], *args[1:])
+        return results[: len(outputs)], kept
 
-    def backward(
-        primals: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]
+    def pull_back(
+        kept: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]
     ) -> tuple[jax.Array, ...]:
-        return pullback()(*primals, *cotangents)
+        return passes()[1](*kept, *cotangents)
 
-    call.defvjp(forward, backward)
+    call.defvjp(forward, pull_back)
     return call
 
 

@@ -32,6 +32,11 @@ class Case:
             "x0": self.x0,
         }
 
+    @property
+    def methods(self) -> list[str]:
+        """The ways in which it can be evaluated."""
+        return ["fft", "dft"] + ["direct"] * (max(self.kernel) <= self.scale)
+
     def arrays(self, *batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, kernel and lam of three channels, float64."""
         rng = np.random.default_rng(sum(self.shape) * 100 + sum(self.kernel))

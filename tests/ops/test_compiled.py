@@ -1,5 +1,6 @@
 """What the compiled programs contain: transforms, collectives, and what each device computes."""
 
+import functools
 import re
 
 import chex
@@ -34,6 +35,12 @@ def reduced_sizes(text: str) -> list[int]:
     return sizes
 
 
+def product_sizes(text: str) -> list[int]:
+    """Elements of the result of each matrix product of a compiled program."""
+    shapes = re.findall(r"= f32\[([\d,]+)\]\S* dot\(", text)
+    return [int(np.prod([int(n) for n in shape.split(",")])) for shape in shapes]
+
+
 def arrays(batch: int = 16) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(batch, 24, 20, FEATURES)).astype(np.float32)
@@ -41,16 +48,16 @@ def arrays(batch: int = 16) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     return x, kernel, np.full(FEATURES, 1e-2, np.float32), rng.normal(size=x.shape).astype("f")
 
 
-def loss(x, kernel, lam, cotangent):
-    return jnp.sum(converse2d(x, kernel, lam, padding=6) * cotangent)
+def loss(x, kernel, lam, cotangent, method="fft"):
+    return jnp.sum(converse2d(x, kernel, lam, padding=6, method=method) * cotangent)
 
 
 def test_forward_is_one_real_transform_each_way() -> None:
     x, kernel, lam, _ = arrays()
     # The kernel's spectrum is a small matrix product and takes no transform at all.
-    text = compiled_text(lambda *a: converse2d(*a, padding=6), x, kernel, lam)
+    text = compiled_text(lambda *a: converse2d(*a, padding=6, method="fft"), x, kernel, lam)
     assert transforms(text) == {"RFFT": 1, "IRFFT": 1}
-    transfer = converse2d_transfer(kernel, lam, (36, 32))
+    transfer = converse2d_transfer(kernel, lam, (36, 32), method="fft")
     text = compiled_text(lambda x, t: apply_transfer(x, t, padding=6), x, transfer)
     assert transforms(text) == {"RFFT": 1, "IRFFT": 1}
 
@@ -66,7 +73,7 @@ def test_gradient_is_at_most_two_more_each_way() -> None:
 @pytest.mark.parametrize("scale", [2, 3])
 def test_larger_scales_use_real_transforms_of_the_small_map(scale: int) -> None:
     x, kernel, lam, _ = arrays(1)
-    text = compiled_text(lambda *a: converse2d(*a, scale=scale), x, kernel, lam)
+    text = compiled_text(lambda *a: converse2d(*a, scale=scale, method="fft"), x, kernel, lam)
     assert transforms(text) == {"RFFT": 1, "IRFFT": 1}
     assert f"f32[1,1,{FEATURES},{scale},{scale},24,20]" in text
 
@@ -85,7 +92,8 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_sharded_under_plain_jit(layout: str) -> None:
+@pytest.mark.parametrize("method", ["fft", "dft"])
+def test_sharded_under_plain_jit(layout: str, method: str) -> None:
     devices, x_spec, kernel_spec, lam_spec = LAYOUTS[layout]
     specs = (x_spec, kernel_spec, lam_spec, x_spec)
     plain = arrays()
@@ -93,17 +101,23 @@ def test_sharded_under_plain_jit(layout: str) -> None:
         jax.device_put(a, NamedSharding(devices, spec))
         for a, spec in zip(plain, specs, strict=True)
     ]
-    forward = jax.jit(converse2d)
+    forward = jax.jit(functools.partial(converse2d, method=method))
     text = forward.lower(*sharded[:3]).compile().as_text()
     assert "all-gather" not in text
     assert reduced_sizes(text) == []
-    assert transforms(text) == {"RFFT": 1, "IRFFT": 1}
     share = plain[0].size // devices.size
-    (transformed,) = re.findall(r"= f32\[([\d,]+)\]\S* fft\(", text)
-    assert np.prod([int(n) for n in transformed.split(",")]) == share
+    if method == "fft":
+        assert transforms(text) == {"RFFT": 1, "IRFFT": 1}
+        (transformed,) = re.findall(r"= f32\[([\d,]+)\]\S* fft\(", text)
+        assert np.prod([int(n) for n in transformed.split(",")]) == share
+    else:
+        assert transforms(text) == {}
+        # The largest product has the spectrum of a device's own examples and channels.
+        assert max(product_sizes(text)) < 1.5 * share
     chex.assert_trees_all_close(forward(*sharded[:3]), converse2d(*plain[:3]), rtol=1e-5, atol=1e-5)
 
-    gradient = jax.jit(jax.grad(loss, (0, 1, 2)))
+    of_method = functools.partial(loss, method=method)
+    gradient = jax.jit(jax.grad(of_method, (0, 1, 2)))
     text = gradient.lower(*sharded).compile().as_text()
     assert "all-gather" not in text
     assert "all-to-all" not in text
@@ -113,25 +127,28 @@ def test_sharded_under_plain_jit(layout: str) -> None:
     assert results[0].sharding.is_equivalent_to(sharded[0].sharding, 4)
 
 
-def test_kernel_an_example_is_sharded_with_its_example() -> None:
+@pytest.mark.parametrize("method", ["fft", "dft"])
+def test_kernel_an_example_is_sharded_with_its_example(method: str) -> None:
     x, kernel, lam, cotangent = arrays()
     kernels = np.stack([kernel * (1 + i) for i in range(len(x))])
     by_batch = NamedSharding(mesh(8), P("data"))
     args = [jax.device_put(a, by_batch) for a in (x, kernels)]
-    gradient = jax.jit(jax.grad(lambda x, k: loss(x, k, lam, cotangent), (0, 1)))
+    gradient = jax.jit(jax.grad(lambda x, k: loss(x, k, lam, cotangent, method), (0, 1)))
     text = gradient.lower(*args).compile().as_text()
     assert "all-gather" not in text
     assert reduced_sizes(text) == []
-    expected = jax.grad(lambda x, k: loss(x, k, lam, cotangent), (0, 1))(x, kernels)
+    expected = jax.grad(lambda x, k: loss(x, k, lam, cotangent, method), (0, 1))(x, kernels)
     chex.assert_trees_all_close(gradient(*args), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_inside_shard_map() -> None:
+@pytest.mark.parametrize("method", ["fft", "dft"])
+def test_inside_shard_map(method: str) -> None:
     x, kernel, lam, cotangent = arrays()
     specs = (P("data"), P(), P(), P("data"))
 
     def gradients(x, kernel, lam, cotangent):
-        return jax.grad(loss, (0, 1, 2))(x, kernel, lam, cotangent)
+        of_method = functools.partial(loss, method=method)
+        return jax.grad(of_method, (0, 1, 2))(x, kernel, lam, cotangent)
 
     local = jax.shard_map(gradients, mesh=mesh(8), in_specs=specs, out_specs=(P("data"), P(), P()))
     text = compiled_text(local, x, kernel, lam, cotangent)
@@ -141,10 +158,11 @@ def test_inside_shard_map() -> None:
     chex.assert_trees_all_close(local(x, kernel, lam, cotangent), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_gradient_of_shard_map() -> None:
+@pytest.mark.parametrize("method", ["fft", "dft"])
+def test_gradient_of_shard_map(method: str) -> None:
     x, kernel, lam, cotangent = arrays()
     local = jax.shard_map(
-        lambda x, kernel, lam: converse2d(x, kernel, lam, padding=6),
+        lambda x, kernel, lam: converse2d(x, kernel, lam, padding=6, method=method),
         mesh=mesh(8),
         in_specs=(P("data"), P(), P()),
         out_specs=P("data"),
@@ -157,8 +175,25 @@ def test_gradient_of_shard_map() -> None:
     chex.assert_trees_all_close(gradient(x, kernel, lam), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_backward_pass_keeps_only_the_arguments() -> None:
+@pytest.mark.parametrize("method", ["fft", "dft"])
+def test_the_backward_pass_keeps_the_arguments_or_the_spectra(method: str) -> None:
     x, kernel, lam, _ = arrays()
-    _, pullback = jax.vjp(lambda *a: converse2d(*a, padding=6), x, kernel, lam)
+    _, pullback = jax.vjp(lambda *a: converse2d(*a, padding=6, method=method), x, kernel, lam)
     kept = sum(a.size for a in jax.tree.leaves(pullback) if hasattr(a, "size"))
-    assert kept <= x.size + kernel.size + lam.size
+    # The four quadrants of a spectrum together hold as many numbers as the padded map, but for
+    # their first and last rows and columns.
+    spectra = len(x) * 4 * (36 // 2 + 1) * (32 // 2 + 1) * FEATURES
+    assert kept <= (x.size if method == "fft" else spectra) + kernel.size + lam.size
+
+
+def test_products_take_no_transform_at_all() -> None:
+    args = arrays()
+    gradient = jax.value_and_grad(functools.partial(loss, method="dft"), (0, 1, 2))
+    assert transforms(compiled_text(gradient, *args)) == {}
+
+
+def test_kernels_no_larger_than_the_stride_take_no_transform_and_no_product() -> None:
+    x, kernel, lam, _ = arrays()
+    text = compiled_text(lambda *a: converse2d(*a, scale=3), x, kernel[:3, :3], lam)
+    assert transforms(text) == {}
+    assert product_sizes(text) == []

@@ -31,21 +31,24 @@ def test_the_table_covers_every_pair_of_options() -> None:
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_equals_the_least_squares_solution(case: Case) -> None:
+def test_every_method_equals_the_least_squares_solution(case: Case) -> None:
     x, kernel, lam = case.arrays()
     expected = oracles.converse2d(x, kernel, lam, **case.options)
-    # The oracle's own error grows as its condition number, 1 / sqrt(lambda).
-    assert relative(converse2d(x, kernel, lam, **case.options), expected) < 1e-10
+    for method in case.methods:
+        # The oracle's own error grows as its condition number, 1 / sqrt(lambda).
+        y = converse2d(x, kernel, lam, **case.options, method=method)
+        assert relative(y, expected) < 1e-10, method
 
 
 @pytest.mark.parametrize("case", SOME, ids=str)
 def test_float32_keeps_six_digits(case: Case) -> None:
     x, kernel, lam = case.arrays()
     expected = oracles.converse2d(x, kernel, lam, **case.options)
-    arrays = (a.astype(np.float32) for a in (x, kernel, lam))
-    y = converse2d(*arrays, **case.options)
-    assert y.dtype == jnp.float32
-    assert relative(y, expected) < 2e-6
+    arrays = [a.astype(np.float32) for a in (x, kernel, lam)]
+    for method in case.methods:
+        y = converse2d(*arrays, **case.options, method=method)
+        assert y.dtype == jnp.float32
+        assert relative(y, expected) < 2e-6, method
 
 
 @pytest.mark.usefixtures("x64")
@@ -53,9 +56,13 @@ def test_float32_keeps_six_digits(case: Case) -> None:
 def test_prepared_is_the_same(case: Case) -> None:
     x, kernel, lam = case.arrays(2)
     padded = (case.shape[0] + 2 * case.padding, case.shape[1] + 2 * case.padding)
-    transfer = converse2d_transfer(kernel, lam, padded, scale=case.scale, x0=case.x0)
-    prepared = apply_transfer(x, transfer, padding=case.padding, padding_mode=case.padding_mode)
-    chex.assert_trees_all_close(prepared, converse2d(x, kernel, lam, **case.options), atol=1e-11)
+    expected = converse2d(x, kernel, lam, **case.options)
+    for method in ("fft", "dft"):
+        transfer = converse2d_transfer(
+            kernel, lam, padded, scale=case.scale, x0=case.x0, method=method
+        )
+        y = apply_transfer(x, transfer, padding=case.padding, padding_mode=case.padding_mode)
+        chex.assert_trees_all_close(y, expected, atol=1e-11)
 
 
 @pytest.mark.usefixtures("x64")

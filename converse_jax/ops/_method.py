@@ -1,0 +1,47 @@
+"""Which of the exact evaluations of the operator is the fastest where."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import jax
+
+Method = Literal["auto", "fft", "dft", "direct"]
+
+# The products grow with the third power of the side, the transforms with little more than the
+# second: up to this many pixels on the longer side of the padded map the products are faster.
+_LONGEST_DFT = {"cpu": 640}
+# Not measured: no accelerator was at hand. Where products and transforms are both bound by memory.
+_LONGEST_DFT_ELSEWHERE = 256
+
+
+def choose_method(
+    method: str, kernel: tuple[int, ...] | None, padded: tuple[int, int], scale: int
+) -> Any:
+    """Resolve "auto", or check that a method can be used.
+
+    Args:
+      method: of `Method`.
+      kernel: ``(kh, kw)``; None where a transfer function is prepared, which "direct" has not.
+      padded: ``(H, W)`` of the padded map.
+      scale: s.
+
+    Raises:
+      ValueError: an unknown method, or "direct" where it does not hold.
+    """
+    methods = [m for m in get_args(Method) if kernel is not None or m != "direct"]
+    if method not in methods:
+        raise ValueError(f"method must be one of {', '.join(map(repr, methods))}, got {method!r}")
+    small = kernel is not None and max(kernel) <= scale
+    if method == "direct" and not small:
+        assert kernel is not None
+        raise ValueError(
+            f"method='direct' needs a kernel of at most scale={scale} taps on each side, got "
+            f"{kernel[0]}x{kernel[1]}: use method='auto'"
+        )
+    if method != "auto":
+        return method
+    if small:
+        return "direct"
+    longest = _LONGEST_DFT.get(jax.default_backend(), _LONGEST_DFT_ELSEWHERE)
+    return "dft" if max(padded) <= longest else "fft"
