@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 
 from converse_jax.nn._converse import Converse2D, Initializer, softmax_normal
 from converse_jax.nn._gelu import gelu
+from converse_jax.nn._normalise import normalised_linear, plain_linear
+from converse_jax.nn._recompute import recomputed
 from converse_jax.ops import InitialEstimate, PaddingMode
 
 SpatialOperator = Callable[[Float[Array, "*batch H W C"]], Float[Array, "*batch H W C"]]
@@ -56,8 +58,6 @@ class Block(nnx.Module):
             nnx.LayerNorm,
             num_features,
             epsilon=1e-5,
-            # E[x^2] - E[x]^2 cancels: it costs a digit in float32 here.
-            use_fast_variance=False,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
@@ -83,10 +83,23 @@ class Block(nnx.Module):
 
     def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
         """Apply the block to maps ``[..., H, W, C]``."""
-        y = self.project1(gelu(self.spatial(gelu(self.expand1(self.norm1(x))))))
-        x = x + _scaled(y, self.scale1)
-        y = self.project2(gelu(self.expand2(self.norm2(x))))
-        return x + _scaled(y, self.scale2)
+        y = self.spatial(recomputed(_expand, (self.norm1, self.expand1), x))
+        x = x + _scaled(recomputed(_project, self.project1, y), self.scale1)
+        mix = (self.norm2, self.expand2, self.project2)
+        return x + _scaled(recomputed(_mix_channels, mix, x), self.scale2)
+
+
+def _expand(modules: tuple[nnx.LayerNorm, nnx.Linear], x: Array) -> Array:
+    return gelu(normalised_linear(*modules, x))
+
+
+def _project(project: nnx.Linear, y: Array) -> Array:
+    return plain_linear(project, gelu(y))
+
+
+def _mix_channels(modules: tuple[nnx.LayerNorm, nnx.Linear, nnx.Linear], x: Array) -> Array:
+    norm, expand, project = modules
+    return _project(project, normalised_linear(norm, expand, x))
 
 
 def _scaled(y: Array, scale: nnx.Param | None) -> Array:

@@ -8,6 +8,7 @@ from converse_jax.ops._converse import (
     converse2d,
     converse2d_transfer,
 )
+from converse_jax.ops._layout import sharded_materialised
 from converse_jax.ops._pad import PaddingMode
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "blur_downsample_adjoint",
     "converse2d",
     "converse2d_transfer",
+    "sharded_materialised",
 ]

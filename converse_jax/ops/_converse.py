@@ -217,10 +217,10 @@ def _converse2d(
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _apply_transfer(x: Array, transfer: Transfer, padding: int, mode: str) -> Array:
-    if transfer.method == "fft":
-        apply = _apply_fft(transfer.scale, padding, mode)
-        return _per_map(apply, x, transfer.spectrum, core_ndims=(5,))
-    return _per_map(_apply_dft(padding, mode), x, *transfer.spectrum, core_ndims=(5,) * 4)
+    if isinstance(transfer.spectrum, tuple):
+        return _per_map(_apply_dft(padding, mode), x, *transfer.spectrum, core_ndims=(5,) * 4)
+    apply = _apply_fft(transfer.scale, padding, mode)
+    return _per_map(apply, x, transfer.spectrum, core_ndims=(5,))
 
 
 def closed_form(
@@ -370,8 +370,9 @@ def _solve_dft(scale: int, padding: int, mode: str, x0: str) -> Fn:
 def _solve_direct(scale: int, padding: int, mode: str, x0: str) -> Fn:
     def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
         dtype = _compute_dtype(x)
-        arrays = (a.astype(dtype) for a in (x, kernel, lam))
-        return (_direct.solve(*arrays, scale, padding, mode, x0).astype(x.dtype),)
+        kernel, lam = kernel.astype(dtype), lam.astype(dtype)
+        y = _direct.solve(x.astype(dtype), kernel, lam, scale, padding, mode, x0)
+        return (y.astype(x.dtype),)
 
     return partitioned(local, ("m n h w c", "m a b c", "m c"), ("m n i j c",))
 

@@ -65,7 +65,7 @@ class Padded:
         half = jnp.arange((size + 1) // 2)
         mode = {"circular": "wrap", "replicate": "edge"}.get(self.mode, self.mode)
         outside = {"constant_values": -1} if mode == "constant" else {}
-        source: Array = jnp.pad(jnp.arange(size), self.padding, mode=mode, **outside)  # type: ignore[call-overload]
+        source: Array = jnp.pad(jnp.arange(size), self.padding, mode=mode, **outside)
         copies = (half[:, None] == source).astype(dtype)
         waves = _waves(size + 2 * self.padding, sine, dtype)
         return jnp.dot(copies, waves, precision=_EXACT)
@@ -131,12 +131,12 @@ def synthesize(
     )
 
     def along_columns(even: Array, odd: Array) -> Float[Array, "b K i W j c"]:
-        parts = (
+        even, odd = (
             _product(border.matrix(width, sine, dtype), part)
             for sine, part in ((False, even), (True, odd))
         )
         # In this order the phases lie interleaved once the rows are there.
-        return _unfold(*parts, width, 0).transpose(2, 3, 4, 0, 1, 5)
+        return _unfold(even, odd, width, 0).transpose(2, 3, 4, 0, 1, 5)
 
     even, odd = (
         _product_each(border.matrix(height, sine, dtype), half)
