@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from flax import nnx
 
 from converse_jax._borders import extend_periodically
 from converse_jax.imaging import Picture
+from converse_jax.nn import call_prepared, collect_transfers
 from converse_jax.weights import ModelCard
 
 MARGIN_KERNELS = 3
@@ -26,6 +27,22 @@ BLIND_MARGIN = 24
 # A picture and, for the ensemble, the same lying on its side.
 _MAX_PROGRAMS = 2
 
+# Transfer functions are computed once for a size of picture where they take at most this part of
+# the memory that is there: some 40 MB a layer at 256x256 pixels.
+_PREPARED_PART = 0.2
+
+
+@dataclass
+class _Program:
+    """The network compiled for one size of picture."""
+
+    run: Any
+    collect: Any
+    """Computes the transfer functions; None where they are left to `run`."""
+    transfers: Any = None
+    kernel: bytes | None = None
+    """The blur kernel that the transfer functions were made for."""
+
 
 class RestoreError(ValueError):
     """A picture or a kernel that this model cannot restore with: what arrived, what to do."""
@@ -34,7 +51,10 @@ class RestoreError(ValueError):
 class Restorer:
     """A network ready to restore pictures of any size, in full float32 precision.
 
-    The network is compiled once for each size of picture; the last two programs are kept.
+    The network is compiled once for each size of picture, and the transfer functions of its layers
+    are computed once for it and for a blur kernel. Those of the last two sizes are kept, so that
+    pictures of many sizes fill no memory; the persistent cache of the command keeps the programs of
+    all sizes on disk. `free` gives the memory back.
     """
 
     def __init__(self, model: nnx.Module, card: ModelCard) -> None:
@@ -43,13 +63,21 @@ class Restorer:
         self.blur_size: int | None = getattr(model, "blur_size", None)
         graphdef, self._state = nnx.split(model)
 
-        def run(state: Any, image: jax.Array, *kernel: jax.Array) -> jax.Array:
+        def run(state: Any, transfers: Any, image: jax.Array, *kernel: jax.Array) -> jax.Array:
+            model = nnx.merge(graphdef, state)
             # Accelerators multiply float32 as TF32 or bfloat16 unless asked otherwise.
             with jax.default_matmul_precision("highest"):
-                return nnx.merge(graphdef, state)(image, *kernel)
+                if transfers is None:
+                    return model(image, *kernel)
+                return call_prepared(model, transfers, image, *kernel)
+
+        def collect(state: Any, image: jax.Array, *kernel: jax.Array) -> Any:
+            with jax.default_matmul_precision("highest"):
+                return collect_transfers(nnx.merge(graphdef, state), image, *kernel)
 
         self._run: Any = jax.jit(run)
-        self._programs: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._collect: Any = jax.jit(collect)
+        self._programs: OrderedDict[tuple[int, ...], _Program] = OrderedDict()
 
     def __call__(
         self,
@@ -167,30 +195,47 @@ class Restorer:
         arrays = (image,) if kernel is None else (image, kernel.astype(np.float32))
         try:
             program = self._program(*arrays)
-            return np.asarray(program(self._state, *arrays))
+            key = None if kernel is None else kernel.tobytes()
+            if program.collect is not None and (program.transfers is None or program.kernel != key):
+                program.transfers, program.kernel = program.collect(self._state, *arrays), key
+            return np.asarray(program.run(self._state, program.transfers, *arrays))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise MemoryError("the device's is full") from None
 
-    def _program(self, *arrays: np.ndarray) -> Any:
+    def _program(self, *arrays: np.ndarray) -> _Program:
         """The compiled network for arrays of these shapes."""
         shape = arrays[0].shape
         if shape in self._programs:
             self._programs.move_to_end(shape)
             return self._programs[shape]
-        program = self._run.lower(self._state, *arrays).compile()
+        available = available_memory()
+        transfers = jax.eval_shape(self._collect, self._state, *arrays)
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(transfers))
+        prepared = size > 0 and (available is None or size <= _PREPARED_PART * available)
+        collect = None
+        if prepared:
+            collect = self._collect.lower(self._state, *arrays).compile()
+        else:
+            transfers = None
+        run = self._run.lower(self._state, transfers, *arrays).compile()
         # Else every size ever seen stays in memory: some 13 MB each for a network of four blocks.
         self._run.clear_cache()
+        self._collect.clear_cache()
         if jax.default_backend() == "cpu":
             # An accelerator says so when its memory is full; Linux kills the process.
-            needed, available = _bytes_needed(program), available_memory()
+            needed = _bytes_needed(run) + (size if prepared else 0)
             if available is not None and needed > available:
                 raise MemoryError(f"{needed / 1e9:.3g} GB of {available / 1e9:.3g} GB available")
-        self._programs[shape] = program
+        self._programs[shape] = _Program(run, collect)
         if len(self._programs) > _MAX_PROGRAMS:
             self._programs.popitem(last=False)
-        return program
+        return self._programs[shape]
+
+    def free(self) -> None:
+        """Give back the memory of all programs and transfer functions; they are made again."""
+        self._programs.clear()
 
 
 def _turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from converse_jax.nn import ConverseBlock, gelu, regularisation
-from converse_jax.ops import PaddingMode, converse2d
+from converse_jax.nn import ConverseBlock, gelu, operate, regularisation
+from converse_jax.ops import PaddingMode
 
 
 def _uniform_linear(inputs: int, outputs: int, **kwargs: Any) -> nnx.Linear:
@@ -220,7 +220,16 @@ class ConverseUSRNet(nnx.Module):
         embedded = self.kernel_net(kernel)
         x = self.head(x)
         for kernel_map in self.kernel_maps:
-            x = converse2d(x, kernel_map(embedded), self.lam, scale=scale)
+            x = operate(
+                kernel_map,
+                x,
+                kernel_map(embedded),
+                self.lam,
+                scale=scale,
+                padding=0,
+                padding_mode="circular",
+                x0="nearest",
+            )
             scale = 1
             for block in self.body:
                 x = block(x)

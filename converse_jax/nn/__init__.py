@@ -3,5 +3,25 @@
 from converse_jax.nn._block import Block, ConverseBlock
 from converse_jax.nn._converse import Converse2D, regularisation, softmax_normal
 from converse_jax.nn._gelu import gelu
+from converse_jax.nn._operate import operate, shard_maps
+from converse_jax.nn._prepare import (
+    PreparedModel,
+    call_prepared,
+    collect_transfers,
+    prepare,
+)
 
-__all__ = ["Block", "Converse2D", "ConverseBlock", "gelu", "regularisation", "softmax_normal"]
+__all__ = [
+    "Block",
+    "Converse2D",
+    "ConverseBlock",
+    "PreparedModel",
+    "call_prepared",
+    "collect_transfers",
+    "gelu",
+    "operate",
+    "prepare",
+    "regularisation",
+    "shard_maps",
+    "softmax_normal",
+]

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from converse_jax.ops import InitialEstimate, PaddingMode, converse2d
+from converse_jax.nn._operate import operate
+from converse_jax.ops import InitialEstimate, PaddingMode
 
 Initializer = Callable[..., Array]
 
@@ -95,7 +96,8 @@ class Converse2D(nnx.Module):
         """Apply the operator to maps ``[..., H, W, C]``; raises as `converse2d`."""
         kernel = self.kernel[...]
         x = x.astype(jnp.result_type(x, kernel) if self.dtype is None else self.dtype)
-        return converse2d(
+        return operate(
+            self,
             x,
             kernel,
             self.lam,

@@ -21,9 +21,11 @@ def normalised_linear(
     ``(n g + h) W + b = n (g W) + (h W + b)``: one pass over the map less. XLA's CPU backend would
     spread g, h and b to the size of the map, those of all layers at once, before it uses them.
     """
-    scale, shift, weight, bias = (
-        p[...] for p in (norm.scale, norm.bias, linear.kernel, linear.bias)
-    )
+    assert norm.scale is not None
+    assert norm.bias is not None
+    assert linear.bias is not None
+    scale, shift = norm.scale[...], norm.bias[...]
+    weight, bias = linear.kernel[...], linear.bias[...]
     dtype = linear.dtype or jnp.result_type(x, weight)
     moved = jnp.dot(shift, weight, precision=jax.lax.Precision.HIGHEST) + bias
     n = materialised(normalise(x, norm.epsilon).astype(dtype))
@@ -33,6 +35,7 @@ def normalised_linear(
 
 def plain_linear(linear: nnx.Linear, x: Float[Array, "*batch C"]) -> Float[Array, "*batch D"]:
     """``linear(x)``, whose bias XLA's CPU backend cannot spread to the size of the map either."""
+    assert linear.bias is not None
     weight, bias = linear.kernel[...], linear.bias[...]
     dtype = linear.dtype or jnp.result_type(x, weight)
     product = jnp.dot(x.astype(dtype), weight.astype(dtype), precision=linear.precision)

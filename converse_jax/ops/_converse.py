@@ -48,6 +48,7 @@ from converse_jax.ops._method import Method, choose_method
 from converse_jax.ops._otf import phase_otf
 from converse_jax.ops._pad import PaddingMode, check_padding, crop_map, pad_map
 from converse_jax.ops._partition import Backward, Fn, partitioned
+from converse_jax.ops._parts import by_channels, channels_at_once
 
 InitialEstimate = Literal["nearest", "zero"]
 
@@ -303,10 +304,14 @@ def _apply_fft(scale: int, padding: int, mode: str) -> Fn:
 
 @functools.cache
 def _apply_dft(padding: int, mode: str) -> Fn:
-    def local(x: Array, *transfer: Array) -> tuple[Array]:
+    def whole(x: Array, *transfer: Array) -> Array:
         spectra = _dft.analyze(x.astype(transfer[0].dtype), 1, _dft.Padded(padding, mode))
         y = _dft.synthesize(_dft.mix(spectra, transfer), x.shape[2:4], _dft.Cropped(padding))
-        return (y.astype(x.dtype),)
+        return y.astype(x.dtype)
+
+    def local(x: Array, *transfer: Array) -> tuple[Array]:
+        scale = transfer[0].shape[-2]
+        return (by_channels(whole, channels_at_once(x), x, *transfer, scale=scale),)
 
     return partitioned(local, ("m n h w c", *("m l q k p c",) * 4), ("m n i j c",))
 
@@ -347,8 +352,11 @@ def _solve_dft(scale: int, padding: int, mode: str, x0: str) -> Fn:
         like = jnp.broadcast_to(x[:, :, :1, :1], (m, n, scale * height, scale * width, channels))
         return filtered(spectra, kernel, lam, like), *spectra
 
+    def whole(x: Array, kernel: Array, lam: Array) -> Array:
+        return forward(x, kernel, lam)[0]
+
     def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
-        return (forward(x, kernel, lam)[0],)
+        return (by_channels(whole, channels_at_once(x), x, kernel, lam, scale=scale),)
 
     def pullback(*args: Array) -> tuple[Array, ...]:
         *spectra, kernel, lam, cotangent = args
