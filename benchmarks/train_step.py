@@ -1,228 +1,200 @@
-"""`python -m benchmarks.train_step`: training steps of Converse-DnCNN, ours and Algorithm 1's.
+"""`python -m benchmarks.train_step`: the row of the training step, for other sizes.
 
-Both start from the same weights and see the same batches, with L1 loss and Adam at the paper's
-settings; their losses are compared. Ours runs as `python -m train` does, which asks malloc for
-huge pages; PyTorch as it is, or with the same (`--huge-pages`). Each side has a process of its
-own, so that its memory can be measured: the growth of the resident peak from before the first step
-to after the last.
+Both sides start from the same weights and see the same batches, with L1 loss and Adam at the
+paper's settings. Ours runs as `python -m train` does, which asks malloc for huge pages; PyTorch as
+it is, or with the same (`--huge-pages`). Each side has processes of its own, which take turns, so
+that memory can be measured: the growth of the peak from before the first step to after the last,
+compilation being done before. The first step is not timed.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import json
 import os
-import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import cpu_name, pin
+from benchmarks import train_sides
+from benchmarks.memory import JaxPeak, ResidentPeak, TorchPeak
+from benchmarks.process import one_line, pin, set_memory, set_precision
+from benchmarks.suite import Training
+from benchmarks.timing import Turn, compare
 from train.huge_pages import with_huge_pages
 
-TOLERANCE = 1e-3
-"""Largest relative difference of the losses of the two sides."""
+LOSS_TOLERANCE = 1e-3
+"""Largest relative difference of the losses of two sides; gradients are compared before."""
 
-_LEARNING_RATE = 1e-4
+
+@dataclass(frozen=True)
+class Children:
+    """How the processes of the sides are run."""
+
+    threads: int
+    on_gpu: bool = False
+    tf32: bool = False
+    compile: bool = False
+    keep_memory: bool = False
+    steps: int = 3
+    rounds: int = 2
+
+
+def measure(row: Training, children: Children) -> dict[str, Any]:
+    """Times, ratios, peaks, and the largest difference of losses, as fields of the row.
+
+    Raises:
+      RuntimeError: a side's process failed.
+    """
+    found: dict[str, list[dict[str, Any]]] = {"ours": [], "reference": []}
+    if children.compile:
+        found["compiled"] = []
+    note = None
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data.npz"
+        _write_data(row, children.steps, data)
+        for side in list(found) * children.rounds:
+            if side in found:
+                try:
+                    found[side].append(_child(side, row, children, data))
+                except RuntimeError as problem:
+                    if side != "compiled":
+                        raise
+                    note = str(problem)
+                    del found[side]
+    losses = [answers[0]["losses"] for answers in found.values()]
+    peaks = {
+        side: max((a["peak_mb"] for a in answers if a["peak_mb"] is not None), default=None)
+        for side, answers in found.items()
+    }
+    turns = {
+        side: [Turn(*turn) for answer in answers for turn in answer["turns"]]
+        for side, answers in found.items()
+    }
+    return {
+        **compare(turns),
+        "peak_mb": peaks["ours"],
+        "reference_peak_mb": peaks["reference"],
+        "compiled_peak_mb": peaks.get("compiled"),
+        "compiled_note": note,
+        "loss_difference": max(
+            abs(b / a - 1) for other in losses for a, b in zip(losses[0], other, strict=True)
+        ),
+    }
+
+
+def _child(side: str, row: Training, children: Children, data: Path) -> dict[str, Any]:
+    order = {"side": side, "row": asdict(row), "children": asdict(children), "data": str(data)}
+    environment = dict(os.environ)
+    if side == "ours" and not children.on_gpu:
+        environment = with_huge_pages(environment) or environment
+    result = subprocess.run(
+        [sys.executable, "-m", "benchmarks.train_step", "--child", json.dumps(order)],
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if result.returncode < 0:
+        raise RuntimeError(f"{side}: ended by signal {-result.returncode} (9: out of memory)")
+    if result.returncode > 0:
+        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"{side}: {last}")
+    answer: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return answer
+
+
+def _write_data(row: Training, steps: int, path: Path) -> None:
+    import numpy as np
+    import torch
+
+    from benchmarks.torch_networks import ConverseDnCNN
+
+    torch.manual_seed(0)
+    weights = ConverseDnCNN(num_blocks=row.blocks).state_dict()
+    rng = np.random.default_rng(0)
+    shape = (steps + 1, row.batch, row.size, row.size)
+    clean = rng.random(shape, np.float32)
+    noisy = clean + rng.standard_normal(shape, np.float32) * np.float32(25 / 255)
+    named: dict[str, Any] = {name: weight.numpy() for name, weight in weights.items()}
+    np.savez(path, noisy=noisy, clean=clean, **named)
+
+
+def answer(order: str) -> dict[str, Any]:
+    """The work of a child: losses, times of the steps but the first, growth of the peak."""
+    asked = json.loads(order)
+    row, children = Training(**asked["row"]), Children(**asked["children"])
+    device = "gpu" if children.on_gpu else "cpu"
+    if not children.on_gpu:
+        pin(children.threads)
+    set_memory(keep=children.keep_memory, huge_pages=False)
+
+    import numpy as np
+
+    with np.load(asked["data"]) as file:
+        weights = {name: file[name] for name in file.files}
+    noisy, clean = weights.pop("noisy"), weights.pop("clean")
+    peak: type[ResidentPeak | JaxPeak | TorchPeak] = ResidentPeak
+    if asked["side"] == "ours":
+        if children.on_gpu:
+            peak = JaxPeak
+        set_precision(device, "jax", tf32=children.tf32)
+        step = train_sides.our_step(row, weights, noisy, clean)
+    else:
+        import torch
+
+        if children.on_gpu:
+            peak = TorchPeak
+        torch.set_num_threads(children.threads)
+        set_precision(device, "torch", tf32=children.tf32)
+        step = train_sides.torch_step(
+            row,
+            weights,
+            noisy,
+            clean,
+            device="cuda" if children.on_gpu else "cpu",
+            compiled=asked["side"] == "compiled",
+        )
+    counter = peak()
+    losses, turns = [], []
+    for i in range(children.steps + 1):
+        wall, cpu = time.perf_counter(), time.process_time()
+        losses.append(step(i))
+        turns.append(Turn(time.perf_counter() - wall, time.process_time() - cpu))
+    return {"losses": losses, "turns": turns[1:], "peak_mb": counter.growth()}
 
 
 def main() -> int:
-    """Parse the command line; as the parent, race two children."""
-    args = _arguments()
-    if args.child:
-        # Both sides on the CPU, where a graphics card would be the choice of one of them only.
-        os.environ["JAX_PLATFORMS"] = "cpu"
-        pin(args.threads)
-        print(json.dumps(_ours(args) if args.child == "ours" else _reference(args)))
+    """As a child of `measure`, or one row from the command line."""
+    if sys.argv[1:2] == ["--child"]:
+        try:
+            print(json.dumps(answer(sys.argv[2])))
+        except Exception as problem:  # for the parent, which tells what failed
+            sys.exit(one_line(problem))
         return 0
-    with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "data.npz"
-        _write_data(args, data)
-        sides: dict[str, list[dict[str, Any]]] = {"ours": [], "reference": []}
-        for _ in range(args.rounds):
-            for side, found in sides.items():
-                huge = side == "ours" or args.huge_pages
-                found.append(_child(side, data, huge=huge))
-    ours, reference = sides["ours"], sides["reference"]
-    difference = max(
-        abs(a / b - 1) for a, b in zip(ours[0]["losses"], reference[0]["losses"], strict=True)
-    )
-    ratios = [b["seconds"] / a["seconds"] for a, b in zip(ours, reference, strict=True)]
-    report = {
-        "work": f"Converse-DnCNN training step, {args.blocks} blocks, {args.batch} of "
-        f"{args.size}x{args.size}, accumulation {args.accumulation}, remat {args.remat}",
-        "ours_images_per_second": args.batch / statistics.median(o["seconds"] for o in ours),
-        "reference_images_per_second": args.batch
-        / statistics.median(r["seconds"] for r in reference),
-        "ratio": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-        "ours_peak_mb": max(o["peak_mb"] for o in ours),
-        "reference_peak_mb": max(r["peak_mb"] for r in reference),
-        "loss_difference": difference,
-        "machine": cpu_name(),
-        "threads": args.threads,
-        "reference_has_huge_pages": args.huge_pages,
-    }
-    print(json.dumps(report, indent=1))
-    if args.json is not None:
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
-    if difference > TOLERANCE:
-        print(f"the losses differ by {difference:.1e}: not the same work", file=sys.stderr)
-        return 1
-    return 0
+    from benchmarks.arguments import Parser, add_common, check, check_packages
 
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.train_step", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.train_step", description=__doc__)
     parser.add_argument("--batch", type=int, default=8, help="patches of a step")
     parser.add_argument("--size", type=int, default=64, help="side of the patches")
     parser.add_argument("--blocks", type=int, default=20, help="of the network")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps, after one that is not")
-    parser.add_argument("--rounds", type=int, default=1, help="processes of each side, in turn")
-    parser.add_argument("--threads", type=int, default=2, help="cores for both sides")
     parser.add_argument("--accumulation", type=int, default=1, help="parts of a batch of ours")
     parser.add_argument("--remat", action="store_true", help="of ours")
-    parser.add_argument(
-        "--huge-pages", action="store_true", help="malloc asks for them for PyTorch as well"
-    )
-    parser.add_argument("--json", type=Path, help="write the report here")
-    parser.add_argument("--child", choices=("ours", "reference"), help=argparse.SUPPRESS)
-    parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args()
+    add_common(parser)
+    args = parser.parse_args()
+    check(parser, args)
+    parts = args.accumulation
+    if min(args.batch, args.size, args.blocks, parts) < 1 or args.batch % parts:
+        parser.error("--batch, --size, --blocks >= 1, and --accumulation divides the batch")
+    check_packages(parser, args)
+    row = Training(args.batch, args.size, args.blocks, parts, args.remat)
 
+    from benchmarks.run import run
 
-def _child(side: str, data: Path, *, huge: bool) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.train_step", *sys.argv[1:]]
-    result = subprocess.run(
-        [*command, "--child", side, "--data", str(data)],
-        env=(with_huge_pages(dict(os.environ)) if huge else None) or os.environ,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if result.returncode != 0:
-        raise SystemExit(f"{side}: exit status {result.returncode} (-9: out of memory)")
-    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-    return found
-
-
-def _write_data(args: argparse.Namespace, path: Path) -> None:
-    import numpy as np
-    import torch
-
-    from benchmarks.algorithm1 import ConverseDnCNN
-
-    torch.manual_seed(0)
-    weights = ConverseDnCNN(num_blocks=args.blocks).state_dict()
-    rng = np.random.default_rng(0)
-    shape = (args.steps + 1, args.batch, args.size, args.size)
-    clean = rng.random(shape, np.float32)
-    noisy = clean + rng.standard_normal(shape, np.float32) * np.float32(25 / 255)
-    arrays: dict[str, Any] = {name: weight.numpy() for name, weight in weights.items()}
-    np.savez(path, noisy=noisy, clean=clean, **arrays)
-
-
-def _measure(step: Callable[[int], float], steps: int) -> dict[str, Any]:
-    """Losses, the median time of a step but the first, and the growth of the resident peak."""
-    before = _resident_mb()
-    losses, times = [], []
-    for i in range(steps + 1):
-        start = time.perf_counter()
-        losses.append(step(i))
-        times.append(time.perf_counter() - start)
-    return {
-        "losses": losses,
-        "seconds": statistics.median(times[1:]),
-        "peak_mb": _peak_mb() - before,
-    }
-
-
-def _resident_mb() -> float:
-    """Resident memory now; where the system can, the peak is counted anew from here."""
-    clear, status = Path("/proc/self/clear_refs"), Path("/proc/self/statm")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    clear.write_text("5")
-    return int(status.read_text().split()[1]) * resource.getpagesize() / 1e6
-
-
-def _peak_mb() -> float:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-    return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
-
-
-def _ours(args: argparse.Namespace) -> dict[str, Any]:
-    import jax
-    import numpy as np
-
-    from converse_jax.weights import load_torch_state
-    from train.config import Optimizer, read_config
-    from train.state import Network, abstract_state, make_mesh, make_optimizer, make_state, shared
-    from train.step import jit_step, make_step
-
-    data = np.load(args.data)
-    paper = read_config(str(Path(__file__).parents[1] / "configs" / "dncnn_gray_sigma25.py"))
-    config = dataclasses.replace(
-        paper,
-        model=dataclasses.replace(paper.model, num_blocks=args.blocks),
-        optimizer=Optimizer(learning_rate=_LEARNING_RATE, schedule="constant"),
-        batch_size=args.batch,
-        accumulation=args.accumulation,
-        remat=args.remat,
-    )
-    network, mesh = Network(config), make_mesh()
-    optimizer = make_optimizer(config.optimizer, config.steps)
-    state = make_state(network, optimizer, mesh)
-    model = network.module(state.params)
-    load_torch_state(model, {k: data[k] for k in data.files if k not in ("noisy", "clean")})
-    params = jax.device_put(network.arrays(model), state.step.sharding)
-    state = dataclasses.replace(state, params=params)
-    batches = [
-        jax.device_put({"input": x[..., None], "target": y[..., None]}, shared(mesh))
-        for x, y in zip(data["noisy"], data["clean"], strict=True)
-    ]
-    jitted = jit_step(make_step(config, network, optimizer), mesh)
-    compiled = jitted.lower(abstract_state(network, optimizer, mesh), batches[0]).compile()
-
-    def step(i: int) -> float:
-        nonlocal state
-        state, metrics = compiled(state, batches[i])
-        return float(jax.block_until_ready((state, metrics))[1]["loss"])
-
-    return _measure(step, args.steps)
-
-
-def _reference(args: argparse.Namespace) -> dict[str, Any]:
-    import numpy as np
-    import torch
-
-    from benchmarks.algorithm1 import ConverseDnCNN
-
-    torch.set_num_threads(args.threads)
-    data = np.load(args.data)
-    model = ConverseDnCNN(num_blocks=args.blocks)
-    named = {k: torch.from_numpy(data[k]) for k in data.files if k not in ("noisy", "clean")}
-    model.load_state_dict(named)
-    optimizer = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE)
-    noisy, clean = (torch.from_numpy(data[k])[:, :, None] for k in ("noisy", "clean"))
-
-    def step(i: int) -> float:
-        optimizer.zero_grad()
-        loss = torch.mean(torch.abs(model(noisy[i]) - clean[i]))
-        loss.backward()
-        optimizer.step()
-        return float(loss.detach())
-
-    return _measure(step, args.steps)
+    return run([row], args)
 
 
 if __name__ == "__main__":

@@ -79,8 +79,8 @@ def shard_maps(mesh: jax.sharding.Mesh, axis: str) -> contextlib.AbstractContext
         return jax.lax.with_sharding_constraint(x, sharding)
 
     def around(owner: nnx.Module, x: Array, kernel: Array, lam: Array, **options: Any) -> Array:
-        # Named on both sides of each exchange: the compiler would else share out the channels between
-        # the operators too, and gather them for each sum over channels.
+        # Named on both sides of each exchange: the compiler would else share out the channels
+        # between the operators too, and gather them for each sum over channels.
         y = converse2d(constrain(constrain(x, -3), -1), kernel, lam, **options)
         return constrain(constrain(y, -1), -3)
 

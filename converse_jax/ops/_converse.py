@@ -48,7 +48,7 @@ from converse_jax.ops._method import Method, choose_method
 from converse_jax.ops._otf import phase_otf
 from converse_jax.ops._pad import PaddingMode, check_padding, crop_map, pad_map
 from converse_jax.ops._partition import Backward, Fn, partitioned
-from converse_jax.ops._parts import by_channels, channels_at_once
+from converse_jax.ops._parts import by_channels
 
 InitialEstimate = Literal["nearest", "zero"]
 
@@ -310,8 +310,7 @@ def _apply_dft(padding: int, mode: str) -> Fn:
         return y.astype(x.dtype)
 
     def local(x: Array, *transfer: Array) -> tuple[Array]:
-        scale = transfer[0].shape[-2]
-        return (by_channels(whole, channels_at_once(x), x, *transfer, scale=scale),)
+        return (by_channels(whole, x, *transfer, scale=transfer[0].shape[-2]),)
 
     return partitioned(local, ("m n h w c", *("m l q k p c",) * 4), ("m n i j c",))
 
@@ -356,7 +355,7 @@ def _solve_dft(scale: int, padding: int, mode: str, x0: str) -> Fn:
         return forward(x, kernel, lam)[0]
 
     def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
-        return (by_channels(whole, channels_at_once(x), x, kernel, lam, scale=scale),)
+        return (by_channels(whole, x, kernel, lam, scale=scale),)
 
     def pullback(*args: Array) -> tuple[Array, ...]:
         *spectra, kernel, lam, cotangent = args

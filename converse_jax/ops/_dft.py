@@ -52,6 +52,9 @@ Filter = tuple[Array, Array, Array, Array]
 
 _EXACT = jax.lax.Precision.HIGHEST
 
+# Taps of a kernel along a row up to which its spectrum is rather computed twice than stored.
+_FEW = 9
+
 
 @dataclass(frozen=True)
 class Padded:
@@ -265,7 +268,7 @@ def quadrant_otf(kernel: Float[Array, "m kh kw C"], shape: tuple[int, int], scal
     )
 
     def along_columns(columns: Array, half: Float[Array, "kw m K i c"]) -> Array:
-        parts = _product(columns.reshape(-1, kw), half)
+        parts = _small_product(columns.reshape(-1, kw), half)
         parts = parts.reshape(*columns.shape[:2], *half.shape[1:])
         return parts.transpose(2, 0, 1, 3, 4, 5)  # [m, L, j, K, i, c]
 
@@ -334,6 +337,22 @@ def _product_bwd(matrix: Array, y: Array) -> tuple[None, Array]:
 
 
 _product.defvjp(_product_fwd, _product_bwd)
+
+
+@jax.custom_vjp
+def _small_product(matrix: Float[Array, "k h"], x: Float[Array, "h ..."]) -> Float[Array, "k ..."]:
+    """`_product` for few h, written as a sum: computed where it is used, it takes no memory."""
+    if x.shape[0] > _FEW:
+        return _product(matrix, x)
+    columns = matrix.reshape(*matrix.shape, *(1,) * (x.ndim - 1))
+    return functools.reduce(jnp.add, (columns[:, i] * x[i] for i in range(x.shape[0])))
+
+
+def _small_product_fwd(matrix: Array, x: Array) -> tuple[Array, Array]:
+    return _small_product(matrix, x), matrix
+
+
+_small_product.defvjp(_small_product_fwd, _product_bwd)
 
 
 def _product_each(

@@ -14,30 +14,33 @@ _PART_BYTES = 8 * 1024 * 1024
 _FEWEST_CHANNELS = 16
 
 
-def channels_at_once(x: Array) -> int:
-    """How many channels of maps ``[..., C]`` to work on at a time: all but on CPUs, if they fit."""
+def channels_at_once(x: Array, *others: Array) -> int:
+    """How many channels of maps ``[..., C]`` to work on at a time: all, but for large maps on CPUs.
+
+    A loop is handed copies of its arrays: it must be the maps that are large, not the others.
+    """
     channels = x.shape[-1]
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or 2 * sum(a.size for a in others) > x.size:
         return channels
-    while x.size // x.shape[-1] * channels * 4 > _PART_BYTES:
-        if channels % 2 or channels // 2 < _FEWEST_CHANNELS:
-            break
+    while (
+        x.size // x.shape[-1] * channels * 4 > _PART_BYTES
+        and channels % 2 == 0
+        and channels // 2 >= _FEWEST_CHANNELS
+    ):
         channels //= 2
     return channels
 
 
-def by_channels(
-    fn: Callable[..., Array], channels: int, x: Array, *others: Array, scale: int = 1
-) -> Array:
-    """``fn(x, *others)``, computed `channels` at a time; all arrays have them last.
+def by_channels(fn: Callable[..., Array], x: Array, *others: Array, scale: int = 1) -> Array:
+    """``fn(x, *others)``, computed some channels at a time; all arrays have them last.
 
     Args:
       fn: a function that treats each channel by itself, from maps to maps `scale` times as large.
-      channels: a divisor of their number.
       x: maps ``[m, n, H, W, C]``.
       *others: further arrays.
       scale: of the result.
     """
+    channels = channels_at_once(x, *others)
     if channels == x.shape[-1]:
         return fn(x, *others)
 

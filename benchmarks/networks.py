@@ -1,0 +1,92 @@
+"""The paper's networks on both sides, with the same weights: inference of one picture."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import torch
+from flax import nnx
+
+from benchmarks import torch_networks
+from benchmarks.sides import (
+    Setup,
+    Work,
+    as_numpy,
+    checked,
+    compile_ours,
+    nchw,
+    nhwc,
+    relative_error,
+    torch_program,
+)
+from benchmarks.suite import Inference
+from benchmarks.timing import Program
+from converse_jax import models
+from converse_jax.weights import load_torch_state
+
+
+def build(row: Inference, setup: Setup) -> Work:
+    """Both programs on the same picture, checked against Algorithm 1 in float64.
+
+    Parameters are arguments of our program: XLA folds nothing of them, as PyTorch does not.
+    """
+    theirs, module = make_pair(row)
+    theirs = theirs.to(setup.torch_device)
+    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    x, *kernel = (a.to(setup.torch_device) for a in _inputs(row))
+
+    def ours(params: Any, x: jax.Array, *kernel: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params, rest)(x, *kernel)
+
+    kernels = [jnp.asarray(as_numpy(k))[:, 0] for k in kernel]
+    args = (x, *kernel)
+    exact = _forward(deepcopy(theirs).double(), *(a.double() for a in args))
+    truth = [as_numpy(exact)]
+
+    def make_compiled() -> Program:
+        return torch_program(_forward, torch_networks.compile_blocks(deepcopy(theirs)), *args)
+
+    return checked(
+        setup,
+        compile_ours(ours, params, nhwc(x), *kernels),
+        torch_program(_forward, theirs, *args),
+        make_compiled,
+        lambda found: relative_error([nchw(found)], truth),
+        lambda found: relative_error([as_numpy(found)], truth),
+    )
+
+
+def make_pair(row: Inference) -> tuple[torch.nn.Module, nnx.Module]:
+    """The network in PyTorch, on the CPU, and in JAX."""
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"num_blocks": row.blocks}
+    if row.network == "ConverseUSRNet":
+        options["num_iterations"] = row.iterations
+    theirs = getattr(torch_networks, row.network)(**options)
+    # A network as it starts would hide errors of its operators: its residual scales and lambda
+    # logits are 0, and its branches add little to what goes around them.
+    for parameter in theirs.parameters():
+        if not torch.any(parameter):
+            torch.nn.init.normal_(parameter, std=0.5)
+        elif parameter.shape[2:] == (1, 1):
+            torch.nn.init.normal_(parameter, std=0.1)
+    # Shapes only: the values are replaced at once.
+    module = nnx.eval_shape(lambda: getattr(models, row.network)(**options, rngs=nnx.Rngs(0)))
+    load_torch_state(module, {name: a.numpy() for name, a in theirs.state_dict().items()})
+    return theirs, module
+
+
+def _inputs(row: Inference) -> tuple[torch.Tensor, ...]:
+    channels = 1 if row.network == "ConverseDnCNN" else 3
+    x = torch.rand(1, channels, row.size, row.size)
+    if row.network != "ConverseUSRNet":
+        return (x,)
+    return x, torch.rand(1, 1, 49).softmax(dim=-1).reshape(1, 1, 7, 7)
+
+
+def _forward(model: torch.nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(*inputs)

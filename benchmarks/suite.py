@@ -1,0 +1,113 @@
+"""What is timed: the rows of the table, as data. Nothing here needs JAX or PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+PAPER_BLOCKS = {"ConverseDnCNN": 20, "ConverseSRResNet": 16, "ConverseUSRNet": 7}
+
+Pass = Literal["forward", "forward prepared", "gradient"]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One call of the operator on `[batch, size, size, channels]`, the size before enlarging."""
+
+    what: Pass
+    batch: int
+    channels: int
+    size: int
+    kernel_size: int
+    padding: int
+    scale: int = 1
+    padding_mode: Literal["circular", "replicate"] = "circular"
+
+    @property
+    def padded(self) -> int:
+        """Side of the padded map."""
+        return self.size + 2 * self.padding
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        scale = f" x{self.scale}" if self.scale > 1 else ""
+        mode = f" {self.padding_mode}" if self.padding_mode != "circular" else ""
+        shape = f"{self.batch}x{self.channels}x{self.size}x{self.size}"
+        return f"operator{scale} {self.what}, {shape} k{self.kernel_size} p{self.padding}{mode}"
+
+
+@dataclass(frozen=True)
+class Inference:
+    """One picture of `size` x `size` through one of the paper's networks, 64 features wide."""
+
+    network: Literal["ConverseDnCNN", "ConverseSRResNet", "ConverseUSRNet"]
+    size: int
+    blocks: int
+    iterations: int = 1
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        network = self.network.replace("Converse", "Converse-")
+        scale = " x4" if self.network == "ConverseSRResNet" else ""
+        depth = _depth(self.network, self.blocks)
+        return f"{network}{scale} inference, {self.size}x{self.size}{depth}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One step of Converse-DnCNN: L1 loss of a batch of gray patches, gradient, Adam."""
+
+    batch: int
+    size: int
+    blocks: int
+    accumulation: int = 1
+    remat: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        parts = f", accumulation {self.accumulation}" if self.accumulation > 1 else ""
+        remat = ", remat" if self.remat else ""
+        depth = _depth("ConverseDnCNN", self.blocks)
+        shape = f"{self.batch}x{self.size}x{self.size}"
+        return f"Converse-DnCNN training step, {shape}{depth}{parts}{remat}"
+
+
+Row = Operator | Inference | Training
+
+
+def suite(*, quick: bool) -> list[Row]:
+    """All rows; `quick` has the same ones, smaller."""
+    c, side, small, half = (16, 64, 32, 16) if quick else (128, 256, 64, 64)
+    batch, low = (4, 32) if quick else (8, 128)
+    rows: list[Row] = []
+    passes: tuple[Pass, ...] = ("forward", "forward prepared", "gradient")
+    rows += [Operator(what, 1, c, side, 7, 6) for what in passes]
+    rows += [Operator(what, batch, c, small, 5, 4) for what in passes]
+    # A kernel no larger than the stride has nothing to prepare: no transform is needed.
+    for what in ("forward", "gradient"):
+        rows.append(Operator(what, 1, half, low, 2, 2, scale=2, padding_mode="replicate"))
+    for scale in (2, 3):
+        rows += [Operator(what, 1, half, low, 5, 4, scale=scale) for what in passes]
+    if quick:
+        rows += [
+            Inference("ConverseDnCNN", 64, 2),
+            Inference("ConverseSRResNet", 16, 1),
+            Inference("ConverseUSRNet", 32, 1, iterations=2),
+            Training(4, 32, 1),
+        ]
+    else:
+        rows += [
+            Inference("ConverseDnCNN", 256, 20),
+            Inference("ConverseSRResNet", 64, 16),
+            Inference("ConverseUSRNet", 128, 7, iterations=5),
+            Training(8, 64, 20),
+        ]
+    return rows
+
+
+def _depth(network: str, blocks: int) -> str:
+    """A network of the paper's depth needs no mention of it."""
+    return "" if blocks == PAPER_BLOCKS[network] else f", {blocks} block{'s' * (blocks > 1)}"
