@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from converse_jax.imaging import (
     gaussian_kernel,
     motion_kernel,
 )
+from converse_jax.models import ConverseDnCNN, ConverseUSRNet
 from converse_jax.restore import RestoreError, Restorer, normalised_kernel, restore_picture
 from tests.imaging.pictures import exif, profile
 
@@ -136,9 +138,9 @@ def test_the_last_two_programs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None
     lower, compiled = restorer._run.lower, []
 
     class Counting:
-        def lower(self, state: Any, x: np.ndarray) -> Any:
+        def lower(self, state: Any, transfers: Any, x: np.ndarray) -> Any:
             compiled.append(x.shape[0])
-            return lower(state, x)
+            return lower(state, transfers, x)
 
         def clear_cache(self) -> None:
             pass
@@ -148,6 +150,51 @@ def test_the_last_two_programs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None
         restorer(image(height, 5, 1))
     assert compiled == [2, 3, 4, 3]
     assert len(restorer._programs) == 2
+
+
+class CountedCalls:
+    """A function that counts its calls, with the attributes of the one it wraps."""
+
+    def __init__(self, fn: Any) -> None:
+        self.fn, self.calls = fn, 0
+
+    def __call__(self, *args: Any) -> Any:
+        self.calls += 1
+        return self.fn(*args)
+
+
+def test_transfer_functions_are_made_once_for_a_size_and_a_kernel() -> None:
+    model = ConverseUSRNet(1, 4, 1, num_iterations=2, rngs=nnx.Rngs(0))
+    restorer = Restorer(model, card("deblur", needs_kernel=True))
+    first, second = gaussian_kernel(7, 1.0), gaussian_kernel(7, 2.0)
+    expected = [
+        np.asarray(model(image(12, 10, 1), np.float32(kernel))) for kernel in (first, second)
+    ]
+    run = functools.partial(restorer, image(12, 10, 1), extend_borders=False)
+    np.testing.assert_allclose(run(kernel=first), expected[0], rtol=1e-4, atol=1e-4)
+    (program,) = restorer._programs.values()
+    program.collect = CountedCalls(program.collect)
+    run(kernel=first)
+    assert program.collect.calls == 0
+    np.testing.assert_allclose(run(kernel=second), expected[1], rtol=1e-4, atol=1e-4)
+    run(kernel=second)
+    assert program.collect.calls == 1
+    restorer.free()
+    assert not restorer._programs
+    np.testing.assert_allclose(run(kernel=first), expected[0], rtol=1e-4, atol=1e-4)
+
+
+def test_transfer_functions_that_would_fill_the_memory_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = ConverseDnCNN(1, 4, 2, rngs=nnx.Rngs(0))
+    restorer = Restorer(model, card())
+    # Enough for the network, of whose memory the transfer functions are more than a fifth.
+    monkeypatch.setattr(restore, "available_memory", lambda: 300_000)
+    restored = restorer(image(20, 20, 1))
+    (program,) = restorer._programs.values()
+    assert program.collect is None
+    np.testing.assert_allclose(restored, model(image(20, 20, 1)), rtol=1e-5, atol=1e-5)
 
 
 def test_a_picture_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +217,7 @@ def test_a_device_whose_memory_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
         def program(*_: Any) -> Any:
             raise jax.errors.JaxRuntimeError(text)
 
-        return lambda *_: program
+        return lambda *_: restore._Program(program, None)
 
     monkeypatch.setattr(restorer, "_program", fail("RESOURCE_EXHAUSTED: Out of memory"))
     with pytest.raises(RestoreError, match=r"5x4 pixels .* \(the device's is full\); cut"):

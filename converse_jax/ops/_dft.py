@@ -139,7 +139,7 @@ def synthesize(
             for sine, part in ((False, even), (True, odd))
         )
         # In this order the phases lie interleaved once the rows are there.
-        return _unfold(even, odd, width, 0).transpose(2, 3, 4, 0, 1, 5)
+        return materialised(_unfold(even, odd, width, 0).transpose(2, 3, 4, 0, 1, 5))
 
     even, odd = (
         _product_each(border.matrix(height, sine, dtype), half)
@@ -176,12 +176,18 @@ def mix(quadrants: Quadrants, transfer: Filter) -> Quadrants:
     """Quadrants of the s*s phases of the filtered maps, from those of maps without phases."""
     even, mirror, down, across = (t[:, None] for t in transfer)
     cc, cs, sc, ss = quadrants
-    return (
+    mixed = (
         even * cc - mirror * ss + across * cs + down * sc,
         even * cs + mirror * sc - across * cc + down * ss,
         even * sc + mirror * cs - down * cc + across * ss,
         even * ss - mirror * cc - down * cs - across * sc,
     )
+    cc, cs, sc, ss = (_columns_first(q) for q in mixed)
+    return cc, cs, sc, ss
+
+
+def _columns_first(q: Array) -> Array:
+    return jnp.moveaxis(materialised(jnp.moveaxis(q, (2, 3), (0, 1))), (0, 1), (2, 3))
 
 
 def unmix(quadrants: Quadrants, transfer: Filter, scale: int) -> Quadrants:
@@ -377,7 +383,7 @@ def _fold(x: Array, axis: int) -> tuple[Array, Array]:
     half = (size + 1) // 2
     near = jax.lax.slice_in_dim(x, 0, half, axis=axis)
     far = jnp.flip(jax.lax.slice_in_dim(x, size - half, size, axis=axis), axis)
-    return near + far, near - far
+    return materialised(near + far), materialised(near - far)
 
 
 def _unfold(even: Array, odd: Array, size: int, axis: int) -> Array:

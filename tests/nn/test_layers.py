@@ -12,6 +12,7 @@ from flax import nnx
 
 from converse_jax import converse2d
 from converse_jax.nn import Block, Converse2D, ConverseBlock, gelu, softmax_normal
+from converse_jax.nn._normalise import normalised_linear
 
 
 def maps(*batch: int, features: int = 4) -> jax.Array:
@@ -171,3 +172,39 @@ def test_compiler_does_not_keep_the_error_function_either() -> None:
 
     ours = temporaries(gelu)
     assert ours < 0.8 * temporaries(functools.partial(jax.nn.gelu, approximate=False))
+
+
+def test_block_keeps_little_for_the_backward_pass() -> None:
+    """Its input, the spectra in its middle, what leaves the operator, and its half-way sum."""
+    features, side, padding = 8, 16, 4
+    block = ConverseBlock(features, rngs=nnx.Rngs(0))
+    graphdef, state = nnx.split(block)
+    x = jax.random.normal(jax.random.key(0), (side, side, features))
+    _, pullback = jax.vjp(lambda state, x: nnx.merge(graphdef, state)(x), state, x)
+    kept = sum(leaf.size for leaf in jax.tree.leaves(pullback) if hasattr(leaf, "size"))
+    spectra = 4 * ((side + 2 * padding) // 2 + 1) ** 2 * 2 * features
+    # Parameters are kept by each part that uses them, and once more the operator's.
+    parameters = 2 * sum(leaf.size for leaf in jax.tree.leaves(state))
+    assert kept <= spectra + (1 + 2 + 1) * x.size + parameters
+
+
+def test_normalisation_and_product_are_those_of_flax() -> None:
+    rngs = nnx.Rngs(0)
+    norm, linear = nnx.LayerNorm(6, epsilon=1e-5, rngs=rngs), nnx.Linear(6, 9, rngs=rngs)
+    for parameter in (norm.scale, norm.bias, linear.bias):
+        parameter[...] = jax.random.normal(rngs.params(), parameter.shape)
+    graphdef, state = nnx.split((norm, linear))
+    x = 3 + jax.random.normal(jax.random.key(1), (4, 5, 6))
+
+    def ours(state: nnx.State, x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(normalised_linear(*nnx.merge(graphdef, state), x)))
+
+    def flax(state: nnx.State, x: jax.Array) -> jax.Array:
+        norm, linear = nnx.merge(graphdef, state)
+        return jnp.sum(jnp.sin(linear(norm(x))))
+
+    np.testing.assert_allclose(ours(state, x), flax(state, x), rtol=1e-5)
+    for a, b in zip(
+        *(jax.tree.leaves(jax.grad(f, (0, 1))(state, x)) for f in (ours, flax)), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
