@@ -92,7 +92,7 @@ def test_the_network_is_applied_as_it_is() -> None:
 
 def test_products_are_in_full_precision() -> None:
     restorer = Restorer(Mix(), card())
-    program = restorer._run.lower(restorer._state, image(4, 4, 1)).as_text()
+    program = restorer._run.lower(restorer._state, None, image(4, 4, 1)).as_text()
     products = [line for line in program.splitlines() if "dot_general" in line]
     assert products
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
@@ -190,7 +190,7 @@ def test_transfer_functions_that_would_fill_the_memory_are_not_kept(
     model = ConverseDnCNN(1, 4, 2, rngs=nnx.Rngs(0))
     restorer = Restorer(model, card())
     # Enough for the network, of whose memory the transfer functions are more than a fifth.
-    monkeypatch.setattr(restore, "available_memory", lambda: 300_000)
+    monkeypatch.setattr(restore, "available_memory", lambda: 250_000)
     restored = restorer(image(20, 20, 1))
     (program,) = restorer._programs.values()
     assert program.collect is None
