@@ -8,11 +8,15 @@ import jax
 
 Method = Literal["auto", "fft", "dft", "direct"]
 
-# The products grow with the third power of the side, the transforms with little more than the
-# second: up to this many pixels on the longer side of the padded map the products are faster.
-_LONGEST_DFT = {"cpu": 640}
-# Not measured: no accelerator was at hand. Where products and transforms are both bound by memory.
-_LONGEST_DFT_ELSEWHERE = 256
+# The products grow with the third power of the side, the transforms with little more than the second,
+# and with the largest prime factor of the side. Measured on two cores (`python -m
+# benchmarks.methods`): products are faster up to this many pixels on the longer padded side, where
+# the FFT has small factors only, and where it has not.
+_LONGEST_DFT = {"cpu": (448, 720)}
+# Not measured: no accelerator was at hand. Up to here both are bound by memory, and the products
+# pass over the maps less often.
+_LONGEST_DFT_ELSEWHERE = (256, 256)
+_SMALL_FACTOR = 11
 
 
 def choose_method(
@@ -43,5 +47,13 @@ def choose_method(
         return method
     if small:
         return "direct"
-    longest = _LONGEST_DFT.get(jax.default_backend(), _LONGEST_DFT_ELSEWHERE)
+    smooth, awkward = _LONGEST_DFT.get(jax.default_backend(), _LONGEST_DFT_ELSEWHERE)
+    longest = smooth if all(map(_has_small_factors, padded)) else awkward
     return "dft" if max(padded) <= longest else "fft"
+
+
+def _has_small_factors(size: int) -> bool:
+    for factor in range(2, _SMALL_FACTOR + 1):
+        while size % factor == 0:
+            size //= factor
+    return size == 1

@@ -12,6 +12,7 @@ from converse_jax import (
     converse2d,
     converse2d_transfer,
 )
+from converse_jax.ops._method import choose_method
 
 X = np.ones((6, 5, 3), np.float32)
 K = np.ones((3, 3, 3), np.float32)
@@ -90,3 +91,26 @@ def test_blur() -> None:
         blur_downsample(X, K[None])
     with pytest.raises(ValueError, match="x has 3 channels .* kernel has 2"):
         blur_downsample_adjoint(X, K[..., :2])
+
+
+def test_method() -> None:
+    x, kernel = np.ones((8, 8, 2), np.float32), np.ones((3, 3, 2), np.float32)
+    with pytest.raises(ValueError, match="method must be one of 'auto', 'fft', .*, got 'FFT'"):
+        converse2d(x, kernel, 0.1, method="FFT")
+    with pytest.raises(ValueError, match="'direct' needs a kernel of at most scale=2 .* got 3x3"):
+        converse2d(x, kernel, 0.1, scale=2, method="direct")
+    with pytest.raises(
+        ValueError, match="method must be one of 'auto', 'fft', 'dft', got 'direct'"
+    ):
+        converse2d_transfer(kernel, 0.1, (8, 8), scale=3, method="direct")
+
+
+def test_the_method_is_chosen_by_platform_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jax.default_backend", lambda: "cpu")
+    assert choose_method("auto", (2, 2), (64, 64), 2) == "direct"
+    assert choose_method("auto", (5, 5), (268, 268), 1) == "dft"
+    # 512 = 2^9 is what an FFT is made for, 509 is prime.
+    assert choose_method("auto", (5, 5), (512, 512), 1) == "fft"
+    assert choose_method("auto", (5, 5), (509, 509), 1) == "dft"
+    assert choose_method("auto", (5, 5), (1021, 1021), 1) == "fft"
+    assert choose_method("fft", (2, 2), (64, 64), 2) == "fft"
