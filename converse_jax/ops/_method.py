@@ -8,10 +8,10 @@ import jax
 
 Method = Literal["auto", "fft", "dft", "direct"]
 
-# The products grow with the third power of the side, the transforms with little more than the second,
-# and with the largest prime factor of the side. Measured on two cores (`python -m
-# benchmarks.methods`): products are faster up to this many pixels on the longer padded side, where
-# the FFT has small factors only, and where it has not.
+# The products grow with the third power of the side, the transforms with little more than the
+# second, and with the largest prime factor of the side. Measured on two cores (`python -m
+# benchmarks.methods`): the products are faster up to this many pixels on the longer padded side,
+# where both sides have small factors only, and where they have not.
 _LONGEST_DFT = {"cpu": (448, 720)}
 # Not measured: no accelerator was at hand. Up to here both are bound by memory, and the products
 # pass over the maps less often.
