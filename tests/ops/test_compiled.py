@@ -12,6 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from converse_jax import apply_transfer, converse2d, converse2d_transfer
+from converse_jax.ops import _parts
 
 FEATURES, TAPS = 6, 7
 
@@ -203,3 +204,39 @@ def test_kernels_no_larger_than_the_stride_take_no_transform_and_no_product() ->
     text = compiled_text(lambda *a: converse2d(*a, scale=3), x, kernel[:3, :3], lam)
     assert transforms(text) == {}
     assert product_sizes(text) == []
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_some_channels_at_a_time(scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    # A shape that no other test has compiled already.
+    x = rng.normal(size=(8, 11, 13, 64)).astype(np.float32)
+    kernel, lam = rng.normal(size=(3, 3, 64)).astype(np.float32), np.full(64, 1e-2, np.float32)
+    operator = functools.partial(
+        converse2d, kernel=kernel, lam=lam, padding=2, scale=scale, method="dft"
+    )
+    expected = jnp.stack([operator(one) for one in x])
+    monkeypatch.setattr(_parts, "_PART_BYTES", 4 * x.size // 4)
+    text = compiled_text(operator, x)
+    assert "while" in text
+    assert_close(operator(x), expected)
+    local = jax.shard_map(operator, mesh=mesh(2), in_specs=P("data"), out_specs=P("data"))
+    assert_close(local(x), expected)
+
+
+def test_large_maps_of_many_layers_take_no_more_memory_than_of_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_parts, "_PART_BYTES", 1)
+    kernel, lam = jnp.ones((3, 3, 64)) / 9, jnp.float32(1e-2)
+
+    def temporaries(layers: int) -> int:
+        def network(x: jax.Array) -> jax.Array:
+            for _ in range(layers):
+                x = jnp.sin(converse2d(x, kernel, lam, padding=2, method="dft"))
+            return x
+
+        x = jnp.zeros((40, 39, 64))
+        return jax.jit(network).lower(x).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(8) < 1.5 * temporaries(2)
