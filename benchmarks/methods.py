@@ -8,7 +8,6 @@ what "auto" should choose on this platform. It needs no PyTorch. JAX's default d
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import json
 import math
@@ -152,10 +151,6 @@ def main() -> int:
 
     import jax
 
-    from converse_jax import converse2d
-
-    if "method" not in inspect.signature(converse2d).parameters:
-        parser.error("this converse2d has one method only")
     platform = jax.default_backend()
     found: dict[str, Any] = {
         "rows": [],

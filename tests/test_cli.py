@@ -487,10 +487,11 @@ def test_programs_are_kept_between_processes(tmp_path: Path, denoiser: Path) -> 
         environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
         environment.pop("XLA_FLAGS", None)
         subprocess.run(command, env=environment, check=True, capture_output=True)
-        return sorted(p.name for p in Path(cache).glob("*-cache"))
+        # Not that of the transfer functions: it may compile too fast to be kept.
+        return sorted(p.name for p in Path(cache).glob("jit_run-*-cache"))
 
     first = files(str(tmp_path / "cache"))
-    assert any(name.startswith("jit_run-") for name in first)
+    assert first
     assert files(str(tmp_path / "cache")) == first  # found, not compiled under another key
     (tmp_path / "file").touch()
     assert files(str(tmp_path / "file" / "cache")) == []  # and the picture was restored

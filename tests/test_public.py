@@ -82,6 +82,8 @@ def test_annotated_shapes_are_true() -> None:
         "def operators(x, k):\n"
         "    c.converse2d(x, k, 0.1, scale=2, padding=1)\n"
         "    c.apply_transfer(x, c.converse2d_transfer(k, jnp.ones(4), (10, 11)), padding=1)\n"
+        "    c.converse2d(x, k, 0.1, scale=2, padding=1, method='fft')\n"
+        "    c.converse2d(x, k, 0.1, scale=3, padding=1, method='direct')\n"
         "    small = c.blur_downsample(x[:, :, :8], k, scale=2)\n"
         "    c.blur_downsample_adjoint(small, k, scale=2)\n"
         "    return jax.grad(lambda x: c.converse2d(x, k, 0.1, padding=1).sum())(x)\n"

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 def recomputed(
     fn: Callable[[Any, Array], Array], modules: Any, x: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
+) -> Float[Array, "*result"]:
     """``fn(modules, x)``, of which the backward pass keeps x alone and computes the rest again.
 
     What is computed again must be cheap against the memory it would take: on a CPU the first touch

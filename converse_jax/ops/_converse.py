@@ -227,7 +227,7 @@ def _apply_transfer(x: Array, transfer: Transfer, padding: int, mode: str) -> Ar
 def closed_form(
     real: Float[Array, "*rest"],
     imag: Float[Array, "*rest"],
-    lam: Float[Array, "*rest"],
+    lam: Float[Array, "*#rest"],
     x0: str,
     over_phases: Callable[[Array], Array],
 ) -> tuple[Float[Array, "*rest"], Float[Array, "*rest"]]:
