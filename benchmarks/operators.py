@@ -82,19 +82,18 @@ def _lam(logit: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(logit - 9) + EPS
 
 
+def _our_converse(row: Operator, x: jax.Array, kernel: jax.Array, logit: jax.Array) -> jax.Array:
+    return converse2d(x, kernel, _lam(logit), scale=row.scale, **_border(row))
+
+
 def _our_forward(row: Operator, inputs: Sequence[torch.Tensor]) -> tuple[Any, ...]:
     x, kernel, logit = _ours(inputs)
-    pad: dict[str, Any] = {"padding": row.padding, "padding_mode": row.padding_mode}
-
-    def forward(x: jax.Array, kernel: jax.Array, logit: jax.Array) -> jax.Array:
-        return converse2d(x, kernel, _lam(logit), scale=row.scale, **pad)
-
     if row.what == "forward prepared":
         shape = (row.padded, row.padded)
         transfer = converse2d_transfer(kernel, _lam(logit), shape, scale=row.scale)
-        program = compile_ours(partial(apply_transfer, **pad), x, transfer)
+        program = compile_ours(partial(apply_transfer, **_border(row)), x, transfer)
     else:
-        program = compile_ours(forward, x, kernel, logit)
+        program = compile_ours(partial(_our_converse, row), x, kernel, logit)
     return program, lambda y: [nchw(y)]
 
 
@@ -102,9 +101,7 @@ def _our_gradient(
     row: Operator, inputs: Sequence[torch.Tensor], cotangent: torch.Tensor
 ) -> tuple[Any, ...]:
     def loss(x: jax.Array, kernel: jax.Array, logit: jax.Array, weights: jax.Array) -> jax.Array:
-        pad: dict[str, Any] = {"padding": row.padding, "padding_mode": row.padding_mode}
-        y = converse2d(x, kernel, _lam(logit), scale=row.scale, **pad)
-        return jnp.sum(y * weights)
+        return jnp.sum(_our_converse(row, x, kernel, logit) * weights)
 
     def arrays(found: Any) -> list[np.ndarray]:
         x, kernel, logit = found
@@ -115,9 +112,12 @@ def _our_gradient(
     return compile_ours(program, *_ours(inputs), nhwc(cotangent)), arrays
 
 
+def _border(row: Operator) -> dict[str, Any]:
+    return {"padding": row.padding, "padding_mode": row.padding_mode}
+
+
 def _options(row: Operator) -> dict[str, Any]:
-    pad = {"padding": row.padding, "padding_mode": row.padding_mode}
-    return {"scale": row.scale, "eps": EPS, **pad}
+    return {"scale": row.scale, "eps": EPS, **_border(row)}
 
 
 def _their_forward(

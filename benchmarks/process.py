@@ -13,7 +13,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 
-from train.huge_pages import start_again_with_huge_pages
+from train.huge_pages import TUNABLE, start_again_with_huge_pages
 
 
 class BadSetting(ValueError):
@@ -72,7 +72,7 @@ def set_memory(*, keep: bool, huge_pages: bool) -> str:
     said = []
     if huge_pages:
         start_again_with_huge_pages()  # returns in the process that has them, or where none can
-        asked = "glibc.malloc.hugetlb" in os.environ.get("GLIBC_TUNABLES", "")
+        asked = TUNABLE in os.environ.get("GLIBC_TUNABLES", "")
         said.append("malloc asks for huge pages" if asked else "no huge pages (glibc >= 2.35 only)")
     if keep:
         said.append(_keep_memory())

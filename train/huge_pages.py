@@ -6,7 +6,8 @@ import os
 import platform
 import sys
 
-_TUNABLE = "glibc.malloc.hugetlb"
+TUNABLE = "glibc.malloc.hugetlb"
+"""The setting of glibc that makes malloc ask for huge pages."""
 
 
 def with_huge_pages(environment: dict[str, str]) -> dict[str, str] | None:
@@ -20,9 +21,9 @@ def with_huge_pages(environment: dict[str, str]) -> dict[str, str] | None:
     if libc != "glibc" or number < (2, 35):
         return None
     given = environment.get("GLIBC_TUNABLES", "")
-    if _TUNABLE in given:
+    if TUNABLE in given:
         return None
-    tunables = ":".join(filter(None, [given, f"{_TUNABLE}=1"]))
+    tunables = ":".join(filter(None, [given, f"{TUNABLE}=1"]))
     return {**environment, "GLIBC_TUNABLES": tunables}
 
 

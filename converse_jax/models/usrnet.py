@@ -220,16 +220,7 @@ class ConverseUSRNet(nnx.Module):
         embedded = self.kernel_net(kernel)
         x = self.head(x)
         for kernel_map in self.kernel_maps:
-            x = operate(
-                kernel_map,
-                x,
-                kernel_map(embedded),
-                self.lam,
-                scale=scale,
-                padding=0,
-                padding_mode="circular",
-                x0="nearest",
-            )
+            x = operate(kernel_map, x, kernel_map(embedded), self.lam, scale=scale)
             scale = 1
             for block in self.body:
                 x = block(x)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from converse_jax.nn._recompute import after
+from converse_jax.ops import after
 from converse_jax.ops import sharded_materialised as materialised
 
 

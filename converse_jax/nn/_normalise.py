@@ -26,18 +26,23 @@ def normalised_linear(
     assert linear.bias is not None
     scale, shift = norm.scale[...], norm.bias[...]
     weight, bias = linear.kernel[...], linear.bias[...]
-    dtype = linear.dtype or jnp.result_type(x, weight)
     moved = jnp.dot(shift, weight, precision=jax.lax.Precision.HIGHEST) + bias
+    dtype = _dtype(linear, x)
     n = materialised(normalise(x, norm.epsilon).astype(dtype))
-    product = jnp.dot(n, (scale[:, None] * weight).astype(dtype), precision=linear.precision)
-    return materialised(product) + moved.astype(dtype)
+    return _affine(linear, n, scale[:, None] * weight, moved, dtype)
 
 
 def plain_linear(linear: nnx.Linear, x: Float[Array, "*batch C"]) -> Float[Array, "*batch D"]:
     """``linear(x)``, whose bias XLA's CPU backend cannot spread to the size of the map either."""
     assert linear.bias is not None
-    weight, bias = linear.kernel[...], linear.bias[...]
-    dtype = linear.dtype or jnp.result_type(x, weight)
+    return _affine(linear, x, linear.kernel[...], linear.bias[...], _dtype(linear, x))
+
+
+def _dtype(linear: nnx.Linear, x: Array) -> Any:
+    return linear.dtype or jnp.result_type(x, linear.kernel[...])
+
+
+def _affine(linear: nnx.Linear, x: Array, weight: Array, bias: Array, dtype: Any) -> Array:
     product = jnp.dot(x.astype(dtype), weight.astype(dtype), precision=linear.precision)
     return materialised(product) + bias.astype(dtype)
 

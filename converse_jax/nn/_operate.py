@@ -11,10 +11,13 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from converse_jax.ops import converse2d
+from converse_jax.ops import InitialEstimate, PaddingMode, converse2d
 
 Around = Callable[..., Array]
-"""``around(owner, x, kernel, lam, **options)`` in place of ``converse2d(x, kernel, lam, ...)``."""
+"""``around(owner, x, kernel, lam, **options)``, called in place of `converse2d`.
+
+All options of `operate` are given.
+"""
 
 _around: contextvars.ContextVar[Around | None] = contextvars.ContextVar("around", default=None)
 
@@ -24,7 +27,11 @@ def operate(
     x: Float[Array, "*batch H W C"],
     kernel: Float[Array, "*kernels kh kw C"],
     lam: Float[Array, "*lams"],
-    **options: Any,
+    *,
+    scale: int = 1,
+    padding: int = 0,
+    padding_mode: PaddingMode = "circular",
+    x0: InitialEstimate = "nearest",
 ) -> Float[Array, "*batch sH sW C"]:
     """`converse2d`, or what `around_operators` put in its place while the network is traced.
 
@@ -33,8 +40,17 @@ def operate(
       x: as for `converse2d`.
       kernel: as for `converse2d`.
       lam: as for `converse2d`.
-      **options: as for `converse2d`.
+      scale: as for `converse2d`.
+      padding: as for `converse2d`.
+      padding_mode: as for `converse2d`.
+      x0: as for `converse2d`.
     """
+    options: dict[str, Any] = {
+        "scale": scale,
+        "padding": padding,
+        "padding_mode": padding_mode,
+        "x0": x0,
+    }
     around = _around.get()
     if around is None:
         return converse2d(x, kernel, lam, **options)

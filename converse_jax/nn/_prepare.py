@@ -11,9 +11,15 @@ from flax import nnx
 from jaxtyping import Array
 
 from converse_jax.nn._operate import around_operators
-from converse_jax.ops import Transfer, apply_transfer, converse2d, converse2d_transfer
+from converse_jax.ops import (
+    Transfer,
+    apply_transfer,
+    converse2d,
+    converse2d_transfer,
+    is_direct,
+)
 
-Transfers = dict[str, Transfer]
+Transfers = tuple[Transfer, ...]
 """The transfer function of each operator that has one, by the order of the first calls."""
 
 
@@ -31,7 +37,7 @@ def collect_transfers(model: Callable[..., Array], *args: Any) -> Transfers:
 
     def around(owner: nnx.Module, x: Array, kernel: Array, lam: Array, **options: Any) -> Array:
         key, padded, scale = _call(owner, x, options)
-        if not _is_direct(kernel, scale) and key not in found:
+        if not is_direct(kernel.shape[-3:-1], scale) and key not in found:
             found[key] = converse2d_transfer(kernel, lam, padded, scale=scale, x0=options["x0"])
         # No kernel depends on a map: zeros have the shape, and cost nothing.
         shape = (*x.shape[:-3], scale * x.shape[-3], scale * x.shape[-2], x.shape[-1])
@@ -39,7 +45,7 @@ def collect_transfers(model: Callable[..., Array], *args: Any) -> Transfers:
 
     with around_operators(around):
         model(*args)
-    return {str(i): transfer for i, transfer in enumerate(found.values())}
+    return tuple(found.values())
 
 
 def call_prepared(model: Callable[..., Array], transfers: Transfers, *args: Any) -> Array:
@@ -48,10 +54,10 @@ def call_prepared(model: Callable[..., Array], transfers: Transfers, *args: Any)
 
     def around(owner: nnx.Module, x: Array, kernel: Array, lam: Array, **options: Any) -> Array:
         key, _, scale = _call(owner, x, options)
-        if _is_direct(kernel, scale):
+        if is_direct(kernel.shape[-3:-1], scale):
             return converse2d(x, kernel, lam, **options)
         if key not in used:
-            used[key] = transfers[str(len(used))]
+            used[key] = transfers[len(used)]
         border = {name: options[name] for name in ("padding", "padding_mode")}
         return apply_transfer(x, used[key], **border)
 
@@ -63,10 +69,6 @@ def _call(owner: nnx.Module, x: Array, options: dict[str, Any]) -> tuple[Any, An
     padding, scale = options["padding"], options["scale"]
     shape = (x.shape[-3] + 2 * padding, x.shape[-2] + 2 * padding)
     return (id(owner), shape, scale), shape, scale
-
-
-def _is_direct(kernel: Array, scale: int) -> bool:
-    return max(kernel.shape[-3:-1]) <= scale
 
 
 class PreparedModel:

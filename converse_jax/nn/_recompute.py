@@ -10,6 +10,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from converse_jax.ops import after
+
 
 def recomputed(
     fn: Callable[[Any, Array], Array], modules: Any, x: Float[Array, "*shape"]
@@ -49,11 +51,3 @@ def _bwd(fn: Callable[[Any, Array], Array], kept: Any, cotangent: Array) -> tupl
 
 
 _recomputed.defvjp(_fwd, _bwd)
-
-
-def after(x: Float[Array, "*shape"], other: Float[Array, "*other"]) -> Float[Array, "*shape"]:
-    """x, computed from `other` as well: the compiler can neither do it before, nor find it done.
-
-    The factor is exactly 0 even where `other` is not finite.
-    """
-    return x + 0 * (other.ravel()[0] > 0).astype(x.dtype) if other.size else x

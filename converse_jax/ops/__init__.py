@@ -8,17 +8,20 @@ from converse_jax.ops._converse import (
     converse2d,
     converse2d_transfer,
 )
-from converse_jax.ops._layout import sharded_materialised
+from converse_jax.ops._layout import after, sharded_materialised
+from converse_jax.ops._method import is_direct
 from converse_jax.ops._pad import PaddingMode
 
 __all__ = [
     "InitialEstimate",
     "PaddingMode",
     "Transfer",
+    "after",
     "apply_transfer",
     "blur_downsample",
     "blur_downsample_adjoint",
     "converse2d",
     "converse2d_transfer",
+    "is_direct",
     "sharded_materialised",
 ]

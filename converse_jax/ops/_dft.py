@@ -50,6 +50,9 @@ In memory l and its phase come first, as the products leave it; the compiler see
 Filter = tuple[Array, Array, Array, Array]
 """E, D, S, T of the filters of the s*s phases, each ``[m, L, s, K, s, C]``."""
 
+Spectrum = tuple[Array, Array, Array, Array]
+"""Real and imaginary part at (k, l), real and imaginary part at (k, -l), as `Filter`."""
+
 _EXACT = jax.lax.Precision.HIGHEST
 
 # Taps of a kernel along a row up to which its spectrum is rather computed twice than stored.
@@ -93,6 +96,15 @@ class Cropped:
 Border = Padded | Cropped
 
 
+def _in_memory(q: Float[Array, "m n L s K s C"]) -> Float[Array, "L s m n K s C"]:
+    """A quadrant in the order in which it lies in memory."""
+    return jnp.moveaxis(q, (2, 3), (0, 1))
+
+
+def _from_memory(q: Float[Array, "L s m n K s C"]) -> Float[Array, "m n L s K s C"]:
+    return jnp.moveaxis(q, (0, 1), (2, 3))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def analyze(x: Float[Array, "m n sH sW C"], scale: int, border: Border) -> Quadrants:
     """Quadrants of the spectra of the s*s phases of maps: the adjoint of `synthesize`."""
@@ -108,9 +120,7 @@ def analyze(x: Float[Array, "m n sH sW C"], scale: int, border: Border) -> Quadr
         ]
 
     quadrants = [
-        quadrant.reshape(*quadrant.shape[:2], m, n, *quadrant.shape[3:]).transpose(
-            2, 3, 0, 1, 4, 5, 6
-        )
+        _from_memory(quadrant.reshape(*quadrant.shape[:2], m, n, *quadrant.shape[3:]))
         for sine, part in zip((False, True), _fold(phases, 1), strict=True)
         for quadrant in along_columns(
             _product_each(_gathering(border, height, sine, x.dtype), part)
@@ -128,10 +138,7 @@ def synthesize(
     m, n, _, scale, _, _, channels = quadrants[0].shape
     height, width = shape
     dtype = quadrants[0].dtype
-    cc, cs, sc, ss = (
-        q.transpose(2, 3, 0, 1, 4, 5, 6).reshape(*q.shape[2:4], m * n, *q.shape[4:])
-        for q in quadrants
-    )
+    cc, cs, sc, ss = (_in_memory(q).reshape(*q.shape[2:4], m * n, *q.shape[4:]) for q in quadrants)
 
     def along_columns(even: Array, odd: Array) -> Float[Array, "b K i W j c"]:
         even, odd = (
@@ -182,12 +189,8 @@ def mix(quadrants: Quadrants, transfer: Filter) -> Quadrants:
         even * sc + mirror * cs - down * cc + across * ss,
         even * ss - mirror * cc - down * cs - across * sc,
     )
-    cc, cs, sc, ss = (_columns_first(q) for q in mixed)
+    cc, cs, sc, ss = (_from_memory(materialised(_in_memory(q))) for q in mixed)
     return cc, cs, sc, ss
-
-
-def _columns_first(q: Array) -> Array:
-    return jnp.moveaxis(materialised(jnp.moveaxis(q, (2, 3), (0, 1))), (0, 1), (2, 3))
 
 
 def unmix(quadrants: Quadrants, transfer: Filter, scale: int) -> Quadrants:
@@ -221,7 +224,7 @@ def correlate(before: Quadrants, after: Quadrants) -> Filter:
     def accumulated(before: Quadrants, after: Quadrants) -> Filter:
         # XLA's CPU backend reduces these products ten times slower than it adds them up.
         # They are handed to the loop in the order in which they lie in memory.
-        arrays = jax.tree.map(lambda q: jnp.moveaxis(q, (2, 3), (0, 1)), (before, after))
+        arrays = jax.tree.map(_in_memory, (before, after))
 
         def add(i: Array, total: Filter) -> Filter:
             one = jax.tree.map(
@@ -259,9 +262,6 @@ def _correlate_bwd(kept: Any, transfer: Filter) -> tuple[Quadrants, Quadrants]:
 
 mix.defvjp(_mix_fwd, _mix_bwd)
 correlate.defvjp(_correlate_fwd, _correlate_bwd)
-
-Spectrum = tuple[Array, Array, Array, Array]
-"""Real and imaginary part at (k, l), real and imaginary part at (k, -l), as `Filter`."""
 
 
 def quadrant_otf(kernel: Float[Array, "m kh kw C"], shape: tuple[int, int], scale: int) -> Spectrum:
@@ -327,7 +327,7 @@ def filter_of(spectrum: Spectrum) -> Filter:
 
 
 @jax.custom_vjp
-def _product(matrix: Float[Array, "k h"], x: Float[Array, h * rest]) -> Float[Array, k * rest]:
+def _product(matrix: Float[Array, "k h"], x: Float[Array, "h ..."]) -> Float[Array, "k ..."]:
     # Not `einsum`: it would put the larger operand first, and transpose it, as JAX's own rule for
     # the gradient does.
     return jax.lax.dot_general(matrix, x, (((1,), (0,)), ((), ())), precision=_EXACT)

@@ -1,8 +1,9 @@
-"""Where intermediate results are written to memory, on the CPU."""
+"""When and where intermediate results are computed and written to memory."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,24 @@ from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
+
+
+def after(x: Float[Array, "*shape"], other: Float[Array, "*other"]) -> Float[Array, "*shape"]:
+    """x, computed from `other` as well: the compiler can neither do it before, nor find it done.
+
+    XLA would otherwise compute first what has few arguments, for all layers of a network, and keep
+    it: most of its memory. `optimization_barrier` is dropped before instructions are ordered. The
+    factor is exactly 0 even where `other` is not finite.
+    """
+    return x + 0 * (other.ravel()[0] > 0).astype(x.dtype) if other.size else x
+
+
+def _on_cpu(fn: Callable[[Array], Array], x: Array) -> Array:
+    return jax.lax.platform_dependent(x, cpu=fn, default=lambda x: x)
+
+
+def _row_major(x: Array) -> Array:
+    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
 
 @jax.custom_vjp
@@ -22,28 +41,21 @@ def materialised(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     The same holds for the cotangent. It is for use within functions that are `partitioned`; others
     take `sharded_materialised`.
     """
-    return jax.lax.platform_dependent(x, cpu=_row_major, default=lambda x: x)
-
-
-def _row_major(x: Array) -> Array:
-    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
-
-
-def _forward(x: Array) -> tuple[Array, None]:
-    return materialised(x), None
-
-
-def _backward(_: None, cotangent: Array) -> tuple[Array]:
-    return (materialised(cotangent),)
-
-
-materialised.defvjp(_forward, _backward)
+    return _on_cpu(_row_major, x)
 
 
 @jax.custom_vjp
 def sharded_materialised(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`materialised` for any place: each device writes its own part of a sharded array."""
-    return jax.lax.platform_dependent(x, cpu=_batched_row_major, default=lambda x: x)
+    return _on_cpu(_batched_row_major, x)
+
+
+for _identity in (materialised, sharded_materialised):
+    # Its own adjoint.
+    _identity.defvjp(
+        lambda x, identity=_identity: (identity(x), None),
+        lambda _, cotangent, identity=_identity: (identity(cotangent),),
+    )
 
 
 @custom_vmap
@@ -68,14 +80,3 @@ def _sharded_row_major(ndim: int) -> Any:
     axes = " ".join(f"a{i}" for i in range(ndim))
     call.def_partition(partition=partition, sharding_rule=f"{axes} -> {axes}")
     return call
-
-
-def _sharded_forward(x: Array) -> tuple[Array, None]:
-    return sharded_materialised(x), None
-
-
-def _sharded_backward(_: None, cotangent: Array) -> tuple[Array]:
-    return (sharded_materialised(cotangent),)
-
-
-sharded_materialised.defvjp(_sharded_forward, _sharded_backward)

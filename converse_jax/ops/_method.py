@@ -19,6 +19,11 @@ _LONGEST_DFT_ELSEWHERE = (256, 256)
 _SMALL_FACTOR = 11
 
 
+def is_direct(kernel: tuple[int, ...], scale: int) -> bool:
+    """Whether the method "direct" holds for a kernel of ``(kh, kw)`` taps."""
+    return max(kernel) <= scale
+
+
 def choose_method(
     method: str, kernel: tuple[int, ...] | None, padded: tuple[int, int], scale: int
 ) -> Any:
@@ -36,7 +41,7 @@ def choose_method(
     methods = [m for m in get_args(Method) if kernel is not None or m != "direct"]
     if method not in methods:
         raise ValueError(f"method must be one of {', '.join(map(repr, methods))}, got {method!r}")
-    small = kernel is not None and max(kernel) <= scale
+    small = kernel is not None and is_direct(kernel, scale)
     if method == "direct" and not small:
         assert kernel is not None
         raise ValueError(
