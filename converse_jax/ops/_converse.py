@@ -17,7 +17,7 @@ from jaxtyping import Array, Complex, Float
 from converse_jax.ops import _dft
 from converse_jax.ops._checks import check_fit, check_map, check_operator, floating, regularisation
 from converse_jax.ops._closed_form import half_spectrum, quadrants
-from converse_jax.ops._method import Method, choose_method
+from converse_jax.ops._method import Method, check_fused, choose_method
 from converse_jax.ops._pad import PaddingMode, check_padding
 from converse_jax.ops._partition import Fn
 from converse_jax.ops._solvers import SOLVERS, apply_dft, apply_fft, compute_dtype
@@ -81,8 +81,10 @@ def converse2d(
       x0: the estimate that lambda pulls towards: "nearest" (x, each pixel repeated s x s times) or
         "zero".
       method: how it is evaluated, always exactly: "fft"; "dft", as matrix products; "direct",
-        without a transform, where the kernel has at most s taps a side; "auto", the fastest of them
-        by our measurements on the default device.
+        without a transform, where the kernel has at most s taps a side; "fused", all in one kernel
+        for NVIDIA GPUs, for s = 1 and maps of at most 128x128 in float32 or less (interpreted
+        elsewhere, which is slow; not measured yet); "auto", the fastest of the first three by our
+        measurements on the default device.
 
     Returns:
       ``[..., scale * H, scale * W, C]`` in the type of x.
@@ -100,6 +102,8 @@ def converse2d(
     check_operator(kernel, lam, padded, scale, x0)
     check_fit(x, kernel.shape[-1], {"kernel": kernel.shape[:-3], "lam": lam.shape[:-1]})
     method = choose_method(method, kernel.shape[-3:-1], padded, scale)
+    if method == "fused":
+        check_fused(x.shape[-3:-1], scale, compute_dtype(x))
     return _converse2d(x, kernel, lam, scale, padding, padding_mode, x0, method)
 
 
@@ -120,7 +124,7 @@ def converse2d_transfer(
       shape: ``(H, W)`` of the map *including its padding*, ``H + 2 * padding``.
       scale: as for `converse2d`.
       x0: as for `converse2d`.
-      method: as for `converse2d`, but for "direct", which has nothing to prepare.
+      method: as for `converse2d`: "auto", "fft" or "dft".
 
     Returns:
       A `Transfer` for `apply_transfer`.

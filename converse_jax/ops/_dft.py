@@ -115,16 +115,14 @@ def analyze(x: Float[Array, "m n sH sW C"], scale: int, border: Border) -> Quadr
     def along_columns(half: Float[Array, "b K i W j c"]) -> list[Float[Array, "L j b K i c"]]:
         parts = _fold(half.transpose(3, 4, 0, 1, 2, 5), 0)
         return [
-            _product(_gathering(border, width, sine, x.dtype), part)
+            _product(gathering(border, width, sine, x.dtype), part)
             for sine, part in zip((False, True), parts, strict=True)
         ]
 
     quadrants = [
         _from_memory(quadrant.reshape(*quadrant.shape[:2], m, n, *quadrant.shape[3:]))
         for sine, part in zip((False, True), _fold(phases, 1), strict=True)
-        for quadrant in along_columns(
-            _product_each(_gathering(border, height, sine, x.dtype), part)
-        )
+        for quadrant in along_columns(_product_each(gathering(border, height, sine, x.dtype), part))
     ]
     cc, cs, sc, ss = quadrants
     return cc, cs, sc, ss
@@ -369,7 +367,7 @@ def _product_each(
     return jax.lax.dot_general(matrices, x, (((2,), (1,)), ((0,), (0,))), precision=_EXACT)
 
 
-def _gathering(border: Border, size: int, sine: bool, dtype: Any) -> Float[Array, "K half"]:
+def gathering(border: Border, size: int, sine: bool, dtype: Any) -> Float[Array, "K half"]:
     """From the even or odd part of a map to its spectrum."""
     matrix = border.matrix(size, sine, dtype)
     # The middle pixel of an odd axis is counted twice in its even part.

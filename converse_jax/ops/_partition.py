@@ -122,7 +122,12 @@ def _sharded(fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Fn:
         sharding_rule=f"{', '.join(inputs)} -> {', '.join(outputs)}",
         need_replication_factors=tuple(f for f in factors if f not in INDEPENDENT),
     )
-    return call
+
+    def sharded(*args: jax.Array) -> tuple[jax.Array, ...]:
+        # For several TPUs there is none: github.com/jax-ml/jax/issues/38196
+        return tuple(jax.lax.platform_dependent(*args, tpu=fn, default=call))
+
+    return sharded
 
 
 def _factor_axes(inputs: tuple[str, ...], shardings: list[Any]) -> dict[str, Any]:

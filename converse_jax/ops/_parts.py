@@ -17,12 +17,12 @@ _FEWEST_CHANNELS = 16
 
 
 def channels_at_once(x: Array, *others: Array) -> int:
-    """How many channels of maps ``[..., C]`` to work on at a time: all, but for large maps on CPUs.
+    """How many channels of maps ``[..., C]`` to work on at a time: all, but for large maps.
 
     A loop is handed copies of its arrays: it must be the maps that are large, not the others.
     """
     channels = x.shape[-1]
-    if jax.default_backend() != "cpu" or 2 * sum(a.size for a in others) > x.size:
+    if 2 * sum(a.size for a in others) > x.size:
         return channels
     while (
         x.size // x.shape[-1] * channels * 4 > _PART_BYTES
@@ -34,7 +34,7 @@ def channels_at_once(x: Array, *others: Array) -> int:
 
 
 def by_channels(fn: Callable[..., Array], x: Array, *others: Array, scale: int = 1) -> Array:
-    """``fn(x, *others)``, computed some channels at a time; all arrays have them last.
+    """``fn(x, *others)``, computed some channels at a time on CPUs; all arrays have them last.
 
     Args:
       fn: a function that treats each channel by itself, from maps to maps `scale` times as large.
@@ -46,13 +46,18 @@ def by_channels(fn: Callable[..., Array], x: Array, *others: Array, scale: int =
     if channels == x.shape[-1]:
         return fn(x, *others)
 
-    def add(i: Array, y: Array) -> Array:
-        start = i * channels
-        parts = (jax.lax.dynamic_slice_in_dim(a, start, channels, a.ndim - 1) for a in (x, *others))
-        return jax.lax.dynamic_update_slice_in_dim(y, fn(*parts), start, y.ndim - 1)
+    def in_parts(x: Array, *others: Array) -> Array:
+        def add(i: Array, y: Array) -> Array:
+            parts = (
+                jax.lax.dynamic_slice_in_dim(a, i * channels, channels, a.ndim - 1)
+                for a in (x, *others)
+            )
+            return jax.lax.dynamic_update_slice_in_dim(y, fn(*parts), i * channels, y.ndim - 1)
 
-    m, n, height, width, _ = x.shape
-    shape = (m, n, scale * height, scale * width, x.shape[-1])
-    # Computed from x: the compiler would else make room for the results of all layers at once.
-    zero = after(jnp.zeros((), x.dtype), x)
-    return jax.lax.fori_loop(0, x.shape[-1] // channels, add, jnp.broadcast_to(zero, shape))
+        m, n, height, width, _ = x.shape
+        shape = (m, n, scale * height, scale * width, x.shape[-1])
+        # Computed from x: the compiler would else make room for the results of all layers at once.
+        zero = after(jnp.zeros((), x.dtype), x)
+        return jax.lax.fori_loop(0, x.shape[-1] // channels, add, jnp.broadcast_to(zero, shape))
+
+    return jax.lax.platform_dependent(x, *others, cpu=in_parts, default=fn)

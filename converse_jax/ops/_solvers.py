@@ -1,12 +1,13 @@
 r"""The operator on groups of maps, local to a device, by each of the methods.
 
-Three methods evaluate the filters of `_closed_form`, all exactly:
+Four methods evaluate the filters of `_closed_form`, all exactly:
 
     fft     one real FFT of Y and one real inverse FFT of each phase, in place of three complex FFTs
             of the large map (`_bank`)
     dft     the transforms as products with folded DFT matrices (`_dft`): faster than an FFT library
             for maps of up to several hundred pixels a side, whatever their factors
     direct  for kernels no larger than the stride, where A A^T is diagonal: no transform (`_direct`)
+    fused   `dft` as one kernel for NVIDIA GPUs, for maps of the size of training patches (`_fused`)
 """
 
 from __future__ import annotations
@@ -118,7 +119,29 @@ def _solve_direct(scale: int, padding: int, mode: str, x0: str) -> Fn:
     return partitioned(local, ("m n h w c", "m a b c", "m c"), ("m n i j c",))
 
 
-SOLVERS = {"fft": _solve_fft, "dft": _solve_dft, "direct": _solve_direct}
+@functools.cache
+def _solve_fused(scale: int, padding: int, mode: str, x0: str) -> Fn:
+    from converse_jax.ops import _fused  # Pallas takes its time to load
+
+    padded, cropped = _dft.Padded(padding, mode), _dft.Cropped(padding)
+
+    def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
+        dtype = compute_dtype(x)
+        whole = (x.shape[2] + 2 * padding, x.shape[3] + 2 * padding)
+        kernel = after(kernel.astype(dtype), x)
+        transfer = quadrants(kernel, lam.astype(dtype), whole, scale, x0)
+        y = _fused.filter_maps(x.astype(dtype), transfer, padded, cropped)
+        return (y.astype(x.dtype),)
+
+    return partitioned(local, ("m n h w c", "m a b c", "m c"), ("m n i j c",))
+
+
+SOLVERS = {
+    "fft": _solve_fft,
+    "dft": _solve_dft,
+    "direct": _solve_direct,
+    "fused": _solve_fused,
+}
 
 
 def _filter_maps(x: Array, spectrum: Array, scale: int, padding: int, mode: str) -> Array:

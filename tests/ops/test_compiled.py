@@ -240,3 +240,43 @@ def test_large_maps_of_many_layers_take_no_more_memory_than_of_few(
         return jax.jit(network).lower(x).compile().memory_analysis().temp_size_in_bytes
 
     assert temporaries(8) < 1.5 * temporaries(2)
+
+
+def lowered_for(platform: str, fn, *args) -> str:
+    """The program for a platform that is not there, as it is handed to its compiler."""
+    return jax.jit(fn).trace(*args).lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_programs_for_tpus_hold_no_custom_partitioning() -> None:
+    """The compiler for several TPUs does not know it."""
+    by_batch = NamedSharding(mesh(8), P("data"))
+    x, kernel, lam, cotangent = arrays()
+    args = (jax.device_put(x, by_batch), kernel, lam, jax.device_put(cotangent, by_batch))
+    gradient = jax.grad(functools.partial(loss, method="dft"), (0, 1, 2))
+    assert "CustomSPMDPartitioning" in lowered_for("cuda", gradient, *args)
+    assert "CustomSPMDPartitioning" not in lowered_for("tpu", gradient, *args)
+
+
+def test_maps_are_parted_on_cpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_parts, "_PART_BYTES", 1)
+    x, kernel = jnp.zeros((21, 19, 64)), jnp.ones((3, 3, 64)) / 9
+    operator = functools.partial(converse2d, kernel=kernel, lam=1e-2, method="dft")
+    assert "while" in lowered_for("cpu", operator, x)
+    assert "while" not in lowered_for("cuda", operator, x)
+
+
+def test_fused_is_one_kernel() -> None:
+    x, kernel, lam, cotangent = arrays(2)
+    fused = functools.partial(loss, method="fused")
+    text = lowered_for("cuda", lambda *a: converse2d(*a, padding=6, method="fused"), x, kernel, lam)
+    assert text.count("xla.gpu.triton") == 1
+    assert "fft" not in text
+    # The gradient of the map is the same kernel with other matrices.
+    text = lowered_for("cuda", jax.grad(fused), x, kernel, lam, cotangent)
+    assert text.count("xla.gpu.triton") >= 1
+
+
+def test_gradients_of_fused() -> None:
+    args = arrays(2)
+    results = jax.grad(functools.partial(loss, method="fused"), (0, 1, 2))(*args)
+    assert_close(results, jax.grad(functools.partial(loss, method="dft"), (0, 1, 2))(*args))
