@@ -20,7 +20,6 @@ from benchmarks import process
 from benchmarks.arguments import Parser, check_file
 from benchmarks.timing import Program, median_ms, race
 
-_METHODS = ("fft", "dft", "direct")
 _PASSES = ("forward", "gradient")
 _LARGEST = 2**25
 """Values of the largest map, enlarged: 134 MB."""
@@ -74,6 +73,16 @@ def crossover(sides: Sequence[int], fft: Sequence[float], other: Sequence[float]
     return round(sides[i] * (sides[i + 1] / sides[i]) ** part)
 
 
+def valid_methods(scale: int, kernel: int, side: int, *, gpu: bool) -> list[str]:
+    """The methods that are worth while for an operator, but for "auto"."""
+    from converse_jax.ops import _method
+
+    # Elsewhere it is interpreted.
+    fused = gpu and scale == 1 and side <= _method.LONGEST_FUSED
+    direct = _method.is_direct((kernel, kernel), scale)
+    return ["fft", "dft"] + ["direct"] * direct + ["fused"] * fused
+
+
 def measure(case: Case, side: int, *, quick: bool) -> dict[str, float]:
     """Median milliseconds of every method that is valid here, timed in turn.
 
@@ -120,8 +129,8 @@ def _programs(case: Case, side: int) -> dict[str, Program]:
         compiled = jax.jit(function).lower(*args).compile()
         return lambda: jax.block_until_ready(compiled(*args))
 
-    small = case.kernel <= case.scale
-    return {method: program(method) for method in _METHODS if small or method != "direct"}
+    gpu = jax.default_backend() == "gpu"
+    return {m: program(m) for m in valid_methods(case.scale, case.kernel, side, gpu=gpu)}
 
 
 def _leaves(result: Any) -> list[Any]:
@@ -170,7 +179,7 @@ def main() -> int:
             found["rows"].append({**case._asdict(), "side": side, "ms": times[-1]})
             print(f"{case.name}, {side:4d}: {_line(times[-1])}", flush=True)
             _write(args.json, found)
-        for other in ("dft", "direct"):
+        for other in ("dft", "direct", "fused"):
             if all(other in t for t in times):
                 at = crossover(sides, [t["fft"] for t in times], [t[other] for t in times])
                 found["crossovers"].append({**case._asdict(), "over": other, "side": at})

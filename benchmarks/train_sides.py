@@ -26,7 +26,7 @@ def our_step(row: Training, weights: Mapping[str, Any], noisy: Any, clean: Any) 
     from train.state import abstract_state, make_mesh, make_optimizer, make_state, shared
     from train.step import jit_step, make_step
 
-    config, network = _our_network(row)
+    config, network = our_network(row)
     mesh = make_mesh()
     optimizer = make_optimizer(config.optimizer, config.steps)
     state = make_state(network, optimizer, mesh)
@@ -114,7 +114,7 @@ def gradient_errors(row: Training, device: str) -> tuple[float, float]:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     true_loss, truth = loss_and_named(torch.float64)
 
-    config, network = _our_network(dataclasses.replace(row, accumulation=1))
+    config, network = our_network(dataclasses.replace(row, accumulation=1))
     batch = {
         k: jnp.asarray(a.numpy())[..., 0, :, :, None]
         for k, a in (("input", noisy), ("target", clean))
@@ -130,7 +130,8 @@ def gradient_errors(row: Training, device: str) -> tuple[float, float]:
     )
 
 
-def _our_network(row: Training) -> tuple[Any, Any]:
+def our_network(row: Training) -> tuple[Any, Any]:
+    """The configuration of a row, and its network."""
     from train.config import Optimizer, read_config
     from train.state import Network
 
