@@ -17,10 +17,14 @@ def after(x: Float[Array, "*shape"], other: Float[Array, "*other"]) -> Float[Arr
     """x, computed from `other` as well: the compiler can neither do it before, nor find it done.
 
     XLA would otherwise compute first what has few arguments, for all layers of a network, and keep
-    it: most of its memory. `optimization_barrier` is dropped before instructions are ordered. The
-    factor is exactly 0 even where `other` is not finite.
+    it: most of its memory. `optimization_barrier` is dropped before instructions are ordered. What
+    is added is 0 whatever `other` holds, NaN included, and no compiler has found that out so far
+    (of `0 * (other > 0)` that for GPUs has).
     """
-    return x + 0 * (other.ravel()[0] > 0).astype(x.dtype) if other.size else x
+    if other.size == 0:
+        return x
+    first = other.ravel()[0]
+    return x + ((first > 0) & (first < 0)).astype(x.dtype)
 
 
 def _on_cpu(fn: Callable[[Array], Array], x: Array) -> Array:
