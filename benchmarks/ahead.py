@@ -59,6 +59,9 @@ def main() -> int:
         parser.error(f"--devices: got {args.devices}; give 1 or more")
     if args.target not in _GPUS and ":" not in args.target:
         parser.error(f"target: got {args.target}; give {', '.join(_GPUS)}, or a slice as v5e:2x4")
+    gpu = args.target in _GPUS
+    if args.devices > 1 and not gpu:
+        parser.error(f"--devices: {args.target} says how many itself; leave it out")
     # The compilers ask for a machine's accelerators otherwise, and wait for those of a cloud.
     os.environ.update({"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"})
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
@@ -66,19 +69,22 @@ def main() -> int:
     try:
         devices = _devices(args.target, args.devices)
     except (RuntimeError, NotImplementedError) as problem:
-        package = "cuda13" if args.target in _GPUS else "tpu"
         message = (str(problem).strip().splitlines() or ["no message"])[0]
-        parser.error(f'{args.target}: no compiler ({message}); pip install "jax[{package}]"')
+        package = "cuda13" if gpu else "tpu"
+        parser.error(f'{args.target}: {message}; its compiler comes with "jax[{package}]"')
 
-    from converse_jax.ops import _method
+    from converse_jax.ops import compiled_for
 
-    gpu = args.target in _GPUS
-    _method.target.set("gpu" if gpu else "tpu")
-    failed = False
-    for program in programs(devices, gpu=gpu, quick=args.quick):
-        if args.only is None or args.only in program.name:
-            failed |= not _report(program, args.target)
-    return 1 if failed else 0
+    with compiled_for("gpu" if gpu else "tpu"):
+        chosen = [
+            program
+            for program in programs(devices, gpu=gpu, quick=args.quick)
+            if args.only is None or args.only in program.name
+        ]
+        if not chosen:
+            parser.error(f"--only: no program's name contains {args.only!r}")
+        done = [_report(program, args.target) for program in chosen]
+    return 0 if all(done) else 1
 
 
 def _devices(target: str, count: int) -> list[Any]:

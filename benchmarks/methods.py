@@ -75,11 +75,10 @@ def crossover(sides: Sequence[int], fft: Sequence[float], other: Sequence[float]
 
 def valid_methods(scale: int, kernel: int, side: int, *, gpu: bool) -> list[str]:
     """The methods that are worth while for an operator, but for "auto"."""
-    from converse_jax.ops import _method
+    from converse_jax.ops import is_direct, is_fused
 
-    # Elsewhere it is interpreted.
-    fused = gpu and scale == 1 and side <= _method.LONGEST_FUSED
-    direct = _method.is_direct((kernel, kernel), scale)
+    direct = is_direct((kernel, kernel), scale)
+    fused = gpu and is_fused((side, side), scale)  # elsewhere it is interpreted
     return ["fft", "dft"] + ["direct"] * direct + ["fused"] * fused
 
 

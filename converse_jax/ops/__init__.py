@@ -9,7 +9,7 @@ from converse_jax.ops._converse import (
     converse2d_transfer,
 )
 from converse_jax.ops._layout import after, sharded_materialised
-from converse_jax.ops._method import is_direct
+from converse_jax.ops._method import compiled_for, is_direct, is_fused
 from converse_jax.ops._pad import PaddingMode
 
 __all__ = [
@@ -20,8 +20,10 @@ __all__ = [
     "apply_transfer",
     "blur_downsample",
     "blur_downsample_adjoint",
+    "compiled_for",
     "converse2d",
     "converse2d_transfer",
     "is_direct",
+    "is_fused",
     "sharded_materialised",
 ]

@@ -17,7 +17,7 @@ from jaxtyping import Array, Complex, Float
 from converse_jax.ops import _dft
 from converse_jax.ops._checks import check_fit, check_map, check_operator, floating, regularisation
 from converse_jax.ops._closed_form import half_spectrum, quadrants
-from converse_jax.ops._method import Method, check_fused, choose_method
+from converse_jax.ops._method import LONGEST_FUSED, Method, choose_method, is_fused
 from converse_jax.ops._pad import PaddingMode, check_padding
 from converse_jax.ops._partition import Fn
 from converse_jax.ops._solvers import SOLVERS, apply_dft, apply_fft, compute_dtype
@@ -102,8 +102,12 @@ def converse2d(
     check_operator(kernel, lam, padded, scale, x0)
     check_fit(x, kernel.shape[-1], {"kernel": kernel.shape[:-3], "lam": lam.shape[:-1]})
     method = choose_method(method, kernel.shape[-3:-1], padded, scale)
-    if method == "fused":
-        check_fused(x.shape[-3:-1], scale, compute_dtype(x))
+    if method == "fused" and not is_fused(x.shape[-3:-1], scale, compute_dtype(x)):
+        raise ValueError(
+            f"method='fused' needs scale=1, maps of at most {LONGEST_FUSED}x{LONGEST_FUSED} and "
+            f"float32 or less, got scale={scale}, {x.shape[-3]}x{x.shape[-2]} and {x.dtype}: "
+            "use method='auto'"
+        )
     return _converse2d(x, kernel, lam, scale, padding, padding_mode, x0, method)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 import jax
@@ -13,11 +15,10 @@ Method = Literal["auto", "fft", "dft", "direct", "fused"]
 PREPARED = ("auto", "fft", "dft")
 """Those of `converse2d_transfer`."""
 
+# Pixels on a side of a map, before padding, up to which it stays on the chip.
 LONGEST_FUSED = 128
-"""Pixels on a side of a map, before padding, up to which it stays on the chip."""
 
-target: contextvars.ContextVar[str | None] = contextvars.ContextVar("target", default=None)
-"""The platform that programs are compiled for, where it is not the default device's."""
+_target: contextvars.ContextVar[str | None] = contextvars.ContextVar("target", default=None)
 
 # The products grow with the third power of the side, the transforms with little more than the
 # second, and with the largest prime factor of the side. Measured on two cores (`python -m
@@ -34,18 +35,26 @@ _LONGEST_DFT_ELSEWHERE = (256, 256)
 _SMALL_FACTOR = 11
 
 
-def check_fused(shape: tuple[int, ...], scale: int, dtype: Any) -> None:
-    """Whether the method "fused" holds for maps of ``(H, W)`` before padding, computed in `dtype`.
+@contextlib.contextmanager
+def compiled_for(platform: str) -> Iterator[None]:
+    """Have methods chosen for a platform other than the default device's, while one traces for it.
 
-    Raises:
-      ValueError: it does not.
+        with compiled_for("gpu"):
+            exported = jax.export.export(jax.jit(model), platforms=["cuda"])(x)
+
+    Args:
+      platform: "cpu", "gpu" or "tpu", as of `jax.default_backend`.
     """
-    if scale != 1 or max(shape) > LONGEST_FUSED or dtype != np.float32:
-        raise ValueError(
-            f"method='fused' needs scale=1, maps of at most {LONGEST_FUSED}x{LONGEST_FUSED} and "
-            f"float32 or less, got scale={scale}, {shape[0]}x{shape[1]} and {np.dtype(dtype)}: "
-            "use method='auto'"
-        )
+    token = _target.set(platform)
+    try:
+        yield
+    finally:
+        _target.reset(token)
+
+
+def is_fused(shape: tuple[int, ...], scale: int, dtype: Any = np.float32) -> bool:
+    """Whether the method "fused" holds for maps of ``(H, W)`` pixels, computed in `dtype`."""
+    return scale == 1 and max(shape) <= LONGEST_FUSED and dtype == np.float32
 
 
 def is_direct(kernel: tuple[int, ...], scale: int) -> bool:
@@ -81,7 +90,7 @@ def choose_method(
         return method
     if small:
         return "direct"
-    platform = target.get() or jax.default_backend()
+    platform = _target.get() or jax.default_backend()
     smooth, awkward = _LONGEST_DFT.get(platform, _LONGEST_DFT_ELSEWHERE)
     longest = smooth if all(map(_has_small_factors, padded)) else awkward
     return "dft" if max(padded) <= longest else "fft"

@@ -55,7 +55,9 @@ def test_every_kind_of_program_is_made_for_a_gpu() -> None:
     [
         (["h900"], "target: got h900; give h100, h200, or a slice as v5e:2x4"),
         (["h100", "--devices", "0"], "--devices: got 0; give 1 or more"),
-        (["v5e:2x4"], r'v5e:2x4: no compiler \(not installed\); pip install "jax\[tpu\]"'),
+        (["v5e:2x4", "--devices", "8"], "--devices: v5e:2x4 says how many itself; leave it out"),
+        (["v5e:2x4"], r'v5e:2x4: not installed; its compiler comes with "jax\[tpu\]"'),
+        (["h200"], r'h200: not installed; its compiler comes with "jax\[cuda13\]"'),
     ],
 )
 def test_what_cannot_be_compiled_is_told_in_one_line(
