@@ -29,8 +29,8 @@ _LONGEST_DFT = {
     # Not measured, but several TPUs gather the whole batch for an FFT, and not for a product.
     "tpu": (2048, 2048),
 }
-# Not measured: no accelerator was at hand. Of an H100, about here the products at its float32 peak
-# take as long as the passes over memory that an FFT needs more (`python -m benchmarks.ahead h100`).
+# Not measured: no accelerator was at hand. By the operations and the bytes that are counted for an
+# H100 (`python -m benchmarks.ahead h100`) the two meet somewhere between 180 and 270.
 _LONGEST_DFT_ELSEWHERE = (256, 256)
 _SMALL_FACTOR = 11
 
@@ -44,7 +44,12 @@ def compiled_for(platform: str) -> Iterator[None]:
 
     Args:
       platform: "cpu", "gpu" or "tpu", as of `jax.default_backend`.
+
+    Raises:
+      ValueError: another platform.
     """
+    if platform not in ("cpu", "gpu", "tpu"):
+        raise ValueError(f"platform must be 'cpu', 'gpu' or 'tpu', got {platform!r}")
     token = _target.set(platform)
     try:
         yield

@@ -132,3 +132,5 @@ def test_the_method_is_chosen_by_platform_and_size(monkeypatch: pytest.MonkeyPat
     with compiled_for("tpu"):  # several would gather the whole batch for an FFT
         assert choose_method("auto", (5, 5), (1024, 1024), 1) == "dft"
     assert choose_method("auto", (5, 5), (1024, 1024), 1) == "fft"
+    with pytest.raises(ValueError, match="platform must be .*, got 'cuda'"), compiled_for("cuda"):
+        pass
