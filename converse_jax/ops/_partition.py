@@ -5,6 +5,9 @@ first. A function wrapped by `partitioned` names the axes along which it is inde
 compiler then shards it along them without any communication in the forward pass. In the backward
 pass the gradient of an argument that is shared between devices (a kernel) is summed where it is
 smallest: as the argument itself, not as its spectrum.
+
+The compiler for several TPUs knows no such functions (github.com/jax-ml/jax/issues/38196), and is
+given the plain one. It splits matrix products over a batch by itself, but gathers it for an FFT.
 """
 
 from __future__ import annotations
@@ -124,7 +127,6 @@ def _sharded(fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Fn:
     )
 
     def sharded(*args: jax.Array) -> tuple[jax.Array, ...]:
-        # For several TPUs there is none: github.com/jax-ml/jax/issues/38196
         return tuple(jax.lax.platform_dependent(*args, tpu=fn, default=call))
 
     return sharded
