@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ahead TARGET ...`: programs compiled for accelerators that are not there.
+"""`python -m benchmarks.ahead TARGET`: programs compiled for accelerators that are not there.
 
 The compilers of GPUs and TPUs need none of them to compile. Nothing runs, so that nothing is timed:
 what is seen is whether the programs compile, what memory they plan, what they exchange between
@@ -38,17 +38,17 @@ _BYTES = {"f32": 4, "f64": 8, "c64": 8, "c128": 16, "bf16": 2, "f16": 2, "s32": 
 
 
 class Program(NamedTuple):
-    """A function and the shapes of its arguments, laid out on the devices of the target."""
+    """A jitted function and its arguments' shapes, laid out on the devices of the target."""
 
     name: str
-    fn: Callable[..., Any]
+    fn: Any
     args: tuple[Any, ...]
     must_move: int | None = None
     """Bytes that any program must read and write."""
 
 
 def main() -> int:
-    """Compile all programs for each target, and print a line for each."""
+    """Compile the programs for the target, and print a line for each."""
     parser = Parser(prog="python -m benchmarks.ahead", description=__doc__)
     parser.add_argument("target", help="h100, h200, or a TPU slice such as v5e:2x4")
     parser.add_argument("--devices", type=int, default=1, help="GPUs of one machine (default 1)")
@@ -162,7 +162,7 @@ def _operator(row: Operator, method: str, device: Any) -> Program:
             return jax.vjp(forward, x, kernel, lam)[1](cotangent)
 
         fn = gradient
-    return Program(f"{row.name}, {method}", fn, args, int(1e6 * moved_mb(row)))
+    return Program(f"{row.name}, {method}", jax.jit(fn), args, int(1e6 * moved_mb(row)))
 
 
 def _inference(row: Inference, device: Any) -> Program:
@@ -173,11 +173,8 @@ def _inference(row: Inference, device: Any) -> Program:
 
     from converse_jax import models
 
-    depth = {"num_blocks": row.blocks}
-    if row.network == "ConverseUSRNet":
-        depth["num_iterations"] = row.iterations
-    make = functools.partial(getattr(models, row.network), **depth)
-    model = nnx.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    options: dict[str, Any] = row.options
+    model = nnx.eval_shape(lambda: getattr(models, row.network)(**options, rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(model)
     place = SingleDeviceSharding(device)
     state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), state)
@@ -185,7 +182,8 @@ def _inference(row: Inference, device: Any) -> Program:
     if row.network == "ConverseUSRNet":
         pictures.append((model.blur_size, model.blur_size))
     args = (jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in pictures)
-    return Program(row.name, lambda state, *args: nnx.merge(graphdef, state)(*args), (state, *args))
+    fn = jax.jit(lambda state, *args: nnx.merge(graphdef, state)(*args))
+    return Program(row.name, fn, (state, *args))
 
 
 def _training(row: Training, devices: list[Any]) -> Program:
@@ -216,7 +214,7 @@ def _report(program: Program, target: str) -> bool:
 
     start = time.perf_counter()
     try:
-        compiled = jax.jit(program.fn).lower(*program.args).compile()
+        compiled = program.fn.lower(*program.args).compile()
     except jax.errors.JaxRuntimeError as problem:
         print(f"{program.name}: FAILED, {str(problem).strip().splitlines()[0]}", flush=True)
         return False

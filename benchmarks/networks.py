@@ -62,9 +62,7 @@ def build(row: Inference, setup: Setup) -> Work:
 def make_pair(row: Inference) -> tuple[torch.nn.Module, nnx.Module]:
     """The network in PyTorch, on the CPU, and in JAX."""
     torch.manual_seed(0)
-    options: dict[str, Any] = {"num_blocks": row.blocks}
-    if row.network == "ConverseUSRNet":
-        options["num_iterations"] = row.iterations
+    options: dict[str, Any] = row.options
     theirs = getattr(torch_networks, row.network)(**options)
     # A network as it starts would hide errors of its operators: its residual scales and lambda
     # logits are 0, and its branches add little to what goes around them.

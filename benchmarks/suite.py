@@ -47,6 +47,12 @@ class Inference:
     iterations: int = 1
 
     @property
+    def options(self) -> dict[str, int]:
+        """What the networks are made with, on either side."""
+        known = {"num_iterations": self.iterations} if self.network == "ConverseUSRNet" else {}
+        return {"num_blocks": self.blocks, **known}
+
+    @property
     def name(self) -> str:
         """What the table calls it."""
         network = self.network.replace("Converse", "Converse-")

@@ -176,28 +176,34 @@ analyze.defvjp(_analyze_fwd, _analyze_bwd)
 synthesize.defvjp(_synthesize_fwd, _synthesize_bwd)
 
 
-@jax.custom_vjp
-def mix(quadrants: Quadrants, transfer: Filter) -> Quadrants:
-    """Quadrants of the s*s phases of the filtered maps, from those of maps without phases."""
-    even, mirror, down, across = (t[:, None] for t in transfer)
+def mixed(quadrants: Quadrants, transfer: Filter) -> Quadrants:
+    """The equations at the top of this file, for arrays that broadcast against each other."""
+    even, mirror, down, across = transfer
     cc, cs, sc, ss = quadrants
-    mixed = (
+    return (
         even * cc - mirror * ss + across * cs + down * sc,
         even * cs + mirror * sc - across * cc + down * ss,
         even * sc + mirror * cs - down * cc + across * ss,
         even * ss - mirror * cc - down * cs - across * sc,
     )
-    cc, cs, sc, ss = (_from_memory(materialised(_in_memory(q))) for q in mixed)
+
+
+@jax.custom_vjp
+def mix(quadrants: Quadrants, transfer: Filter) -> Quadrants:
+    """Quadrants of the s*s phases of the filtered maps, from those of maps without phases."""
+    even, mirror, down, across = (t[:, None] for t in transfer)
+    found = mixed(quadrants, (even, mirror, down, across))
+    cc, cs, sc, ss = (_from_memory(materialised(_in_memory(q))) for q in found)
     return cc, cs, sc, ss
 
 
 def unmix(quadrants: Quadrants, transfer: Filter, scale: int) -> Quadrants:
     """The adjoint of `mix` in its quadrants, for maps of `scale` x `scale` phases."""
     even, mirror, down, across = transfer
-    mixed = mix(quadrants, (even, mirror, -down, -across))
+    phases = mix(quadrants, (even, mirror, -down, -across))
     if scale == quadrants[0].shape[-2]:
-        return mixed
-    cc, cs, sc, ss = (over_phases(q) for q in mixed)
+        return phases
+    cc, cs, sc, ss = (over_phases(q) for q in phases)
     return cc, cs, sc, ss
 
 

@@ -23,7 +23,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from converse_jax.ops._dft import Border, Filter, analyze, correlate, gathering
+from converse_jax.ops._dft import Border, Filter, analyze, correlate, gathering, mixed
 from converse_jax.ops._method import LONGEST_FUSED
 
 _BLOCK = 16
@@ -158,15 +158,10 @@ def _kernel(precision: Any, shape: Any, spectrum: Any, x_ref: Any, *refs: Any) -
                 for half, (of_rows, _) in zip(halves, kinds, strict=True)
             )
             even, mirror, down, across = (transfer(ref, k, column) for ref in filters)
-            mixed = (
-                even * cc - mirror * ss + across * cs + down * sc,
-                even * cs + mirror * sc - across * cc + down * ss,
-                even * sc + mirror * cs - down * cc + across * ss,
-                even * ss - mirror * cc - down * cs - across * sc,
-            )
+            quadrants = mixed((cc, cs, sc, ss), (even, mirror, down, across))
             return tuple(
                 total + dot(of_rows[2][:, chosen], quadrant)
-                for total, quadrant, (of_rows, _) in zip(sums, mixed, kinds, strict=True)
+                for total, quadrant, (of_rows, _) in zip(sums, quadrants, kinds, strict=True)
             )
 
         empty = (jnp.zeros_like(halves[0]),) * 4

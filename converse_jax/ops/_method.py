@@ -12,8 +12,8 @@ import numpy as np
 
 Method = Literal["auto", "fft", "dft", "direct", "fused"]
 
-PREPARED = ("auto", "fft", "dft")
-"""Those of `converse2d_transfer`."""
+# Those of `converse2d_transfer`.
+_PREPARED = ("auto", "fft", "dft")
 
 # Pixels on a side of a map, before padding, up to which it stays on the chip.
 LONGEST_FUSED = 128
@@ -81,7 +81,7 @@ def choose_method(
     Raises:
       ValueError: an unknown method, or "direct" where it does not hold.
     """
-    methods = [m for m in get_args(Method) if kernel is not None or m in PREPARED]
+    methods = [m for m in get_args(Method) if kernel is not None or m in _PREPARED]
     if method not in methods:
         raise ValueError(f"method must be one of {', '.join(map(repr, methods))}, got {method!r}")
     small = kernel is not None and is_direct(kernel, scale)
