@@ -36,7 +36,6 @@ class _Network:
     """
 
     architecture: ClassVar[str]
-    needs_kernel: ClassVar[bool] = False
 
     channels: int
     num_features: int
@@ -44,6 +43,11 @@ class _Network:
     kernel_size: int
     padding: int | None
     padding_mode: PaddingMode
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What of an example the network is called with, in order."""
+        return ("input",)
 
     def arguments(self, scale: int) -> dict[str, Any]:
         """What the class in `converse_jax.models` is made with, for a task of this scale."""
@@ -58,7 +62,13 @@ class _Network:
 
 @dataclass(frozen=True)
 class DnCNN(_Network):
-    """Converse-DnCNN, for denoising."""
+    """Converse-DnCNN, for denoising.
+
+    Attributes:
+      downscale: side of the cells of pixels that the blocks see as one; 2 is four times as fast.
+      noise_level: the network is told the noise level of each image.
+      residual: the network learns the difference to its input.
+    """
 
     architecture: ClassVar[str] = "ConverseDnCNN"
 
@@ -68,6 +78,14 @@ class DnCNN(_Network):
     kernel_size: int = 5
     padding: int | None = None
     padding_mode: PaddingMode = "circular"
+    downscale: int = 1
+    noise_level: bool = False
+    residual: bool = False
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The image, and its noise level where the network is told."""
+        return ("input", "sigma") if self.noise_level else ("input",)
 
 
 @dataclass(frozen=True)
@@ -93,7 +111,6 @@ class USRNet(_Network):
     """Converse-USRNet, for deblurring with a known kernel."""
 
     architecture: ClassVar[str] = "ConverseUSRNet"
-    needs_kernel: ClassVar[bool] = True
 
     channels: int = 3
     num_features: int = 64
@@ -103,6 +120,11 @@ class USRNet(_Network):
     padding_mode: PaddingMode = "circular"
     blur_size: int = 7
     num_iterations: int = 5
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The image and the kernel it was blurred with."""
+        return ("input", "kernel")
 
 
 @dataclass(frozen=True)

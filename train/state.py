@@ -49,7 +49,6 @@ class Network:
     def __init__(self, config: Config) -> None:
         """Take its shape; no weight is made."""
         self._config = config
-        self._needs_kernel = config.model.needs_kernel
         graph, state = nnx.split(nnx.eval_shape(self._build))
         self._graph = graph
         flat = nnx.to_flat_state(state)
@@ -80,7 +79,7 @@ class Network:
 
     def __call__(self, params: Arrays, batch: Batch) -> jax.Array:
         """Restore a batch; float32, not clipped."""
-        inputs = [batch["input"]] + ([batch["kernel"]] if self._needs_kernel else [])
+        inputs = [batch[name] for name in self._config.model.inputs]
         return self.module(params)(*inputs).astype(jnp.float32)
 
 

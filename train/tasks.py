@@ -13,17 +13,17 @@ import numpy as np
 from converse_jax import imaging
 
 Example = dict[str, np.ndarray]
-"""`input` and `target`, float32 ``[H, W, C]``; for deblurring `kernel`, float32 ``[k, k]``."""
+"""`input` and `target`, float32 ``[H, W, C]``; for deblurring `kernel`, float32 ``[k, k]``; for
+denoising `sigma`, float32 ``[]``, the noise level in the units of the image."""
 
 
 @dataclass(frozen=True)
 class Denoise:
-    """Gaussian noise: y = x + n, not clipped. The network is not told the level.
+    """Gaussian noise: y = x + n, not clipped. A network with `noise_level` is told the level.
 
     Attributes:
       sigma: standard deviation of the noise, of 255.
-      sigma_max: if given, each example has its own level, uniform from sigma to sigma_max (a blind
-        denoiser: 0 and 55).
+      sigma_max: if given, each example has its own level, uniform from sigma to sigma_max.
     """
 
     name: ClassVar[imaging.Task] = "denoise"
@@ -49,10 +49,16 @@ class Denoise:
         """The one level, or None."""
         return self.sigma if self.sigma_max is None else None
 
+    @property
+    def card_sigma_range(self) -> tuple[float, float] | None:
+        """The smallest and the largest of several levels, or None."""
+        return None if self.sigma_max is None else (self.sigma, self.sigma_max)
+
     def degrade(self, clean: np.ndarray, rng: np.random.Generator) -> Example:
         """Add noise."""
         sigma = self.sigma if self.sigma_max is None else rng.uniform(self.sigma, self.sigma_max)
-        return _example(clean, _unit(clean) + _noise(clean.shape, sigma, rng))
+        noisy = _example(clean, _unit(clean) + _noise(clean.shape, sigma, rng))
+        return noisy | {"sigma": np.asarray(sigma / 255, np.float32)}
 
     def baseline(self, example: Example) -> tuple[str, np.ndarray]:
         """The best that blurring with a Gaussian can do, its width chosen with the target."""
@@ -75,6 +81,7 @@ class SuperResolve:
 
     name: ClassVar[imaging.Task] = "sr"
     card_sigma: ClassVar[None] = None
+    card_sigma_range: ClassVar[None] = None
 
     scale: int = 4
 
@@ -117,6 +124,7 @@ class Deblur:
     name: ClassVar[imaging.Task] = "deblur"
     scale: ClassVar[int] = 1
     margin: ClassVar[int] = 0
+    card_sigma_range: ClassVar[None] = None
 
     sigma: float = 2.55
     kernel_size: int = 7

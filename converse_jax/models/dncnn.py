@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -20,7 +21,15 @@ class ConverseDnCNN(nnx.Module):
     Defaults are the paper's: 5x5 kernels, circular padding 4, 734,913 parameters. The authors'
     released weights have 7x7 kernels and padding 6, 796,353 parameters.
 
-    Source: the paper's section 5.1 and figure 3a.
+    Three options make the fast denoisers out of it. With ``downscale = s`` the blocks see a map of
+    1/s of the size, whose channels are the s x s pixels of each cell, so they cost 1/s^2; images of
+    other sizes are continued at the right and the bottom, and cropped again. With ``noise_level``
+    one network serves all levels: ``model(x, sigma)``. With ``residual`` it learns the difference
+    to its input.
+
+    Source: the paper's section 5.1 and figure 3a. Cells as channels and the level as an input are
+    those of K. Zhang, W. Zuo, L. Zhang, "FFDNet: Toward a Fast and Flexible Solution for CNN-based
+    Image Denoising", IEEE TIP 2018.
     """
 
     def __init__(
@@ -30,6 +39,9 @@ class ConverseDnCNN(nnx.Module):
         num_blocks: int = 20,
         kernel_size: int = 5,
         *,
+        downscale: int = 1,
+        noise_level: bool = False,
+        residual: bool = False,
         padding: int | None = None,
         padding_mode: PaddingMode = "circular",
         block: Callable[..., nnx.Module] = ConverseBlock,
@@ -41,10 +53,13 @@ class ConverseDnCNN(nnx.Module):
         """Make the network.
 
         Args:
-          channels: 1 for gray pictures, 3 for colour.
+          channels: 1 for gray images, 3 for color.
           num_features: width.
           num_blocks: depth.
           kernel_size: of the spatial operator of each block.
+          downscale: side of the cells of pixels that the blocks see as one.
+          noise_level: take the noise level as one more channel.
+          residual: add the input to the output.
           padding: of the spatial operator; None means ``kernel_size - 1``.
           padding_mode: of the spatial operator.
           block: makes a block, with the arguments of `ConverseBlock`.
@@ -52,13 +67,22 @@ class ConverseDnCNN(nnx.Module):
           param_dtype: type of the parameters.
           precision: of the matrix products.
           rngs: random streams; `params` is drawn from.
+
+        Raises:
+          ValueError: a downscale below 1.
         """
+        if downscale < 1:
+            raise ValueError(f"downscale must be an integer >= 1, got {downscale!r}")
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision}
         linear: Callable[..., nnx.Linear] = functools.partial(
             nnx.Linear, kernel_init=nnx.initializers.normal(0.02), rngs=rngs, **types
         )
+        cell = channels * downscale**2
         self.channels = channels
-        self.head = linear(channels, num_features)
+        self.downscale = downscale
+        self.noise_level = noise_level
+        self.residual = residual
+        self.head = linear(cell + noise_level, num_features)
         self.body = nnx.List(
             block(
                 num_features,
@@ -70,11 +94,78 @@ class ConverseDnCNN(nnx.Module):
             )
             for _ in range(num_blocks)
         )
-        self.tail = linear(num_features, channels)
+        self.tail = linear(num_features, cell)
 
-    def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
-        """Denoise pictures ``[..., H, W, channels]`` in [0, 1]; the result is not clipped."""
-        x = self.head(x)
+    def __call__(
+        self, x: Float[Array, "*batch H W C"], sigma: Array | float | None = None
+    ) -> Float[Array, "*batch H W C"]:
+        """Denoise images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped.
+
+        Args:
+          x: images.
+          sigma: for a network with ``noise_level``, and for no other: the standard deviation of the
+            noise in the units of x. One number, one for each image ``[...]``, or a map ``[..., H,
+            W]``.
+
+        Raises:
+          ValueError: a level that is missing, of no use, or of another shape.
+        """
+        if self.noise_level != (sigma is not None):
+            raise ValueError(
+                "sigma: got none, but the network takes the noise level: model(x, sigma)"
+                if self.noise_level
+                else "sigma: the network takes no noise level (noise_level=False); leave it out"
+            )
+        height, width = x.shape[-3:-1]
+        s = self.downscale
+        edge = ((0, -height % s), (0, -width % s))
+        y = _to_cells(_continued(x, (*edge, (0, 0))), s)
+        if sigma is not None:
+            levels = _level_map(jnp.asarray(sigma, x.dtype), x.shape[:-1])
+            levels = _to_cells(_continued(levels[..., None], (*edge, (0, 0))), s)
+            levels = levels.mean(-1, keepdims=True)
+            y = jnp.concatenate([y, levels], axis=-1)
+        y = self.head(y)
         for block in self.body:
-            x = block(x)
-        return self.tail(x)
+            y = block(y)
+        y = _from_cells(self.tail(y), s)[..., :height, :width, :]
+        return x + y if self.residual else y
+
+
+def _continued(x: Array, edge: tuple[tuple[int, int], ...]) -> Array:
+    """The map with its last rows and columns repeated."""
+    if not any(map(any, edge)):
+        return x
+    return jnp.pad(x, ((0, 0),) * (x.ndim - 3) + edge, mode="edge")
+
+
+def _to_cells(x: Array, s: int) -> Array:
+    """``[..., s H, s W, C] -> [..., H, W, s s C]``: space to depth."""
+    if s == 1:
+        return x
+    *batch, height, width, channels = x.shape
+    x = x.reshape(*batch, height // s, s, width // s, s, channels)
+    x = jnp.moveaxis(x, -4, -3)
+    return x.reshape(*batch, height // s, width // s, s * s * channels)
+
+
+def _from_cells(x: Array, s: int) -> Array:
+    """``[..., H, W, s s C] -> [..., s H, s W, C]``: depth to space, the inverse of `_to_cells`."""
+    if s == 1:
+        return x
+    *batch, height, width, channels = x.shape
+    x = x.reshape(*batch, height, width, s, s, channels // (s * s))
+    x = jnp.moveaxis(x, -3, -4)
+    return x.reshape(*batch, height * s, width * s, channels // (s * s))
+
+
+def _level_map(sigma: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Noise levels ``[]``, ``[...]`` or ``[..., H, W]`` as a map ``[..., H, W]``."""
+    if sigma.shape == shape[:-2]:
+        sigma = sigma[..., None, None]
+    elif sigma.ndim and sigma.shape[-2:] != shape[-2:]:
+        raise ValueError(
+            f"sigma has shape {sigma.shape}: give one number, one for each image {shape[:-2]}, or "
+            f"a map {shape}"
+        )
+    return jnp.broadcast_to(sigma, shape)

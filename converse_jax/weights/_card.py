@@ -19,9 +19,11 @@ class ModelCard:
       config: arguments that build it.
       task: "denoise", "sr" or "deblur".
       channels: 1 for gray pictures, 3 for colour.
-      sigma: noise level it was trained for, on the scale of 0 to 255; None if unknown.
+      sigma: noise level it was trained for, on the scale of 0 to 255; None if unknown or several.
+      sigma_range: the smallest and the largest level it was trained for, if there were several.
       scale: enlargement; 1 for denoising and deblurring.
       needs_kernel: whether the blur kernel is an input.
+      needs_sigma: whether the noise level is an input.
       source: who made the weights, and from what.
       licence: terms of the weights.
       sha256: of the file the weights were first read from.
@@ -34,8 +36,10 @@ class ModelCard:
     task: str
     channels: int
     sigma: float | None = None
+    sigma_range: tuple[float, float] | None = None
     scale: int = 1
     needs_kernel: bool = False
+    needs_sigma: bool = False
     source: str = ""
     licence: str = "unknown"
     sha256: str = ""
