@@ -44,6 +44,8 @@ class Data:
       validation_size: side of the middle part of each held-out picture that is measured; that of
         the smallest of them, if it is smaller.
       patch_size: side of the clean patches.
+      detail: of so many random patches of an image the one with most detail is taken; smooth ones,
+        such as sky, teach little.
       threads: that read and degrade pictures.
       workers: processes that do, instead; each has as many threads.
       cache_mb: memory for decoded pictures, in megabytes.
@@ -55,6 +57,7 @@ class Data:
     num_validation: int = 8
     validation_size: int = 256
     patch_size: int = 128
+    detail: int = 1
     threads: int = 4
     workers: int = 0
     cache_mb: float = 4096
@@ -156,6 +159,7 @@ class Config:
             "data.num-validation": (data.num_validation, 1),
             "data.validation-size": (data.validation_size, least_measured(task)),
             "data.patch-size": (data.patch_size, 8),
+            "data.detail": (data.detail, 1),
             "data.threads": (data.threads, 0),
             "data.workers": (data.workers, 0),
             "data.cache-mb": (data.cache_mb, 0),

@@ -85,7 +85,9 @@ def _large_enough(
     return pictures.select(sorted(set(range(len(pictures))) - set(small)))
 
 
-def example(task: Task, picture: np.ndarray, patch: int, rng: np.random.Generator) -> Example:
+def example(
+    task: Task, picture: np.ndarray, patch: int, rng: np.random.Generator, *, detail: int = 1
+) -> Example:
     """A random patch of a picture, degraded, in one of its 8 turns and mirror images.
 
     The degradation sees a margin around the patch, so that near the patch's border it does what it
@@ -96,10 +98,17 @@ def example(task: Task, picture: np.ndarray, patch: int, rng: np.random.Generato
       picture: uint8 ``[H, W, C]``, at least patch x patch.
       patch: side of the clean patch, a multiple of the task's scale.
       rng: draws everything.
+      detail: of so many random patches the one with most detail is taken.
     """
     s, margin = task.scale, task.margin
     height, width = picture.shape[:2]
-    top, left = (s * int(rng.integers((side - patch) // s + 1)) for side in (height, width))
+    corners = [
+        tuple(s * int(rng.integers((side - patch) // s + 1)) for side in (height, width))
+        for _ in range(detail)
+    ]
+    top, left = corners[0]
+    if detail > 1:
+        top, left = max(corners, key=lambda at: _detail(picture[at[0] :, at[1] :][:patch, :patch]))
     # Not past the last whole block of s pixels: the task crops to a multiple of s.
     rows = slice(max(top - margin, 0), min(top + patch + margin, height - height % s))
     columns = slice(max(left - margin, 0), min(left + patch + margin, width - width % s))
@@ -109,6 +118,13 @@ def example(task: Task, picture: np.ndarray, patch: int, rng: np.random.Generato
     degraded["input"] = degraded["input"][y // s : (y + patch) // s, x // s : (x + patch) // s]
     quarters, mirror = int(rng.integers(4)), bool(rng.integers(2))
     return {key: _turn(value, quarters, mirror) for key, value in degraded.items()}
+
+
+def _detail(pixels: np.ndarray) -> float:
+    """Mean absolute difference of neighboring pixels, on green, most of luma, of a color image."""
+    # In 16 bits the sums of differences of 8 bits are exact, and need no floats.
+    luma = pixels[..., pixels.shape[-1] // 2].astype(np.int16)
+    return float(sum(np.abs(np.diff(luma, axis=axis)).mean() for axis in (0, 1)))
 
 
 def _turn(x: np.ndarray, quarters: int, mirror: bool) -> np.ndarray:
@@ -123,10 +139,11 @@ class _Examples:
 
     def __init__(self, config: Config) -> None:
         self._task, self._patch, self._seed = config.task, config.data.patch_size, config.seed
+        self._detail = config.data.detail
 
     def __call__(self, index: int, picture: np.ndarray) -> Example:
         rng = np.random.default_rng([self._seed, _EXAMPLES, index])
-        return example(self._task, picture, self._patch, rng)
+        return example(self._task, picture, self._patch, rng, detail=self._detail)
 
 
 @contextlib.contextmanager

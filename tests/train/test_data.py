@@ -85,6 +85,24 @@ def test_patches_are_turned_in_eight_ways() -> None:
     assert len(seen) == 8
 
 
+def test_patch_with_most_detail_of_several() -> None:
+    """One candidate draws as before; of many, the one that holds the most of the texture."""
+    image = np.full((40, 200, 3), 90, np.uint8)
+    rng = np.random.default_rng(0)
+    image[:, 120:150] = rng.integers(0, 256, (40, 30, 3))
+    textured = {}
+    for detail in (1, 40):
+        patches = [
+            example(Denoise(sigma=0), image, 16, np.random.default_rng(seed), detail=detail)
+            for seed in range(50)
+        ]
+        textured[detail] = np.mean([p["target"].std() > 0.2 for p in patches])
+    assert textured[1] < 0.3
+    assert textured[40] == 1
+    one = example(Denoise(), image, 16, np.random.default_rng(3), detail=1)
+    assert_same([one], [example(Denoise(), image, 16, np.random.default_rng(3))])
+
+
 def test_noise_has_its_level() -> None:
     picture = np.full((64, 64, 1), 128, np.uint8)
     rng = np.random.default_rng(0)
