@@ -7,7 +7,7 @@ import json
 import runpy
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,6 +32,10 @@ def least_measured(task: Task) -> int:
     return max(16, 8 * task.scale)
 
 
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
+
+
 @dataclass(frozen=True)
 class Data:
     """Pictures and patches.
@@ -39,6 +43,8 @@ class Data:
     Attributes:
       train: sources of clean pictures, any number: folders; "tfds:NAME@SPLIT"; "embedded", a few
         photographs that need no download.
+      weights: shares of the examples that are of each of these sources; none: every image has the
+        same share.
       validation: sources of held-out pictures; none: some of the training pictures.
       num_validation: how many pictures to hold out.
       validation_size: side of the middle part of each held-out picture that is measured; that of
@@ -53,6 +59,7 @@ class Data:
     """
 
     train: tuple[str, ...] = ("embedded",)
+    weights: tuple[float, ...] = ()
     validation: tuple[str, ...] = ()
     num_validation: int = 8
     validation_size: int = 256
@@ -62,6 +69,17 @@ class Data:
     workers: int = 0
     cache_mb: float = 4096
     tfds_dir: str | None = None
+
+    def problem(self) -> str | None:
+        """What is wrong with the sources, if anything."""
+        if self.weights and len(self.weights) != len(self.train):
+            return (
+                f"data.weights: got {len(self.weights)} for the {len(self.train)} of data.train; "
+                "give one for each"
+            )
+        if not all(0 < weight < float("inf") for weight in self.weights):
+            return f"data.weights: got {_listed(self.weights)}; give positive numbers"
+        return None
 
 
 @dataclass(frozen=True)
@@ -176,6 +194,7 @@ class Config:
         ]
         if not data.train:
             problems.append('data.train: got nothing; give folders, "tfds:NAME" or "embedded"')
+        problems.append(data.problem())
         if self.model.channels not in (1, 3):
             problems.append(f"model.channels: got {self.model.channels}; give 1 (gray) or 3 (RGB)")
         if not 0 <= self.ema < 1:

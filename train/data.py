@@ -3,6 +3,9 @@
 Example number i of a run, i = step * batch_size + row, is picture ``shuffle(seed)[i]``, and what is
 drawn for it (corner, turn, noise, kernel) comes from a generator seeded with (seed, i). So two runs
 see the same data whatever the number of workers and processes, and a run resumes by counting.
+
+With weights, i alone says which source it is of, and the how many-th example of that: the sources
+alternate as evenly as their weights allow. Each has shuffled epochs of its own.
 """
 
 from __future__ import annotations
@@ -59,6 +62,12 @@ def open_pictures(config: Config, say: Callable[[str], None]) -> tuple[Pictures,
         held_out = train.select(chosen)
         train = train.select(sorted(set(range(len(train))) - set(chosen)))
     train = _large_enough(train, config.data.patch_size, "data.patch-size", say)
+    empty = [n for k, n in enumerate(data.train) if data.weights and not train.of_source(k)]
+    if empty:
+        raise TrainError(
+            f"data.weights: no image of {', '.join(empty)} is left to train on, as all are held "
+            "out or too small; leave it out of data.train and data.weights"
+        )
     return train, _large_enough(held_out, least_measured(config.task), "data.validation", say)
 
 
@@ -161,17 +170,17 @@ def host_batches(
     Yields:
       An iterator of NumPy batches ``[batch_size / processes, ...]``.
     """
-    # Not without end: Grain's endless data sets are longer than Python can count.
-    epochs = -(-config.steps * config.batch_size // len(pictures))
-    seed = int(np.random.SeedSequence([config.seed, _SHUFFLE]).generate_state(1)[0])
-    dataset = (
-        grain.MapDataset.source(pictures)
-        .shuffle(seed=seed)
-        .repeat(epochs)
-        .map_with_index(_Examples(config))[process::processes]
-        .batch(config.batch_size // processes)[start : config.steps]
-    )
     data = config.data
+    if data.weights:
+        parts = [
+            _epochs(config, pictures.of_source(k), _SHUFFLE, k) for k in range(len(data.weights))
+        ]
+        images = grain.MapDataset.mix(parts, data.weights).map(pictures.__getitem__)
+    else:
+        images = _epochs(config, pictures, _SHUFFLE)
+    dataset = images.map_with_index(_Examples(config))[process::processes].batch(
+        config.batch_size // processes
+    )[start : config.steps]
     # A thread that waits for the next batch holds one: two batches ahead are enough.
     read = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=8 * data.threads)
     batches = dataset.to_iter_dataset(read)
@@ -187,6 +196,14 @@ def host_batches(
         yield iterator
     finally:
         iterator.close()
+
+
+def _epochs(config: Config, images: Any, *stream: int) -> grain.MapDataset:
+    """Shuffled epochs, enough for a run of these alone."""
+    seed = int(np.random.SeedSequence([config.seed, *stream]).generate_state(1)[0])
+    # Not without end: Grain's endless data sets are longer than Python can count.
+    epochs = -(-config.steps * config.batch_size // len(images))
+    return grain.MapDataset.source(images).shuffle(seed=seed).repeat(epochs)
 
 
 def _leave_ctrl_c(index: int, count: int) -> None:

@@ -130,7 +130,8 @@ class Pictures:
           channels: 1 (luma of colour pictures) or 3.
           cache_mb: memory for decoded pictures, in megabytes.
         """
-        self._entries = [(source, i) for source in sources for i in range(len(source))]
+        self._sources = list(sources)
+        self._entries = [(k, i) for k, source in enumerate(sources) for i in range(len(source))]
         self._channels = channels
         self._room = int(cache_mb * 1e6)
         self._cache: dict[int, np.ndarray] = {}
@@ -144,8 +145,12 @@ class Pictures:
 
     def name(self, index: int) -> str:
         """What to call a picture in a message."""
-        source, i = self._entries[index]
+        source, i = self._entry(index)
         return source.name(i)
+
+    def of_source(self, number: int) -> list[int]:
+        """Which images are of one of the sources."""
+        return [index for index, (k, _) in enumerate(self._entries) if k == number]
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Decode a picture, or find it in memory.
@@ -156,7 +161,7 @@ class Pictures:
         kept = self._cache.get(index)
         if kept is not None:
             return kept
-        source, i = self._entries[index]
+        source, i = self._entry(index)
         try:
             with source.open(i) as file:
                 pixels = read_picture(file).pixels
@@ -181,7 +186,7 @@ class Pictures:
     def _size(self, index: int) -> tuple[int, int]:
         from PIL import Image, UnidentifiedImageError
 
-        source, i = self._entries[index]
+        source, i = self._entry(index)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what is in its metadata
@@ -195,9 +200,13 @@ class Pictures:
 
     def select(self, indices: Sequence[int]) -> Pictures:
         """Some of the pictures, with a memory of their own of the same size."""
-        chosen = Pictures([], self._channels, cache_mb=self._room / 1e6)
+        chosen = Pictures(self._sources, self._channels, cache_mb=self._room / 1e6)
         chosen._entries = [self._entries[i] for i in indices]
         return chosen
+
+    def _entry(self, index: int) -> tuple[Encoded, int]:
+        number, i = self._entries[index]
+        return self._sources[number], i
 
     def __getstate__(self) -> dict[str, object]:
         # For worker processes: each fills its own cache.

@@ -78,6 +78,59 @@ def test_every_picture_is_seen_once_an_epoch(tmp_path: Path) -> None:
     assert levels[:8] != levels[8:]
 
 
+def flat(folder: Path, levels: range) -> str:
+    folder.mkdir()
+    for level in levels:
+        Image.fromarray(np.full((16, 16), level, np.uint8)).save(folder / f"{level:03}.png")
+    return str(folder)
+
+
+def test_sources_have_the_shares_of_their_weights(tmp_path: Path) -> None:
+    """Three images with weight 3 and thirty with 1, each in shuffled epochs of its own."""
+    few, many = flat(tmp_path / "few", range(3)), flat(tmp_path / "many", range(100, 130))
+    held_out = flat(tmp_path / "held_out", range(1))
+    config = tiny.config(
+        "", task=Denoise(sigma=0), steps=30, data_train=(few, many), data_weights=(3.0, 1.0),
+        data_validation=(held_out,),
+    )  # fmt: skip
+    batches = first(config, 30)
+    levels = [round(float(t[0, 0, 0]) * 255) for b in batches for t in b["target"]]
+    of_few, of_many = ([x for x in levels if (x < 100) is low] for low in (True, False))
+    assert len(of_few) == 180 and len(of_many) == 60
+    assert all(sum(t[0, 0, 0] * 255 < 99 for t in b["target"]) == 6 for b in batches)
+    assert all(sorted(of_few[i : i + 3]) == [0, 1, 2] for i in range(0, 180, 3))
+    assert len({tuple(of_few[i : i + 3]) for i in range(0, 180, 3)}) == 6
+    assert sorted(of_many[:30]) == sorted(of_many[30:]) == list(range(100, 130))
+    assert of_many[:30] != of_many[30:]
+    assert_same(first(config, 30, start=25), batches[25:])
+    shares = [first(config, 3, process=p, processes=2) for p in range(2)]
+    for p, step in itertools.product(range(2), range(3)):
+        np.testing.assert_array_equal(shares[p][step]["input"], batches[step]["input"][p::2])
+
+
+def test_weights_with_workers(folder: Path, tmp_path: Path) -> None:
+    other = tiny.folder(tmp_path / "other", [(40, 40)] * 3)
+    changes = {"data_train": (str(folder), str(other)), "data_weights": (1.0, 2.5)}
+    expected = first(tiny.config("", **changes), 6)
+    assert_same(first(tiny.config("", **changes, data_workers=2), 2, start=4), expected[4:])
+
+
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [((1.0,), "data.weights: got 1 for the 2"), ((1.0, 0.0), "got 1.0, 0.0; give positive")],
+)
+def test_weights_that_cannot_be(weights: tuple[float, ...], text: str) -> None:
+    with pytest.raises(TrainError, match=text):
+        tiny.config("", data_train=("a", "b"), data_weights=weights).check()
+
+
+def test_weight_of_what_is_not_there(folder: Path, tmp_path: Path) -> None:
+    small = tiny.folder(tmp_path / "small", [(8, 9)] * 3)
+    train = (str(folder), str(small))
+    text = refused(tiny.config("", data_train=train, data_weights=(1.0, 1.0)))
+    assert f"no image of {small} is left" in text
+
+
 def test_patches_are_turned_in_eight_ways() -> None:
     picture = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
     rng = np.random.default_rng(0)
