@@ -16,10 +16,10 @@ import tyro
 
 from train.errors import TrainError
 from train.networks import BlindNet, DnCNN, Network, SRResNet, USRNet
-from train.tasks import Deblur, Denoise, SuperResolve, Task
+from train.tasks import Deblur, Denoise, Paired, SuperResolve, Task
 
 # Networks that can learn a task: their output has the size of its target.
-_TASKS: dict[type, type] = {
+_TASKS: dict[type, type[Denoise | SuperResolve | Deblur]] = {
     DnCNN: Denoise,
     SRResNet: SuperResolve,
     USRNet: Deblur,
@@ -43,9 +43,12 @@ class Data:
     Attributes:
       train: sources of clean pictures, any number: folders; "tfds:NAME@SPLIT"; "embedded", a few
         photographs that need no download.
+      inputs: for each of these sources, the source of the degraded images that belong to its clean
+        ones, matched by path without extension; none: clean images are degraded as the task says.
       weights: shares of the examples that are of each of these sources; none: every image has the
         same share.
       validation: sources of held-out pictures; none: some of the training pictures.
+      validation_inputs: like `inputs`, for these.
       num_validation: how many pictures to hold out.
       validation_size: side of the middle part of each held-out picture that is measured; that of
         the smallest of them, if it is smaller.
@@ -59,8 +62,10 @@ class Data:
     """
 
     train: tuple[str, ...] = ("embedded",)
+    inputs: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
     validation: tuple[str, ...] = ()
+    validation_inputs: tuple[str, ...] = ()
     num_validation: int = 8
     validation_size: int = 256
     patch_size: int = 128
@@ -72,6 +77,17 @@ class Data:
 
     def problem(self) -> str | None:
         """What is wrong with the sources, if anything."""
+        if self.inputs and len(self.inputs) != len(self.train):
+            return (
+                f"data.inputs: got {len(self.inputs)} for the {len(self.train)} of data.train; "
+                "give one for each, in their order"
+            )
+        expected = len(self.validation) if self.inputs else 0
+        if len(self.validation_inputs) != expected:
+            return (
+                f"data.validation-inputs: got {len(self.validation_inputs)}; give {expected}: one "
+                "for each of data.validation if there are data.inputs"
+            )
         if self.weights and len(self.weights) != len(self.train):
             return (
                 f"data.weights: got {len(self.weights)} for the {len(self.train)} of data.train; "
@@ -148,6 +164,11 @@ class Config:
     keep: int = 3
     max_skipped: int = 20
 
+    def __post_init__(self) -> None:
+        """Inputs that are given are not made: the task only says what they are."""
+        if self.data.inputs and not isinstance(self.task, Paired):
+            object.__setattr__(self, "task", Paired(self.task.name, self.task.scale))
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; `model` and `task` say their kind."""
         values = asdict(self)
@@ -214,9 +235,12 @@ class Config:
             )
         if optimizer.clip is not None and not optimizer.clip > 0:
             problems.append(f"optimizer.clip: got {optimizer.clip}; give a positive norm, or None")
-        if not isinstance(task, _TASKS[type(self.model)]):
+        learned = _TASKS[type(self.model)]
+        if isinstance(task, Paired):
+            problems.append(self._paired_problem(task, learned.name))
+        elif not isinstance(task, learned):
             problems.append(
-                f"task: {type(self.model).__name__} learns {_TASKS[type(self.model)].__name__}, "
+                f"task: {type(self.model).__name__} learns {learned.__name__}, "
                 f"not {type(task).__name__}"
             )
         problems.append(task.problem())
@@ -237,6 +261,20 @@ class Config:
                 f"{self.batch_size}"
             )
         return problems
+
+    def _paired_problem(self, task: Paired, learned: str) -> str | None:
+        network = type(self.model).__name__
+        if not self.data.inputs:
+            return "data.inputs: got nothing; give the source of the inputs of the Paired task"
+        if task.name != learned:
+            return f"task: {network} learns {learned}, not pairs of {task.name}"
+        further = [name for name in self.model.inputs if name != "input"]
+        if further:
+            return (
+                f"data.inputs: pairs give no {' and '.join(further)}, which the network "
+                f"{network} is told; give one that is not, or no inputs"
+            )
+        return None
 
     def check_devices(self, devices: int) -> None:
         """Raise a TrainError if the batch cannot be shared by so many devices."""

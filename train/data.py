@@ -14,7 +14,7 @@ import collections
 import contextlib
 import itertools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -23,8 +23,8 @@ import numpy as np
 
 from train.config import Config, least_measured
 from train.errors import TrainError
-from train.sources import EMBEDDED, Pictures, open_source
-from train.tasks import Example, Task
+from train.sources import EMBEDDED, Decoded, Pictures, counterparts, open_source
+from train.tasks import Example, Paired, Task
 
 # What seeds are derived for: streams of the same seed must not repeat each other.
 _SHUFFLE, _EXAMPLES, _HELD_OUT = range(3)
@@ -40,15 +40,10 @@ def open_pictures(config: Config, say: Callable[[str], None]) -> tuple[Pictures,
       TrainError: no pictures, or none as large as a patch; small ones are named.
     """
     data = config.data
-    cache = data.cache_mb / max(1, data.workers)
-
-    def pictures(names: tuple[str, ...], *, held_out: bool = False) -> Pictures:
-        sources = [open_source(n, held_out=held_out, tfds_dir=data.tfds_dir) for n in names]
-        return Pictures(sources, config.model.channels, cache_mb=cache)
-
-    train = pictures(data.train)
+    train = _open(config, data.train, data.inputs)
     if data.validation or data.train == (EMBEDDED,):
-        held_out = pictures(data.validation or data.train, held_out=True)
+        names, inputs = data.validation or data.train, data.validation_inputs
+        held_out = _open(config, names, inputs, held_out=True)
         if len(held_out) > data.num_validation:
             held_out = held_out.select(_spread(len(held_out), data.num_validation))
     else:
@@ -69,6 +64,25 @@ def open_pictures(config: Config, say: Callable[[str], None]) -> tuple[Pictures,
             "out or too small; leave it out of data.train and data.weights"
         )
     return train, _large_enough(held_out, least_measured(config.task), "data.validation", say)
+
+
+def _open(
+    config: Config, names: Sequence[str], inputs: Sequence[str], *, held_out: bool = False
+) -> Pictures:
+    data = config.data
+    sources = [open_source(n, held_out=held_out, tfds_dir=data.tfds_dir) for n in names]
+    field = "data.validation-inputs" if held_out else "data.inputs"
+    given = [
+        counterparts(open_source(n, tfds_dir=data.tfds_dir), source, f"{field}: {n}, of {name}")
+        for n, source, name in zip(inputs, sources, names, strict=bool(inputs))
+    ]
+    return Pictures(
+        sources,
+        config.model.channels,
+        inputs=given,
+        scale=config.task.scale,
+        cache_mb=data.cache_mb / max(1, data.workers),
+    )
 
 
 def _spread(total: int, count: int) -> list[int]:
@@ -95,38 +109,53 @@ def _large_enough(
 
 
 def example(
-    task: Task, picture: np.ndarray, patch: int, rng: np.random.Generator, *, detail: int = 1
+    task: Task, picture: Decoded, patch: int, rng: np.random.Generator, *, detail: int = 1
 ) -> Example:
-    """A random patch of a picture, degraded, in one of its 8 turns and mirror images.
+    """A random patch of a picture or a pair, degraded, in one of its 8 turns and mirror images.
 
     The degradation sees a margin around the patch, so that near the patch's border it does what it
     does to the whole picture (deblurring, where patches are periodic, has none).
 
     Args:
       task: degrades.
-      picture: uint8 ``[H, W, C]``, at least patch x patch.
+      picture: uint8 ``[H, W, C]``, at least patch x patch; for `Paired`, the clean one and its
+        input.
       patch: side of the clean patch, a multiple of the task's scale.
       rng: draws everything.
       detail: of so many random patches the one with most detail is taken.
     """
     s, margin = task.scale, task.margin
-    height, width = picture.shape[:2]
+    clean = picture[0] if isinstance(picture, tuple) else picture
+    height, width = clean.shape[:2]
     corners = [
         tuple(s * int(rng.integers((side - patch) // s + 1)) for side in (height, width))
         for _ in range(detail)
     ]
     top, left = corners[0]
     if detail > 1:
-        top, left = max(corners, key=lambda at: _detail(picture[at[0] :, at[1] :][:patch, :patch]))
+        top, left = max(corners, key=lambda at: _detail(clean[at[0] :, at[1] :][:patch, :patch]))
     # Not past the last whole block of s pixels: the task crops to a multiple of s.
     rows = slice(max(top - margin, 0), min(top + patch + margin, height - height % s))
     columns = slice(max(left - margin, 0), min(left + patch + margin, width - width % s))
-    degraded = task.degrade(picture[rows, columns], rng)
+    degraded = _degrade(task, picture, rows, columns, rng)
     y, x = top - rows.start, left - columns.start
     degraded["target"] = degraded["target"][y : y + patch, x : x + patch]
     degraded["input"] = degraded["input"][y // s : (y + patch) // s, x // s : (x + patch) // s]
     quarters, mirror = int(rng.integers(4)), bool(rng.integers(2))
     return {key: _turn(value, quarters, mirror) for key, value in degraded.items()}
+
+
+def _degrade(
+    task: Task, picture: Decoded, rows: slice, columns: slice, rng: np.random.Generator
+) -> Example:
+    """A part of a picture, degraded; of a pair, the part of both."""
+    if isinstance(picture, tuple):
+        assert isinstance(task, Paired)  # Config makes the task of inputs so
+        clean, given = picture
+        y, x = (slice(n.start // task.scale, n.stop // task.scale) for n in (rows, columns))
+        return task.example(clean[rows, columns], given[y, x])
+    assert not isinstance(task, Paired)
+    return task.degrade(picture[rows, columns], rng)
 
 
 def _detail(pixels: np.ndarray) -> float:
@@ -150,7 +179,7 @@ class _Examples:
         self._task, self._patch, self._seed = config.task, config.data.patch_size, config.seed
         self._detail = config.data.detail
 
-    def __call__(self, index: int, picture: np.ndarray) -> Example:
+    def __call__(self, index: int, picture: Decoded) -> Example:
         rng = np.random.default_rng([self._seed, _EXAMPLES, index])
         return example(self._task, picture, self._patch, rng, detail=self._detail)
 
@@ -242,9 +271,12 @@ def held_out_examples(
     examples: list[Any] = []
     for index in range(len(pictures)):
         picture = pictures[index]
-        top, left = ((n - side) // 2 for n in picture.shape[:2])
+        clean = picture[0] if isinstance(picture, tuple) else picture
+        top, left = ((n - side) // 2 for n in clean.shape[:2])
+        if isinstance(picture, tuple):  # its pixels are blocks of the clean one's
+            top, left = (n - n % config.task.scale for n in (top, left))
         # The seed of the data does not matter here: runs are to be compared.
         rng = np.random.default_rng([0, _HELD_OUT, index])
-        middle = picture[top : top + side, left : left + side]
-        examples.append(config.task.degrade(middle, rng))
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        examples.append(_degrade(config.task, picture, rows, columns, rng))
     return examples

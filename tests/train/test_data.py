@@ -3,6 +3,7 @@
 import itertools
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from train import prepare
 from train.config import Config
 from train.data import example, held_out_examples, host_batches, open_pictures
 from train.errors import TrainError
+from train.networks import DnCNN, SRResNet, USRNet
 from train.sources import PictureFiles, Pictures, open_source
-from train.tasks import Deblur, Denoise, Example, SuperResolve
+from train.tasks import Deblur, Denoise, Example, Paired, SuperResolve
 
 
 @pytest.fixture
@@ -129,6 +131,105 @@ def test_weight_of_what_is_not_there(folder: Path, tmp_path: Path) -> None:
     train = (str(folder), str(small))
     text = refused(tiny.config("", data_train=train, data_weights=(1.0, 1.0)))
     assert f"no image of {small} is left" in text
+
+
+def pairs(root: Path, scale: int, count: int = 5, end: str = "") -> dict[str, tuple[str, ...]]:
+    """Folders of targets, and of inputs that are each target's every so many-th pixel, plus one."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        pixels = rng.integers(0, 255, (24 + scale * i, 31, 3), dtype=np.uint8)
+        small = pixels[: pixels.shape[0] // scale * scale : scale, : 31 // scale * scale : scale]
+        for side, name, image in (
+            ("target", f"{i}.png", pixels),
+            ("input", f"{i}{end}.png", small),
+        ):
+            (root / side / "below").mkdir(parents=True, exist_ok=True)
+            plus = side == "input"
+            Image.fromarray(image + np.uint8(plus)).save(root / side / "below" / name)
+    return {"data_train": (str(root / "target"),), "data_inputs": (str(root / "input"),)}
+
+
+@pytest.mark.parametrize(("scale", "end"), [(1, ""), (2, "x2")])
+def test_pairs_stay_together(tmp_path: Path, scale: int, end: str) -> None:
+    model = DnCNN(channels=3) if scale == 1 else SRResNet()
+    task = Denoise() if scale == 1 else SuperResolve(scale)
+    config = tiny.config("", model=model, task=task, **pairs(tmp_path, scale, end=end))
+    config.check()
+    assert config.task == Paired(task.name, scale)
+    corners = set()
+    for batch in first(config, 6):
+        assert batch["target"].shape == (8, 16, 16, 3)
+        difference = batch["input"][..., None, :] - batch["target"].reshape(
+            8, 16 // scale, scale, 16 // scale, scale, 3
+        ).transpose(0, 1, 3, 2, 4, 5).reshape(8, 16 // scale, 16 // scale, scale**2, 3)
+        # Of the pixels of each block, the one in the corner that the turn has made first.
+        matches = (np.abs(difference * 255 - 1) < 1e-3).all((1, 2, 4))
+        assert matches.any(-1).all()
+        corners |= {int(np.argmax(m)) for m in matches}
+    assert corners == set(range(scale**2))
+    (held_out,) = held_out_examples(config, open_pictures(config, print)[1])
+    assert held_out["input"].shape == (16 // scale, 16 // scale, 3)
+    shown = held_out["input"] - held_out["target"][::scale, ::scale]
+    np.testing.assert_allclose(shown * 255, 1, atol=1e-3)
+
+
+def test_pairs_of_validation(tmp_path: Path) -> None:
+    changes = pairs(tmp_path / "train", 1)
+    others = pairs(tmp_path / "validation", 1, count=2)
+    config = tiny.config(
+        "", model=DnCNN(channels=3), **changes, data_num_validation=2,
+        data_validation=others["data_train"], data_validation_inputs=others["data_inputs"],
+    )  # fmt: skip
+    config.check()
+    train, held_out = open_pictures(config, print)
+    assert (len(train), len(held_out)) == (5, 2)
+    for example_ in held_out_examples(config, held_out):
+        np.testing.assert_allclose((example_["input"] - example_["target"]) * 255, 1, atol=1e-3)
+
+
+def test_pairs_that_are_none(tmp_path: Path) -> None:
+    changes = pairs(tmp_path, 2, end="_LR2")
+    config = tiny.config("", model=SRResNet(), task=SuperResolve(2), **changes)
+    open_pictures(config, print)
+    inputs = tmp_path / "input" / "below"
+    (inputs / "3_LR2.png").rename(inputs / "other.png")
+    text = refused(config)
+    assert f"data.inputs: {tmp_path}/input, of {tmp_path}/target: no counterpart of " in text
+    assert "below/other.png" in text and "below/3.png" in text and "0.png" not in text
+    (inputs / "other.png").rename(inputs / "2.png")
+    assert "several counterparts of" in refused(config)
+    (inputs / "2.png").rename(inputs / "3_LR2.png")
+    Image.new("RGB", (14, 12)).save(inputs / "0_LR2.png")
+    text = refused(config)
+    assert "0_LR2.png: got 14x12, with a target" in text and "of 31x24" in text
+    # As if turned by a camera; that it is not is known once it is decoded.
+    Image.new("RGB", (12, 15)).save(inputs / "0_LR2.png")
+    with pytest.raises(TrainError, match=r"0_LR2\.png: got 12x15, with a target"):
+        first(config, 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"data_inputs": ("a", "b")}, "data.inputs: got 2 for the 1 of data.train"),
+        ({"data_validation_inputs": ("a",)}, "data.validation-inputs: got 1; give 0"),
+        (
+            {"data_inputs": ("a",), "data_validation": ("b",)},
+            "data.validation-inputs: got 0; give 1",
+        ),
+        ({"task": Paired()}, "data.inputs: got nothing"),
+        ({"data_inputs": ("a",), "task": SuperResolve(2)}, "learns denoise, not pairs of sr"),
+        ({"data_inputs": ("a",), "task": Paired(scale=2)}, "task.scale: got 2; give 1 for denoise"),
+        (
+            {"data_inputs": ("a",), "model": USRNet(), "task": Deblur()},
+            "pairs give no kernel, which the network USRNet is told",
+        ),
+        ({"data_inputs": ("a",), "model": DnCNN(noise_level=True)}, "pairs give no sigma"),
+    ],
+)
+def test_pairs_that_cannot_be(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(TrainError, match=text):
+        tiny.config("x", **changes).check()
 
 
 def test_patches_are_turned_in_eight_ways() -> None:
