@@ -14,7 +14,7 @@ import collections
 import contextlib
 import itertools
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -30,8 +30,10 @@ from train.tasks import Example, Paired, Task
 _SHUFFLE, _EXAMPLES, _HELD_OUT = range(3)
 
 
-def open_pictures(config: Config, say: Callable[[str], None]) -> tuple[Pictures, Pictures]:
-    """The pictures to train on, and those held out.
+def open_pictures(
+    config: Config, say: Callable[[str], None]
+) -> tuple[Pictures, dict[str, Pictures]]:
+    """The pictures to train on, and the sets of those held out, by name.
 
     Without a validation source, `data.num_validation` pictures evenly spread over the training
     pictures are held out; "embedded" has its own.
@@ -41,11 +43,13 @@ def open_pictures(config: Config, say: Callable[[str], None]) -> tuple[Pictures,
     """
     data = config.data
     train = _open(config, data.train, data.inputs)
-    if data.validation or data.train == (EMBEDDED,):
-        names, inputs = data.validation or data.train, data.validation_inputs
-        held_out = _open(config, names, inputs, held_out=True)
-        if len(held_out) > data.num_validation:
-            held_out = held_out.select(_spread(len(held_out), data.num_validation))
+    held_out: dict[str, Pictures] = {}
+    if data.validation:
+        for k, (name, source) in enumerate(data.validation_sets()):
+            inputs = data.validation_inputs[k : k + 1]
+            held_out[name] = _open(config, [source], inputs, held_out=True)
+    elif data.train == (EMBEDDED,):
+        held_out[""] = _open(config, data.train, (), held_out=True)
     else:
         if len(train) <= data.num_validation:
             raise TrainError(
@@ -54,7 +58,7 @@ def open_pictures(config: Config, say: Callable[[str], None]) -> tuple[Pictures,
                 "pictures, a smaller number, or others to validate on (--data.validation)"
             )
         chosen = _spread(len(train), data.num_validation)
-        held_out = train.select(chosen)
+        held_out[""] = train.select(chosen)
         train = train.select(sorted(set(range(len(train))) - set(chosen)))
     train = _large_enough(train, config.data.patch_size, "data.patch-size", say)
     empty = [n for k, n in enumerate(data.train) if data.weights and not train.of_source(k)]
@@ -63,7 +67,12 @@ def open_pictures(config: Config, say: Callable[[str], None]) -> tuple[Pictures,
             f"data.weights: no image of {', '.join(empty)} is left to train on, as all are held "
             "out or too small; leave it out of data.train and data.weights"
         )
-    return train, _large_enough(held_out, least_measured(config.task), "data.validation", say)
+    for name, pictures in held_out.items():
+        if len(pictures) > data.num_validation:
+            pictures = pictures.select(_spread(len(pictures), data.num_validation))
+        field = f"data.validation ({name})" if len(held_out) > 1 else "data.validation"
+        held_out[name] = _large_enough(pictures, least_measured(config.task), field, say)
+    return train, held_out
 
 
 def _open(
@@ -258,25 +267,32 @@ def on_device(
 
 
 def held_out_examples(
-    config: Config, pictures: Pictures, say: Callable[[str], None] = print
-) -> list[Example]:
+    config: Config, sets: Mapping[str, Pictures], say: Callable[[str], None] = print
+) -> dict[str, list[Example]]:
     """The middle of each held-out picture, degraded the same way in every run.
 
-    All have one size, a square of at most `data.validation_size`: one program measures them all.
+    All of a set have one size, a square of at most `data.validation_size`: one program measures
+    them all.
     """
-    side = min(config.data.validation_size, *(n for size in pictures.sizes() for n in size))
-    side -= side % config.task.scale
-    if side < config.data.validation_size:
-        say(f"held-out pictures are measured in their middle {side}x{side}: one is no larger")
-    examples: list[Any] = []
-    for index in range(len(pictures)):
-        picture = pictures[index]
-        clean = picture[0] if isinstance(picture, tuple) else picture
-        top, left = ((n - side) // 2 for n in clean.shape[:2])
-        if isinstance(picture, tuple):  # its pixels are blocks of the clean one's
-            top, left = (n - n % config.task.scale for n in (top, left))
-        # The seed of the data does not matter here: runs are to be compared.
-        rng = np.random.default_rng([0, _HELD_OUT, index])
-        rows, columns = slice(top, top + side), slice(left, left + side)
-        examples.append(_degrade(config.task, picture, rows, columns, rng))
-    return examples
+    found = {}
+    for name, pictures in sets.items():
+        side = min(config.data.validation_size, *(n for size in pictures.sizes() for n in size))
+        side -= side % config.task.scale
+        if side < config.data.validation_size:
+            of, middle = f" of {name}" if len(sets) > 1 else "", f"{side}x{side}"
+            say(f"held-out pictures{of} are measured in their middle {middle}: one is no larger")
+        found[name] = [
+            _middle(config.task, pictures, index, side) for index in range(len(pictures))
+        ]
+    return found
+
+
+def _middle(task: Task, pictures: Pictures, index: int, side: int) -> Example:
+    picture = pictures[index]
+    clean = picture[0] if isinstance(picture, tuple) else picture
+    top, left = ((n - side) // 2 for n in clean.shape[:2])
+    if isinstance(picture, tuple):  # its pixels are blocks of the clean one's
+        top, left = (n - n % task.scale for n in (top, left))
+    # The seed of the data does not matter here: runs are to be compared.
+    rng = np.random.default_rng([0, _HELD_OUT, index])
+    return _degrade(task, picture, slice(top, top + side), slice(left, left + side), rng)

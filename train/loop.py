@@ -86,7 +86,8 @@ def train(command: Command) -> int:
         batch = next(batches)
         log.say(
             f"{config.name}: {sum(x.size for x in state.params.values()):,} parameters, "
-            f"{len(pictures)} pictures, {len(held_out)} held out, batches of {config.batch_size} "
+            f"{len(pictures)} pictures, {sum(map(len, held_out.values()))} held out, "
+            f"batches of {config.batch_size} "
             f"on {mesh.size} x {mesh.devices.flat[0].device_kind}"
         )
         began = time.perf_counter()
@@ -136,6 +137,7 @@ def train(command: Command) -> int:
                     scores = measure(state.ema)
                     numbers |= {"psnr": scores.psnr, "ssim": scores.ssim}
                     shown = {"held_out": sample_sheet(measure, scores)}
+                    numbers |= scores.by_set
                 log.metrics(done, numbers, shown)
                 if saving:
                     save(done, scores)

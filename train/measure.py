@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
@@ -17,28 +17,35 @@ from train.tasks import Example
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over the held-out pictures, and the pictures.
+    """Means over the held-out pictures, and the pictures; those of the first set.
 
     Attributes:
       psnr: in dB; of super-resolution on luma, as in the tables.
       ssim: likewise.
       restored: float32 ``[H, W, C]`` each.
+      by_set: of several sets, "psnr/NAME" and "ssim/NAME" of each.
     """
 
     psnr: float
     ssim: float
     restored: list[np.ndarray]
+    by_set: dict[str, float] = field(default_factory=dict)
 
 
 class HeldOut:
-    """The held-out pictures, ready to be restored: one on each device at a time."""
+    """Sets of held-out pictures, ready to be restored: one picture on each device at a time."""
 
     def __init__(
-        self, config: Config, examples: Sequence[Example], network: Network, mesh: Mesh
+        self,
+        config: Config,
+        sets: Mapping[str, Sequence[Example]],
+        network: Network,
+        mesh: Mesh,
     ) -> None:
-        """Take examples of one size."""
+        """Take examples, all of a set of one size; the first set is the one that is shown."""
         self._config = config
-        self.examples = list(examples)
+        self._sets = dict(sets)
+        self.examples = list(next(iter(sets.values())))
         self._mesh = mesh
         self._restore = jax.jit(
             network,
@@ -48,31 +55,49 @@ class HeldOut:
 
     def __call__(self, params: Arrays) -> Scores:
         """Restore and measure all. Every process must call it."""
+        found = {
+            name: self._scores(examples, self._restored(params, examples))
+            for name, examples in self._sets.items()
+        }
+        first = next(iter(found.values()))
+        if len(found) == 1:
+            return first
+        by_set = [
+            (f"{measure}/{name}", getattr(scores, measure))
+            for name, scores in found.items()
+            for measure in ("psnr", "ssim")
+        ]
+        return replace(first, by_set=dict(by_set))
+
+    def _restored(self, params: Arrays, examples: Sequence[Example]) -> list[np.ndarray]:
         devices = self._mesh.size
         restored: list[np.ndarray] = []
-        for start in range(0, len(self.examples), devices):
-            part = self.examples[start : start + devices]
+        for start in range(0, len(examples), devices):
+            part = list(examples[start : start + devices])
             # The last part is filled up: one program, whatever the number of pictures.
             filled = part + [part[-1]] * (devices - len(part))
             batch = {key: np.stack([e[key] for e in filled]) for key in part[0] if key != "target"}
             arrays = {key: self._put(value) for key, value in batch.items()}
             restored += list(np.asarray(self._restore(params, arrays))[: len(part)])
-        return self.score(restored)
+        return restored
 
     def score(self, pictures: Sequence[np.ndarray]) -> Scores:
         """Measure pictures in the place of restored ones; NaN where they are not finite."""
-        found = [self._score(i, picture) for i, picture in enumerate(pictures)]
-        psnr, ssim = (float(np.mean(column)) for column in zip(*found, strict=True))
-        return Scores(psnr, ssim, list(pictures))
+        return self._scores(self.examples, pictures)
 
     def psnr(self, index: int, picture: np.ndarray) -> float:
         """PSNR of one picture in the place of the restored one, in dB."""
-        return self._score(index, picture)[0]
+        return self._score(self.examples[index], picture)[0]
 
-    def _score(self, index: int, picture: np.ndarray) -> tuple[float, float]:
+    def _scores(self, examples: Sequence[Example], pictures: Sequence[np.ndarray]) -> Scores:
+        found = [self._score(e, picture) for e, picture in zip(examples, pictures, strict=True)]
+        psnr, ssim = (float(np.mean(column)) for column in zip(*found, strict=True))
+        return Scores(psnr, ssim, list(pictures))
+
+    def _score(self, example: Example, picture: np.ndarray) -> tuple[float, float]:
         if not np.isfinite(picture).all():
             return float("nan"), float("nan")
-        task, target = self._config.task, to_uint8(self.examples[index]["target"])
+        task, target = self._config.task, to_uint8(example["target"])
         found = score(to_uint8(picture), target, task=task.name, scale=task.scale)
         # The tables of super-resolution are on luma.
         if task.name == "sr":

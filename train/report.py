@@ -96,6 +96,8 @@ def write_report(
         f"the time spent waiting for data; peak memory {peak_memory()}; {skipped} steps skipped. "
         f"Weights: python -m train.export {run} {config.name}.safetensors"
     )
+    if scores.by_set:
+        text += f". {', '.join(f'{name} {value:.4g}' for name, value in scores.by_set.items())}"
     temporary = run / (SUMMARY + ".tmp")
     try:
         temporary.write_text(text + "\n", encoding="utf-8")
