@@ -35,8 +35,8 @@ def open_pictures(
 ) -> tuple[Pictures, dict[str, Pictures]]:
     """The pictures to train on, and the sets of those held out, by name.
 
-    Without a validation source, `data.num_validation` pictures evenly spread over the training
-    pictures are held out; "embedded" has its own.
+    Without a validation source, `data.num_validation` photographs evenly spread over the training
+    pictures are held out, with all of their tiles; "embedded" has its own.
 
     Raises:
       TrainError: no pictures, or none as large as a patch; small ones are named.
@@ -51,15 +51,20 @@ def open_pictures(
     elif data.train == (EMBEDDED,):
         held_out[""] = _open(config, data.train, (), held_out=True)
     else:
-        if len(train) <= data.num_validation:
+        # Heads are read anyway; names of tiles come with them.
+        train.sizes()
+        photographs = train.photographs()
+        if len(photographs) <= data.num_validation:
             raise TrainError(
                 f"data.num-validation: {data.num_validation} pictures are to be held out of the "
-                f"{len(train)} of {', '.join(data.train)}, and none would be left; give more "
+                f"{len(photographs)} of {', '.join(data.train)}, and none would be left; give more "
                 "pictures, a smaller number, or others to validate on (--data.validation)"
             )
-        chosen = _spread(len(train), data.num_validation)
-        held_out[""] = train.select(chosen)
-        train = train.select(sorted(set(range(len(train))) - set(chosen)))
+        chosen = [photographs[k] for k in _spread(len(photographs), data.num_validation)]
+        # Tiles of a photograph overlap and resemble each other: all go, the middle one is measured.
+        gone = {index for tiles in chosen for index in tiles}
+        held_out[""] = train.select([tiles[len(tiles) // 2] for tiles in chosen])
+        train = train.select(sorted(set(range(len(train))) - gone))
     train = _large_enough(train, config.data.patch_size, "data.patch-size", say)
     empty = [n for k, n in enumerate(data.train) if data.weights and not train.of_source(k)]
     if empty:

@@ -61,6 +61,9 @@ class Encoded(Protocol):
     def key(self, index: int) -> str:
         """What it has in common with its counterpart in another source."""
 
+    def photograph(self, index: int) -> str:
+        """What it is a part of: its tiles have it in common."""
+
 
 class PictureFiles:
     """Picture files by path."""
@@ -89,6 +92,11 @@ class PictureFiles:
         path = self._paths[index].with_suffix("")
         return path.name if self._root is None else path.relative_to(self._root).as_posix()
 
+    def photograph(self, index: int) -> str:
+        """Its path, without the end that BasicSR's scripts give to tiles, as in 0001_s012.png."""
+        path = self._paths[index].absolute()
+        return re.sub(r"_s\d{3,}$", "", str(path.with_suffix("")), flags=re.ASCII)
+
 
 class _Reordered:
     """Some of a source's images, in another order."""
@@ -107,6 +115,9 @@ class _Reordered:
 
     def key(self, index: int) -> str:
         return self._source.key(self._indices[index])
+
+    def photograph(self, index: int) -> str:
+        return self._source.photograph(self._indices[index])
 
 
 def counterparts(inputs: Encoded, targets: Encoded, where: str) -> Encoded:
@@ -236,6 +247,14 @@ class Pictures:
         """What to call a picture in a message."""
         source, i = self._entry(index)
         return source.name(i)
+
+    def photographs(self) -> list[list[int]]:
+        """Which images are of one photograph, of each; an image that is no tile is one itself."""
+        found: dict[str, list[int]] = {}
+        for index in range(len(self)):
+            source, i = self._entry(index)
+            found.setdefault(source.photograph(i), []).append(index)
+        return list(found.values())
 
     def of_source(self, number: int) -> list[int]:
         """Which images are of one of the sources."""

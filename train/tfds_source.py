@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, NamedTuple
 from train.errors import TrainError
 
 _NAME = re.compile(r"([a-z]\w*)(?:/([\w+.-]+))?(?::(\d+\.\d+\.\d+))?", re.IGNORECASE | re.ASCII)
+# What train.prepare adds to the name of a photograph for each of its tiles.
+_TILE = re.compile(r"\[\d+:,\d+:\]$", re.ASCII)
 _VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
 
 
@@ -67,7 +69,11 @@ class TfdsPictures:
         self._feature = _picture_feature(tfds, spec, features, feature)
         # Only this feature is parsed. TFDS would decode the others as well, for some of which it
         # needs TensorFlow, and it misreads palettes and alpha.
-        self._parser = tfds.features.FeaturesDict({self._feature: features[self._feature]})
+        parsed = {self._feature: features[self._feature]}
+        if "name" in features.keys() and isinstance(features["name"], tfds.features.Text):  # noqa: SIM118
+            parsed["name"] = features["name"]
+        self._parser = tfds.features.FeaturesDict(parsed)
+        self._tile_of: dict[int, str | None] = {}
         self._decoders = {self._feature: tfds.decode.SkipDecoding()}
         self._records = _open_records(tfds, spec, builder, split)
 
@@ -91,6 +97,8 @@ class TfdsPictures:
             example = self._parser.deserialize_example_np(record, decoders=self._decoders)
             if not example[self._feature]:
                 raise ValueError("its file of records has been cut short")
+            name = bytes(example.get("name", b"")).decode("utf-8", "replace")
+            self._tile_of[index] = _TILE.sub("", name) if _TILE.search(name) else None
             return bytes(example[self._feature])
         except Exception as error:  # readers of damaged files raise nearly anything
             raise TrainError(
@@ -104,6 +112,13 @@ class TfdsPictures:
     def name(self, index: int) -> str:
         """What to call a picture in a message: "div2k/bicubic_x4 train 17"."""
         return f"{self._label} {index}"
+
+    def photograph(self, index: int) -> str:
+        """Which photograph it is a tile of, from `train.prepare`; its own name if it is whole."""
+        if index not in self._tile_of:
+            self.encoded(index)
+        tile_of = self._tile_of[index]
+        return self.name(index) if tile_of is None else f"{self._label} {tile_of}"
 
     def key(self, index: int) -> str:
         """Its number: features of one example are a pair."""
