@@ -56,11 +56,10 @@ class Collected(NamedTuple):
 # coffee), and collections that test sets may have been drawn from (opencv-doc).
 #
 # Why reduce: most JPEG files hold color at half the resolution of luma, sensors measure one color
-# a pixel, and both noise and the errors of 8x8 blocks lie in the finest octave. A network must not
-# learn to restore these. At half the size the quiet areas of the noisiest ones, God-Rays,
-# Yellow-Flower and Blinds, go from 1.4 to 1.6 of 255 levels of noise to 0.6 to 0.8; six that are
-# soft at half the size, from phones and through deep zooms, are quartered. Only PNG files that
-# their makers have already reduced stay as they are.
+# a pixel, and both noise and the errors of 8x8 blocks lie mostly in the finest octave. A network
+# must not learn to restore these. At half the size, the noise in the quiet areas of the noisiest
+# (God-Rays, Yellow-Flower, Blinds) falls from 1.4-1.6 to 0.6-0.8 of 255 levels. Six that are soft
+# even then are quartered. Only PNG files that their makers have already reduced stay as they are.
 _LOMIRI = "lomiri-wallpapers-16.04"
 _MATE = "mate-backgrounds"
 _PLASMA = "plasma-workspace-wallpapers"
