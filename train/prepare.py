@@ -3,8 +3,12 @@
     python -m train.prepare folder SOURCE_DIR --name bsd400 [--tile 480 --step 240]
     python -m train.prepare div2k EXTRACTED_DIR [--config bicubic_x4]
 
-prints the value for --data.train. Exit status: 0; 2 for a mistake, with one line that says which;
-130 after Ctrl-C.
+or collect the free photographs that installed packages carry, as a folder of PNG files:
+
+    python -m train.prepare free OUT_DIR
+
+Each prints the value for --data.train. Exit status: 0; 2 for a mistake, with one line that says
+which; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from converse_jax.imaging import Picture, PictureError, encode_picture, list_pictures, read_picture
 from train.errors import TrainError
+from train.free_images import collect
 from train.tfds_source import data_root, import_tfds, prepared_in
 
 SHARD_BYTES = 128 << 20
@@ -354,10 +359,15 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     div2k = commands.add_parser("div2k", parents=[shared], help="DIV2K, already extracted")
     div2k.add_argument("source", metavar="EXTRACTED_DIR", help="holds DIV2K_train_HR and so on")
     div2k.add_argument("--config", default="bicubic_x4", help="default: %(default)s")
+    free = commands.add_parser("free", help="free photographs of installed packages, to a folder")
+    free.add_argument("target", metavar="OUT_DIR")
+    free.add_argument("--overwrite", action="store_true", help="replace a folder made by this")
     return parser.parse_args(argv)
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.command == "free":
+        return _run_free(args)
     import_tfds()
     if args.command == "folder":
         plan = plan_folder(args.source, args.name, tile=args.tile, step=args.step)
@@ -374,6 +384,17 @@ def _run(args: argparse.Namespace) -> int:
                 print(f"prepared earlier by this name: {other.folder}", file=sys.stderr)
     option = "" if args.data_dir is None else f" --data.tfds-dir {shlex.quote(args.data_dir)}"
     print(f"--data.train tfds:{plan.name}/{plan.config}{option}")
+    return 0
+
+
+def _run_free(args: argparse.Namespace) -> int:
+    with _progress("free") as advance:
+        done = collect(args.target, overwrite=args.overwrite, advance=advance)
+    for line in done.missing:
+        print(line, file=sys.stderr)
+    size = f"{done.images} photographs, {done.megapixels:.1f} megapixels"
+    print(f"collected: {args.target}, {size}", file=sys.stderr)
+    print(f"--data.train {shlex.quote(args.target)}")
     return 0
 
 
