@@ -20,8 +20,8 @@ from converse_jax._version import __version__
 if TYPE_CHECKING:
     import numpy as np
 
-    from converse_jax.restore import Restorer
-    from converse_jax.restore_files import FileResult
+    from converse_jax.restore import Plan, Restorer
+    from converse_jax.restore_files import AnyRestorer, FileResult
     from converse_jax.weights import ModelCard
 
 _APP_PACKAGES = {"PIL": "pillow", "imagecodecs": "imagecodecs", "skimage": "scikit-image"}
@@ -104,9 +104,9 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         made.set_defaults(run=run)
         return made
 
-    def model(to: argparse.ArgumentParser) -> None:
+    def model(to: argparse.ArgumentParser, *, required: bool = True) -> None:
         text = "a name of `converse-jax models`, a .safetensors or one of the authors' .pth files"
-        to.add_argument("--model", required=True, metavar="M", help=text)
+        to.add_argument("--model", required=required, metavar="M", help=text)
 
     def overwrite(to: argparse.ArgumentParser) -> None:
         to.add_argument("--overwrite", action="store_true", help="replace files that are there")
@@ -114,7 +114,31 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     restore = command("restore", _restore, "restore a picture, or the pictures of a folder")
     restore.add_argument("source", metavar="IN", help="a picture, a folder, or - for standard in")
     restore.add_argument("target", metavar="OUT", help="a picture, a folder, or - for standard out")
-    model(restore)
+    restore.add_argument(
+        "--task",
+        choices=("photo", "denoise", "sr", "deblur"),
+        help="take the bundled network for an ordinary photograph (the default), for noise of one "
+        "level, to enlarge, or to reverse a known blur",
+    )
+    model(restore, required=False)
+    restore.add_argument(
+        "--sigma",
+        type=_sigma,
+        default="auto",
+        metavar="S",
+        help="standard deviation of the noise on the scale of 0 to 255, or auto (the default): "
+        "estimated from each image",
+    )
+    restore.add_argument(
+        "--scale", type=int, choices=(2, 4), help="enlargement of --task sr; 2 by default"
+    )
+    restore.add_argument(
+        "--strength",
+        type=_strength,
+        default=1.0,
+        metavar="T",
+        help="blend with the original: 0 changes nothing, 1 (the default) is the network's result",
+    )
     restore.add_argument("--kernel", metavar="K.NPY", help="the blur, for a model that takes it")
     restore.add_argument("--ensemble", action="store_true", help="mean of 8 turns: 8 times slower")
     restore.add_argument(
@@ -149,6 +173,24 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     return parser, dict(commands.choices)
 
 
+def _sigma(text: str) -> float | None:
+    """A noise level on the scale of 0 to 255; None for auto."""
+    if text == "auto":
+        return None
+    return _number(text, 0, 255, "a noise level from 0 to 255, or auto")
+
+
+def _strength(text: str) -> float:
+    return _number(text, 0, 1, "a number from 0 to 1")
+
+
+def _number(text: str, low: float, high: float, expected: str) -> float:
+    with contextlib.suppress(ValueError):
+        if low <= (number := float(text)) <= high:
+            return number
+    raise argparse.ArgumentTypeError(f"got {text!r}; expected {expected}")
+
+
 def _restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
     """The model and the kernel of the command."""
     from converse_jax import _compilation_cache
@@ -158,6 +200,23 @@ def _restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
     kernel = None if args.kernel is None else read_kernel(args.kernel)
     _compilation_cache.enable()
     return Restorer(*load(args.model)), kernel
+
+
+def _bundled_restorer(args: argparse.Namespace) -> tuple[AnyRestorer, np.ndarray | None]:
+    """The networks of the package for the task of the command, and the kernel."""
+    from converse_jax import _compilation_cache
+    from converse_jax.bundled import BundledRestorer
+
+    task = args.task or "photo"
+    if task == "deblur" and args.kernel is None:
+        raise UsageError("--task deblur needs the blur: give --kernel K.NPY")
+    if task != "deblur" and args.kernel is not None:
+        raise UsageError(f"--kernel is for --task deblur, got --task {task}")
+    if task not in ("photo", "denoise") and args.sigma is not None:
+        raise UsageError(f"--sigma is for --task photo and denoise, got --task {task}")
+    kernel = None if args.kernel is None else read_kernel(args.kernel)
+    _compilation_cache.enable()
+    return BundledRestorer(task, scale=args.scale), kernel
 
 
 def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:
@@ -200,13 +259,19 @@ def _restore(args: argparse.Namespace) -> int:
         raise UsageError("standard output is a terminal; send it to a file or another program")
     if not is_folder and args.target != "-" and os.path.isdir(target):
         raise UsageError(f"{target} is a folder; name the picture to make in it")
-    restorer, kernel = _restorer(args)
+    if args.model is not None and (args.task or args.scale):
+        option = "--task" if args.task else "--scale"
+        raise UsageError(f"{option} chooses a bundled network: leave it out, or --model")
+    restorer: AnyRestorer
+    restorer, kernel = (_restorer if args.model is not None else _bundled_restorer)(args)
     if kernel is not None:
         kernel, remarks = restorer.prepare_kernel(kernel)
         for remark in remarks:
             _say(remark)
     options: dict[str, Any] = {
         "kernel": kernel,
+        "sigma": None if args.sigma is None else args.sigma / 255,
+        "strength": args.strength,
         "ensemble": args.ensemble,
         "extend_borders": not args.periodic,
     }
@@ -218,14 +283,17 @@ def _restore(args: argparse.Namespace) -> int:
     from converse_jax.restore_files import restore_file
 
     given = sys.stdin.buffer if args.source == "-" else source
-    note = restore_file(restorer, given, target, overwrite=args.overwrite, **options)
-    if note is not None:
-        _say(note)
+    _say_plan(restore_file(restorer, given, target, overwrite=args.overwrite, **options))
     return 0
 
 
+def _say_plan(plan: Plan) -> None:
+    for line in (*plan.notes, *(() if plan.noise is None else (plan.noise,))):
+        _say(line)
+
+
 def _restore_to_stdout(
-    restorer: Restorer, args: argparse.Namespace, options: dict[str, Any]
+    restorer: AnyRestorer, args: argparse.Namespace, options: dict[str, Any]
 ) -> None:
     from converse_jax.imaging import encode_picture, read_picture
     from converse_jax.restore import restore_picture
@@ -234,15 +302,16 @@ def _restore_to_stdout(
     format = args.format or "png"
     picture = read_picture(sys.stdin.buffer if args.source == "-" else args.source)
     check_holds("standard output", picture, format)
-    if (remark := restorer.remark(picture.pixels.shape[-1])) is not None:
-        _say(remark)
-    data = encode_picture(restore_picture(restorer, picture, **options), format)
+    plan = restorer.plan(picture.pixels, sigma=options.pop("sigma"))
+    _say_plan(plan)
+    restored = restore_picture(plan.restorer, picture, sigma=plan.sigma, **options)
+    data = encode_picture(restored, format)
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def _restore_folder(
-    restorer: Restorer, source: Path, target: Path, overwrite: bool, options: dict[str, Any]
+    restorer: AnyRestorer, source: Path, target: Path, overwrite: bool, options: dict[str, Any]
 ) -> int:
     from converse_jax.restore_files import restore_folder
 
@@ -250,10 +319,15 @@ def _restore_folder(
     with _progress("restoring") as advance:
 
         def on_result(result: FileResult, number: int, total: int) -> None:
-            if result.remark and result.remark not in said:
-                said.add(result.remark)
-                failed = result.status == "failed"
-                _say(f"failed: {result.remark}" if failed else result.remark)
+            if result.reason is not None:
+                _say(f"failed: {result.reason}")
+            if result.plan is not None:
+                for note in result.plan.notes:
+                    if note not in said:
+                        _say(note)
+                    said.add(note)
+                if result.plan.noise is not None:
+                    _say(f"{result.source}: {result.plan.noise}")
             advance(number, total)
 
         counts = restore_folder(
@@ -334,11 +408,13 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _purpose(card: ModelCard) -> str:
-    kind = "colour" if card.channels == 3 else "gray"
+    kind = "color" if card.channels == 3 else "gray"
     if card.task == "sr":
         return f"x{card.scale} super-resolution, {kind}"
     kernel = ", kernel given" if card.needs_kernel else ""
     sigma = "" if card.sigma is None else f", sigma {card.sigma:g}"
+    if card.sigma_range is not None:
+        sigma = ", sigma {:g} to {:g}".format(*card.sigma_range)
     return f"{card.task}, {kind}{sigma}{kernel}"
 
 

@@ -123,7 +123,8 @@ def evaluate(
         remarks |= {remark: None} if remark else {}
         try:
             given, target = _degrade(clean, task, sigma, card.scale, kernel)
-            restored = restorer(given, kernel=known, extend_borders=False)
+            level = sigma / 255 if restorer.takes_sigma and sigma is not None else None
+            restored = restorer(given, kernel=known, sigma=level, extend_borders=False)
             figures = score(to_uint8(restored), target, task=task, scale=card.scale)
         except ValueError as error:  # a picture too small, a kernel that is no blur
             raise RestoreError(f"{path}: {error}") from None

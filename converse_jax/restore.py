@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 
 from converse_jax._borders import extend_periodically
-from converse_jax.imaging import Picture
+from converse_jax.imaging import Picture, estimate_noise
 from converse_jax.nn import call_prepared, collect_transfers
 from converse_jax.weights import ModelCard
 
@@ -44,8 +44,30 @@ class _Program:
     """The blur kernel that the transfer functions were made for."""
 
 
+# An image whose noise differs from what a network was trained for by more than this factor, and by
+# more than this many levels of 255, is restored visibly worse than it could be.
+_OTHER_NOISE_FACTOR, _OTHER_NOISE_LEVELS = 1.6, 4.0
+
+
 class RestoreError(ValueError):
     """A picture or a kernel that this model cannot restore with: what arrived, what to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one image will be restored.
+
+    Attributes:
+      restorer: by which network.
+      sigma: the noise level it is told, in the units of the image; None if it takes none.
+      notes: what a person should know of this network and images like this.
+      noise: what they should know of the noise of this very image, if anything.
+    """
+
+    restorer: Restorer
+    sigma: float | None
+    notes: tuple[str, ...]
+    noise: str | None
 
 
 class Restorer:
@@ -61,19 +83,20 @@ class Restorer:
         """Make a restorer of what `converse_jax.load` returns."""
         self.card = card
         self.blur_size: int | None = getattr(model, "blur_size", None)
+        self.takes_sigma: bool = getattr(model, "noise_level", False)
         graphdef, self._state = nnx.split(model)
 
-        def run(state: Any, transfers: Any, image: jax.Array, *kernel: jax.Array) -> jax.Array:
+        def run(state: Any, transfers: Any, image: jax.Array, *inputs: jax.Array) -> jax.Array:
             model = nnx.merge(graphdef, state)
             # Accelerators multiply float32 as TF32 or bfloat16 unless asked otherwise.
             with jax.default_matmul_precision("highest"):
                 if transfers is None:
-                    return model(image, *kernel)
-                return call_prepared(model, transfers, image, *kernel)
+                    return model(image, *inputs)
+                return call_prepared(model, transfers, image, *inputs)
 
-        def collect(state: Any, image: jax.Array, *kernel: jax.Array) -> Any:
+        def collect(state: Any, image: jax.Array, *inputs: jax.Array) -> Any:
             with jax.default_matmul_precision("highest"):
-                return collect_transfers(nnx.merge(graphdef, state), image, *kernel)
+                return collect_transfers(nnx.merge(graphdef, state), image, *inputs)
 
         self._run: Any = jax.jit(run)
         self._collect: Any = jax.jit(collect)
@@ -84,6 +107,8 @@ class Restorer:
         image: np.ndarray,
         *,
         kernel: np.ndarray | None = None,
+        sigma: float | None = None,
+        strength: float = 1.0,
         ensemble: bool = False,
         extend_borders: bool = True,
     ) -> np.ndarray:
@@ -95,6 +120,9 @@ class Restorer:
         Args:
           image: floating point ``[H, W, C]`` in [0, 1], C = 1 or 3.
           kernel: the blur kernel ``[kh, kw]``, for the models that take one (`prepare_kernel`).
+          sigma: the standard deviation of the noise in the units of image (25 / 255), for the
+            models that are told it; None estimates it (`estimate_noise`).
+          strength: 1 is the result of the network, 0 the image as it came, between them a blend.
           ensemble: the mean over the 8 turns and mirror images of picture and kernel.
           extend_borders: before deblurring, continue the picture smoothly over its borders
             (`extend_periodically`): the networks take it for periodic. For photographs; pictures
@@ -104,8 +132,8 @@ class Restorer:
           float32, not clipped; s is the model's scale.
 
         Raises:
-          RestoreError: an image or a kernel the model has no use for, or a picture that needs more
-            memory than there is.
+          RestoreError: an image, a kernel, a level or a strength the model has no use for, or a
+            picture that needs more memory than there is.
         """
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
@@ -113,6 +141,8 @@ class Restorer:
         if not np.issubdtype(image.dtype, np.floating):
             raise RestoreError(f"image: got {image.dtype}; give floats in [0, 1], e.g. image / 255")
         fitted, _ = self.prepare_kernel(kernel)
+        self._check_strength(strength)
+        sigma = self._level(image, sigma)
         if ensemble and fitted is not None and fitted.shape[0] % 2 == 0:
             raise RestoreError(
                 f"ensemble: the model's kernels of {fitted.shape[0]}x{fitted.shape[0]} have no "
@@ -120,13 +150,13 @@ class Restorer:
             )
         size = f"{image.shape[1]}x{image.shape[0]}"
         image = image.astype(np.float32)
-        margin = 0
+        given, margin = image, 0
         if extend_borders and self.card.task == "deblur":
             margin = BLIND_MARGIN if fitted is None else MARGIN_KERNELS * fitted.shape[0]
             image = extend_periodically(image, margin, kernel=fitted)
         turns = _TURNS if ensemble else _TURNS[:1]
         results = (
-            turn_back(self._restore(turn(image), None if fitted is None else turn(fitted)))
+            turn_back(self._restore(turn(image), None if fitted is None else turn(fitted), sigma))
             for turn, turn_back in turns
         )
         try:
@@ -138,7 +168,64 @@ class Restorer:
             ) from None
         border = self.card.scale * margin
         height, width = result.shape[:2]
-        return result[border : height - border, border : width - border]
+        result = result[border : height - border, border : width - border]
+        if strength == 1:
+            return result
+        return given + np.float32(strength) * (result - given)
+
+    def _check_strength(self, strength: float) -> None:
+        if not 0 <= strength <= 1:
+            raise RestoreError(f"strength: got {strength}; expected 0 (the image) to 1 (restored)")
+        if strength != 1 and self.card.scale != 1:
+            raise RestoreError(
+                f"strength: {self.card.name} enlarges, so there is no original to blend with; "
+                "leave it out"
+            )
+
+    def _level(self, image: np.ndarray, sigma: float | None) -> float | None:
+        """The noise level that the network is told, None if it takes none."""
+        if not self.takes_sigma:
+            if sigma is not None:
+                raise RestoreError(
+                    f"sigma: {self.card.name} ({self.card.architecture}) takes no noise level; "
+                    "leave it out"
+                )
+            return None
+        if sigma is None:
+            return estimate_noise(image)
+        if not 0 <= sigma < float("inf"):
+            raise RestoreError(f"sigma: got {sigma}; expected a standard deviation of at least 0")
+        return float(sigma)
+
+    def plan(self, image: np.ndarray, *, sigma: float | None = None) -> Plan:
+        """How an image will be restored: the noise level, given or estimated, and notes.
+
+        Args:
+          image: floating point ``[H, W, C]`` in [0, 1].
+          sigma: noise level in the units of image, for the models that are told it; None estimates.
+
+        Raises:
+          RestoreError: a level that the model has no use for.
+        """
+        level, card = self._level(image, sigma), self.card
+        notes = () if (note := self.remark(image.shape[-1])) is None else (note,)
+        noise = None
+        if level is not None:
+            low, high = card.sigma_range or (0.0, float("inf"))
+            origin = "estimated" if sigma is None else "given"
+            noise = f"noise of {255 * level:.1f} (of 255), {origin}"
+            if not low <= round(255 * level, 3) <= high:
+                noise += f"; {card.name} was trained for {low:g} to {high:g}"
+        elif card.task == "denoise" and card.sigma is not None:
+            found = 255 * estimate_noise(image)
+            less, more = sorted((found, card.sigma))
+            if more > _OTHER_NOISE_FACTOR * less and more - less > _OTHER_NOISE_LEVELS:
+                effect = "fine detail will be lost" if found < card.sigma else "noise will stay"
+                noise = (
+                    f"noise of {found:.1f} (of 255), estimated, but {card.name} was trained for "
+                    f"{card.sigma:g}: {effect}"
+                )
+        return Plan(self, level, notes, noise)
 
     def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
         """The kernel as the model takes it, and remarks about what had to be done for it.
@@ -180,19 +267,24 @@ class Restorer:
             return f"{self.card.name} is a model of colour pictures: the gray channel is repeated"
         return None
 
-    def _restore(self, image: np.ndarray, kernel: np.ndarray | None) -> np.ndarray:
+    def _restore(
+        self, image: np.ndarray, kernel: np.ndarray | None, sigma: float | None
+    ) -> np.ndarray:
         """`image` may have any number of channels, and has its final size."""
         if image.shape[-1] == self.card.channels:
-            return self._apply(image, kernel)
+            return self._apply(image, kernel, sigma)
         if self.card.channels == 1:
             # One after the other: as a batch they would need three times the memory.
-            maps = [self._apply(image[..., c, None], kernel) for c in range(image.shape[-1])]
+            maps = [self._apply(image[..., c, None], kernel, sigma) for c in range(image.shape[-1])]
             return np.concatenate(maps, axis=-1)
         repeated = np.repeat(image, self.card.channels, axis=-1)
-        return self._apply(repeated, kernel).mean(axis=-1, keepdims=True)
+        return self._apply(repeated, kernel, sigma).mean(axis=-1, keepdims=True)
 
-    def _apply(self, image: np.ndarray, kernel: np.ndarray | None) -> np.ndarray:
-        arrays = (image,) if kernel is None else (image, kernel.astype(np.float32))
+    def _apply(
+        self, image: np.ndarray, kernel: np.ndarray | None, sigma: float | None
+    ) -> np.ndarray:
+        others = [np.asarray(x, np.float32) for x in (kernel, sigma) if x is not None]
+        arrays = (image, *others)
         try:
             program = self._program(*arrays)
             key = None if kernel is None else kernel.tobytes()
@@ -305,26 +397,23 @@ def restore_picture(
     restorer: Restorer,
     picture: Picture,
     *,
-    kernel: np.ndarray | None = None,
-    ensemble: bool = False,
-    extend_borders: bool = True,
+    **options: Any,
 ) -> Picture:
-    """Restore a picture with all that belongs to it; arguments as for `Restorer`.
+    """Restore a picture with all that belongs to it; options as for `Restorer`.
 
     Bit depth, colour profile and EXIF are kept. Transparency is restored as a gray picture of its
-    own, and stays exactly the same where it is the same everywhere.
+    own, and stays exactly the same where it is the same everywhere, or where only noise is removed
+    whose level is known: transparency has none.
 
     Raises:
       RestoreError: as `Restorer`.
     """
-    restore = functools.partial(
-        restorer, kernel=kernel, ensemble=ensemble, extend_borders=extend_borders
-    )
+    restore = functools.partial(restorer, **options)
     pixels = np.clip(restore(picture.pixels), 0.0, 1.0)
     alpha = picture.alpha
     if alpha is not None:
         if (alpha == alpha[0, 0]).all():
             alpha = np.full(pixels.shape[:2], alpha[0, 0])
-        else:
+        elif not restorer.takes_sigma:
             alpha = np.clip(restore(alpha[..., None])[..., 0], 0.0, 1.0)
     return replace(picture, pixels=pixels, alpha=alpha)

@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Protocol
 
 import jax
+import numpy as np
 
 from converse_jax.imaging import (
     Picture,
@@ -20,9 +21,19 @@ from converse_jax.imaging import (
     write_picture,
 )
 from converse_jax.imaging._picture import EXTENSIONS
-from converse_jax.restore import RestoreError, Restorer, restore_picture
+from converse_jax.restore import Plan, RestoreError, restore_picture
 
 _SIZES_BETWEEN_CLEARINGS = 32
+
+
+class AnyRestorer(Protocol):
+    """A `Restorer`, or a `BundledRestorer` that chooses one for each image."""
+
+    def plan(self, image: np.ndarray, *, sigma: float | None = None) -> Plan:
+        """By which network an image is restored, and what is to be said of it."""
+
+    def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
+        """The kernel as the network takes it."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +44,15 @@ class FileResult:
       source: the picture that was read.
       target: the file that was written, or would have been.
       status: "restored", "skipped" (target was there already) or "failed".
-      remark: for a restored file what `Restorer.remark` says of it, for a failed one the reason.
+      plan: for a restored file, how it was restored.
+      reason: for a failed one, why.
     """
 
     source: Path
     target: Path
     status: Literal["restored", "skipped", "failed"]
-    remark: str | None = None
+    plan: Plan | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,16 +65,17 @@ class Counts:
 
 
 def restore_file(
-    restorer: Restorer,
+    restorer: AnyRestorer,
     source: str | os.PathLike[str] | BinaryIO,
     target: str | os.PathLike[str],
     *,
     overwrite: bool = False,
+    sigma: float | None = None,
     **options: Any,
-) -> str | None:
-    """Restore one picture file; `options` are those of `restore_picture`.
+) -> Plan:
+    """Restore one picture file; `sigma` is as for `Restorer.plan`, `options` as for `Restorer`.
 
-    The folder of `target` is made if it is missing. Returns what `Restorer.remark` says of it.
+    The folder of `target` is made if it is missing. Returns how it was restored.
 
     Raises:
       PictureError: source cannot be read, target cannot be written or is there already.
@@ -78,7 +92,8 @@ def restore_file(
     picture = read_picture(source)
     check_holds(str(target), picture, format)
     try:
-        restored = restore_picture(restorer, picture, **options)
+        plan = restorer.plan(picture.pixels, sigma=sigma)
+        restored = restore_picture(plan.restorer, picture, sigma=plan.sigma, **options)
     except RestoreError as error:
         name = source if isinstance(source, (str, os.PathLike)) else "standard input"
         raise RestoreError(f"{name}: {error}") from None
@@ -87,7 +102,7 @@ def restore_file(
     except OSError as error:
         raise PictureError(f"{target.parent}: cannot be made ({error.strerror})") from None
     write_picture(target, restored, overwrite=overwrite)
-    return restorer.remark(picture.pixels.shape[-1])
+    return plan
 
 
 def check_holds(name: str, picture: Picture, format: str) -> None:
@@ -109,7 +124,7 @@ def _format(target: Path) -> str:
 
 
 def restore_folder(
-    restorer: Restorer,
+    restorer: AnyRestorer,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
@@ -130,7 +145,7 @@ def restore_folder(
       overwrite: replace the pictures that are there.
       on_result: called after each picture with its result, its number from 1 on, and how many
         there are.
-      options: those of `restore_picture`.
+      options: those of `restore_file`.
 
     Returns:
       The numbers of pictures.
@@ -163,15 +178,15 @@ def restore_folder(
             jax.clear_caches()
             sizes = {size}
         try:
-            remark = restore_file(
+            plan = restore_file(
                 restorer, source / name, target / name, overwrite=overwrite, **options
             )
-            report(FileResult(source / name, target / name, "restored", remark))
+            report(FileResult(source / name, target / name, "restored", plan))
         except (PictureError, RestoreError) as error:
-            report(FileResult(source / name, target / name, "failed", str(error)))
+            report(FileResult(source / name, target / name, "failed", reason=str(error)))
         except (OSError, MemoryError) as error:
             reason = f"{source / name}: {str(error) or type(error).__name__}"
-            report(FileResult(source / name, target / name, "failed", reason))
+            report(FileResult(source / name, target / name, "failed", reason=reason))
     return Counts(**counts)
 
 

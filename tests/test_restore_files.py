@@ -28,9 +28,9 @@ def brighter() -> Restorer:
 def test_16_bit_with_alpha_through_a_file(tmp_path: Path, brighter: Restorer) -> None:
     level = np.arange(30, dtype=np.float32).reshape(5, 6) / 65535
     write(tmp_path / "a.png", Picture(level[..., None], alpha=level + 0.25, bits=16))
-    remark = restore_file(brighter, tmp_path / "a.png", tmp_path / "made" / "b.png")
+    plan = restore_file(brighter, tmp_path / "a.png", tmp_path / "made" / "b.png")
     got = read_picture(tmp_path / "made" / "b.png")
-    assert got.bits == 16 and remark is None
+    assert got.bits == 16 and plan.notes == () and plan.noise is None
     np.testing.assert_array_equal(np.round(got.pixels[..., 0] * 65535), 2 * np.round(level * 65535))
     assert got.alpha is not None
     np.testing.assert_allclose(got.alpha, 2 * (level + 0.25), atol=2e-5)
@@ -91,11 +91,11 @@ def test_a_folder(tmp_path: Path, brighter: Restorer) -> None:
         given, got = read_picture(source / name), read_picture(target / name)
         np.testing.assert_allclose(got.pixels, 2 * given.pixels, atol=1e-6)
     (failed,) = (r for r in results if r.status == "failed")
-    assert failed.remark is not None
-    assert "broken.png: the PNG file is damaged or cut short" in failed.remark
+    assert failed.reason is not None
+    assert "broken.png: the PNG file is damaged or cut short" in failed.reason
     assert not (target / "broken.png").exists()
     (colour,) = (r for r in results if r.source.name == "colour.png")
-    assert colour.remark == brighter.remark(3)
+    assert colour.plan is not None and colour.plan.notes == (brighter.remark(3),)
     # Equal sizes follow each other, so that each is compiled once.
     order = [r.source.name for r in results if r.status == "restored"]
     assert order[-1] == "a.png"

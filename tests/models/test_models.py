@@ -131,3 +131,56 @@ def test_bad_arguments() -> None:
         ConverseSRResNet(5, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"kernel must be \[..., 7, 7\], got \(5, 5\): pad"):
         small(ConverseUSRNet)(picture(1, 8, 8, 3), picture(5, 5))
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 9), (1, 1), (2, 5)])
+def test_cells_of_pixels_are_one_pixel_with_more_channels(size: tuple[int, int]) -> None:
+    model = small(ConverseDnCNN, channels=3, downscale=2)
+    assert model.head.kernel.shape == (12, 4)
+    x = picture(2, *size, 3)
+    height, width = (n + n % 2 for n in size)
+    edge = ((0, 0), (0, height - size[0]), (0, width - size[1]), (0, 0))
+    padded = np.pad(np.asarray(x), edge, mode="edge")
+    cells = np.empty((2, height // 2, width // 2, 12), np.float32)
+    for i, j in np.ndindex(2, 2):
+        cells[..., 3 * (2 * i + j) : 3 * (2 * i + j + 1)] = padded[:, i::2, j::2]
+    y = np.asarray(model.tail(model.body[0](model.head(jnp.asarray(cells)))))
+    by_hand = np.empty((2, height, width, 3), np.float32)
+    for i, j in np.ndindex(2, 2):
+        by_hand[:, i::2, j::2] = y[..., 3 * (2 * i + j) : 3 * (2 * i + j + 1)]
+    np.testing.assert_allclose(call(model, x), by_hand[:, : size[0], : size[1]], atol=1e-6)
+
+
+def test_a_residual_network_adds_its_input() -> None:
+    x = picture(1, 5, 6, 1)
+    plain, residual = (small(ConverseDnCNN, downscale=2, residual=r) for r in (False, True))
+    np.testing.assert_allclose(call(residual, x), call(plain, x) + x, atol=1e-6)
+
+
+def test_the_noise_level_is_one_more_channel() -> None:
+    model = small(ConverseDnCNN, downscale=2, noise_level=True)
+    x = picture(3, 6, 8, 1)
+    assert model.head.kernel.shape == (5, 4)
+    y = call(model, x, jnp.float32(0.1))
+    assert not np.allclose(y, call(model, x, jnp.float32(0.2)), atol=1e-5)
+    for sigma in (jnp.full(3, 0.1), jnp.full((6, 8), 0.1), jnp.full((3, 6, 8), 0.1)):
+        np.testing.assert_allclose(call(model, x, sigma), y, atol=1e-6)
+    levels = jnp.array([0.1, 0.2, 0.3])
+    each = [call(model, x[i], levels[i]) for i in range(3)]
+    np.testing.assert_allclose(call(model, x, levels), np.stack(each), atol=1e-6)
+    # A map is averaged over each cell, and every cell sees its own.
+    halves = jnp.where(jnp.arange(8) < 4, 0.0, 0.2) * jnp.ones((6, 1))
+    assert not np.allclose(call(model, x, halves), y, atol=1e-5)
+
+
+def test_levels_that_cannot_be() -> None:
+    told, plain = (small(ConverseDnCNN, noise_level=level) for level in (True, False))
+    x = picture(2, 4, 4, 1)
+    with pytest.raises(ValueError, match=r"sigma: got none, but the network takes the noise"):
+        told(x)
+    with pytest.raises(ValueError, match=r"sigma: the network takes no noise level"):
+        plain(x, 0.1)
+    with pytest.raises(ValueError, match=r"sigma has shape \(3,\): give one number, one for each"):
+        told(x, jnp.zeros(3))
+    with pytest.raises(ValueError, match="downscale must be an integer >= 1, got 0"):
+        small(ConverseDnCNN, downscale=0)
