@@ -112,6 +112,8 @@ def example(task: Task, picture: np.ndarray, patch: int, rng: np.random.Generato
 
 
 def _turn(x: np.ndarray, quarters: int, mirror: bool) -> np.ndarray:
+    if x.ndim < 2:  # a level
+        return x
     x = np.rot90(x, quarters)
     return np.ascontiguousarray(x[:, ::-1] if mirror else x)
 
