@@ -24,8 +24,11 @@ _MIDDLE = 0.18  # middle gray in linear light; noise levels are those of middle 
 class Photo:
     """Photographs as cameras store them: y = JPEG(sRGB(blur(x) + n)), noise n of unknown level.
 
-    An example has `input`, `target` and `sigma`: the strength of its noise, in units of [0, 1], as
-    the network is told it (see `degrade_as_camera`).
+    An example has `input`, `target` and `sigma`, the level the network is told, in units of [0, 1]:
+    the strength of the noise (see `degrade_as_camera`) or what `imaging.estimate_noise` says of the
+    patch. Of a photograph only the estimate will be known, of the whole of it, where flat parts say
+    more than in a patch; it lies between the two. So a network also learns that texture may have
+    been taken for noise, and leaves it alone.
 
     Attributes:
       noise_min: standard deviation of the noise at middle gray, of 255; the lowest. Over a whole
@@ -39,6 +42,7 @@ class Photo:
       jpeg: share of the others that are JPEG files.
       quality_min: Pillow's JPEG quality, the lowest.
       quality_max: the highest.
+      estimated: share of all examples whose level is the estimate.
     """
 
     name: ClassVar[imaging.Task] = "denoise"
@@ -55,10 +59,11 @@ class Photo:
     jpeg: float = 0.8
     quality_min: int = 60
     quality_max: int = 98
+    estimated: float = 0.5
 
     def problem(self) -> str | None:
         """What is wrong with the values, if anything."""
-        for field in ("clean", "white", "blur", "jpeg"):
+        for field in ("clean", "white", "blur", "jpeg", "estimated"):
             if not 0 <= getattr(self, field) <= 1:
                 return f"task.{field}: got {getattr(self, field)}; expected a share from 0 to 1"
         if not 0 < self.noise_min <= self.noise_max < math.inf:
@@ -78,6 +83,8 @@ class Photo:
     def degrade(self, clean: np.ndarray, rng: np.random.Generator) -> Example:
         """Photograph it."""
         given, sigma = degrade_as_camera(clean, rng, photo=self)
+        if rng.random() < self.estimated:
+            sigma = imaging.estimate_noise(given)
         target = clean.astype(np.float32) / np.float32(255)
         return {"input": given, "target": target, "sigma": np.asarray(sigma, np.float32)}
 
@@ -102,9 +109,10 @@ def degrade_as_camera(
 
         sigma^2 = mean((y - y0)^2),   y0 = JPEG(q(sRGB(h (*) x)))
 
-    which is what an estimator finds in the file: JPEG erases weak noise, and its own errors at
-    edges are not noise. JPEG's grid of 8x8 or 16x16 pixels lies at a random offset: a patch may
-    come from anywhere in a photograph.
+    and not what there was before: JPEG erases weak noise, and nobody can find that in the file. Nor
+    is it y - q(sRGB(h (*) x)), where JPEG's own errors at edges would be noise in clean images.
+    JPEG's grid of 8x8 or 16x16 pixels lies at a random offset: a patch may come from anywhere in a
+    photograph.
 
     Args:
       clean: uint8 ``[H, W, 1]`` or ``[H, W, 3]``.
@@ -112,7 +120,8 @@ def degrade_as_camera(
       photo: ranges and shares.
 
     Returns:
-      The photograph, float32 ``[H, W, C]`` in [0, 1], whole levels of 255; and sigma, of [0, 1].
+      The photograph, float32 ``[H, W, C]`` in [0, 1], whole levels of 255; and sigma, in units of
+      [0, 1], 0 for examples without noise.
 
     Raises:
       ValueError: another dtype or shape.
