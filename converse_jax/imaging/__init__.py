@@ -14,6 +14,7 @@ from converse_jax.imaging._encode import encode_picture
 from converse_jax.imaging._files import list_pictures, read_picture, write_picture
 from converse_jax.imaging._metrics import psnr, rgb_to_y, ssim
 from converse_jax.imaging._noise import protocol_noise
+from converse_jax.imaging._noise_level import estimate_noise
 from converse_jax.imaging._picture import MAX_PIXELS, Picture, PictureError
 from converse_jax.imaging._protocol import (
     Score,
@@ -39,6 +40,7 @@ __all__ = [
     "degrade_denoise",
     "degrade_sr",
     "encode_picture",
+    "estimate_noise",
     "gaussian_kernel",
     "list_pictures",
     "modcrop",
