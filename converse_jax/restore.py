@@ -396,7 +396,6 @@ def available_memory() -> int | None:
 def restore_picture(
     restorer: Restorer,
     picture: Picture,
-    *,
     **options: Any,
 ) -> Picture:
     """Restore a picture with all that belongs to it; options as for `Restorer`.

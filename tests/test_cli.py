@@ -263,7 +263,21 @@ def test_refused_restorations(
         ((source, new, "--model", "none"), "none: no such file, and no model of this name"),
         ((source, new, "--model", source), "not a"),
         ((source, new, *model, "--format", "png"), "--format is for standard output"),
-        ((source, new), "the following arguments are required: --model"),
+        ((source, new, *model, "--task", "sr"), "--task chooses a bundled network: leave it out"),
+        ((source, new, *model, "--scale", "2"), "--scale chooses a bundled network: leave it out"),
+        (
+            (source, new, *model, "--sigma", "25"),
+            "sigma: tiny (ConverseDnCNN) takes no noise level",
+        ),
+        ((source, new, "--sigma", "-1"), "--sigma: got '-1'; expected a noise level from 0 to 255"),
+        ((source, new, "--strength", "2"), "--strength: got '2'; expected a number from 0 to 1"),
+        ((source, new, "--task", "deblur"), "--task deblur needs the blur: give --kernel K.NPY"),
+        ((source, new, "--kernel", "k"), "--kernel is for --task deblur, got --task photo"),
+        ((source, new, "--task", "sr", "--sigma", "3"), "--sigma is for --task photo and denoise"),
+        (
+            (source, new, "--task", "denoise", "--scale", "2"),
+            "scale: task 'denoise' does not enlarge",
+        ),
         ((source, new, *model, "--kernal", "k"), "restore does not know '--kernal': did you mean"),
         ((source, new, *model, "--kernal=k"), "did you mean --kernel?"),
         ((source, new, *model, "third"), "does not know 'third'; see converse-jax restore --help"),
@@ -403,8 +417,8 @@ def test_models(run: Run, denoiser: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (status, err) == (0, "")
     assert [" ".join(line.split()) for line in out.splitlines()] == [
         "a ConverseDnCNN denoise, gray, sigma 25 Apache-2.0",
-        "b ConverseSRResNet x4 super-resolution, colour MIT",
-        "c ConverseUSRNet deblur, colour, sigma 2.55, kernel given unknown",
+        "b ConverseSRResNet x4 super-resolution, color MIT",
+        "c ConverseUSRNet deblur, color, sigma 2.55, kernel given unknown",
     ]
 
 

@@ -19,6 +19,7 @@ from converse_jax._borders import extend_periodically
 from converse_jax.imaging import (
     Picture,
     circular_blur,
+    estimate_noise,
     gaussian_kernel,
     motion_kernel,
 )
@@ -72,12 +73,108 @@ def card(task: str = "denoise", channels: int = 1, scale: int = 1, **more: Any) 
     return ModelCard("small", "Small", {}, task, channels, scale=scale, **more)
 
 
+class Told(nnx.Module):
+    """Adds the level that it is told."""
+
+    noise_level = True
+
+    def __init__(self) -> None:
+        self.gain = nnx.Param(jnp.float32(1))
+
+    def __call__(self, x: Array, sigma: Array) -> Array:
+        return x + self.gain[...] * sigma
+
+
+def told(channels: int = 1) -> Restorer:
+    return Restorer(Told(), card(channels=channels, sigma_range=(0.0, 50.0), needs_sigma=True))
+
+
 def deblurrer(blur_size: int = 7) -> Restorer:
     return Restorer(Deblur(blur_size), card("deblur", 1, needs_kernel=True))
 
 
 def image(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+# Noise levels and strength
+
+
+def noisy(sigma: float, channels: int = 1) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, sigma / 255, (64, 64, channels))
+    return np.asarray(0.5 + noise, np.float32)
+
+
+def test_a_network_is_told_the_level_given_or_estimated() -> None:
+    x = noisy(10)
+    np.testing.assert_allclose(told()(x, sigma=0.2), x + 0.2, atol=1e-6)
+    np.testing.assert_allclose(told()(x), x + estimate_noise(x), atol=1e-6)
+    assert 8 < 255 * estimate_noise(x) < 12
+    # Each channel by itself, or the gray one repeated, with the same level.
+    colors = np.concatenate([x, x / 2, x / 4], -1)
+    np.testing.assert_allclose(told()(colors, sigma=0.2), colors + 0.2, atol=1e-6)
+    np.testing.assert_allclose(told(3)(x, sigma=0.2), x + 0.2, atol=1e-6)
+
+
+def test_another_level_compiles_nothing() -> None:
+    restorer = told()
+    restorer(noisy(10), sigma=0.1)
+    programs = dict(restorer._programs)
+    restorer(noisy(10), sigma=0.2)
+    assert dict(restorer._programs) == programs
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])
+def test_strength_blends_with_the_image(strength: float) -> None:
+    x = noisy(10)
+    got = told()(x, sigma=0.4, strength=strength)
+    np.testing.assert_allclose(got, x + 0.4 * strength, atol=1e-6)
+
+
+def test_the_plan_says_the_level() -> None:
+    x = noisy(10)
+    plan = told().plan(x, sigma=25 / 255)
+    assert plan.sigma == 25 / 255 and plan.noise == "noise of 25.0 (of 255), given"
+    plan = told().plan(x)
+    assert plan.sigma == estimate_noise(x)
+    assert plan.noise == f"noise of {255 * estimate_noise(x):.1f} (of 255), estimated"
+    beyond = told().plan(x, sigma=60 / 255).noise
+    assert beyond == "noise of 60.0 (of 255), given; small was trained for 0 to 50"
+
+
+@pytest.mark.parametrize(
+    ("sigma", "effect"), [(3, "fine detail will be lost"), (25, None), (70, "noise will stay")]
+)
+def test_the_plan_compares_noise_with_the_level_of_the_model(
+    sigma: float, effect: str | None
+) -> None:
+    plan = Restorer(Mix(), card(sigma=25.0)).plan(noisy(sigma))
+    assert plan.sigma is None
+    if effect is None:
+        assert plan.noise is None
+    else:
+        assert plan.noise is not None
+        assert plan.noise.endswith(f"estimated, but small was trained for 25: {effect}")
+
+
+def test_a_network_that_is_told_the_level_leaves_transparency_alone() -> None:
+    alpha = image(64, 64)
+    got = restore_picture(told(3), Picture(noisy(10, 3), alpha=alpha))
+    np.testing.assert_array_equal(got.alpha, alpha)
+
+
+def test_levels_and_strengths_that_cannot_be() -> None:
+    x = noisy(10)
+    with pytest.raises(RestoreError, match=r"sigma: small \(Small\) takes no noise level"):
+        Restorer(Mix(), card())(x, sigma=0.1)
+    for level in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(RestoreError, match=rf"sigma: got {level}; expected a standard"):
+            told()(x, sigma=level)
+    for strength in (-0.1, 1.1, float("nan")):
+        with pytest.raises(RestoreError, match=rf"strength: got {strength}; expected 0"):
+            told()(x, strength=strength)
+    with pytest.raises(RestoreError, match="strength: small enlarges, so there is no original"):
+        Restorer(Enlarge(2), card("sr", 1, 2))(x, strength=0.5)
 
 
 # Arrays
