@@ -11,7 +11,7 @@ from flax import nnx
 from converse_jax import converse2d
 from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
 from converse_jax.models.usrnet import KernelNet
-from converse_jax.nn import ConverseBlock
+from converse_jax.nn import ConverseBlock, gelu
 
 
 def count(make: Any) -> int:
@@ -78,6 +78,17 @@ def test_srresnet_starts_as_bilinear_plus_a_residual(scale: int) -> None:
     assert y.shape == (1, 5 * scale, 6 * scale, 3)
     model.tail.kernel[...] = jnp.zeros_like(model.tail.kernel[...])
     np.testing.assert_allclose(call(model, x), bilinear(np.asarray(x), scale), atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_srresnet_without_blocks_above_the_resolution_of_the_input(scale: int) -> None:
+    model = small(ConverseSRResNet, scale=scale, kernel_size=3, high_blocks=False)
+    x = picture(1, 5, 6, 3)
+    y = model.up_blocks[0](model.body[0](gelu(model.head(x))))
+    for upsampler in model.upsamplers:
+        y = gelu(upsampler(y))
+    by_hand = model.tail(y) + bilinear(np.asarray(x), scale)
+    np.testing.assert_allclose(call(model, x), by_hand, atol=1e-6)
 
 
 def bilinear(x: np.ndarray, scale: int) -> np.ndarray:
