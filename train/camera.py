@@ -225,7 +225,7 @@ def _sensor_noise(linear: np.ndarray, level: float, rng: np.random.Generator) ->
             mosaic[(*sites, color)] = unit[sites] * np.sqrt(at_sites[(*sites, color)])
         noise = _demosaiced(mosaic)
         if rng.random() < 0.5:  # cameras smooth color more than brightness
-            gray = noise @ np.array([0.299, 0.587, 0.114], np.float32)
+            gray = np.einsum("hwc,c->hw", noise, np.array([0.299, 0.587, 0.114], np.float32))
             noise = gray[..., None] + np.float32(rng.uniform(0.2, 1)) * (noise - gray[..., None])
     if rng.random() < 0.4:
         for _ in range(int(rng.integers(1, 3))):
