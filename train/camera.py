@@ -26,9 +26,9 @@ class Photo:
 
     An example has `input`, `target` and `sigma`, the level the network is told, in units of [0, 1]:
     the strength of the noise (see `degrade_as_camera`) or what `imaging.estimate_noise` says of the
-    patch. Of a photograph only the estimate will be known, of the whole of it, where flat parts say
-    more than in a patch; it lies between the two. So a network also learns that texture may have
-    been taken for noise, and leaves it alone.
+    patch. Of a photograph only the estimate will be known, and of the whole of it: without noise it
+    lies between the two, with noise below both, by a third on average. Meeting estimates, a network
+    learns that texture may have been taken for noise, and leaves it alone.
 
     Attributes:
       noise_min: standard deviation of the noise at middle gray, of 255; the lowest. Over a whole
