@@ -26,9 +26,9 @@ class Photo:
 
     An example has `input`, `target` and `sigma`, the level the network is told, in units of [0, 1]:
     the strength of the noise (see `degrade_as_camera`) or what `imaging.estimate_noise` says of the
-    patch. Of a photograph only the estimate will be known, of the whole of it, where flat parts say
-    more than in a patch; it lies between the two. So a network also learns that texture may have
-    been taken for noise, and leaves it alone.
+    patch. Of a photograph only the estimate will be known, and of the whole of it: without noise it
+    lies between the two, with noise below both, by a third on average. Meeting estimates, a network
+    learns that texture may have been taken for noise, and leaves it alone.
 
     Attributes:
       noise_min: standard deviation of the noise at middle gray, of 255; the lowest. Over a whole
@@ -225,7 +225,7 @@ def _sensor_noise(linear: np.ndarray, level: float, rng: np.random.Generator) ->
             mosaic[(*sites, color)] = unit[sites] * np.sqrt(at_sites[(*sites, color)])
         noise = _demosaiced(mosaic)
         if rng.random() < 0.5:  # cameras smooth color more than brightness
-            gray = noise @ np.array([0.299, 0.587, 0.114], np.float32)
+            gray = np.einsum("hwc,c->hw", noise, np.array([0.299, 0.587, 0.114], np.float32))
             noise = gray[..., None] + np.float32(rng.uniform(0.2, 1)) * (noise - gray[..., None])
     if rng.random() < 0.4:
         for _ in range(int(rng.integers(1, 3))):
