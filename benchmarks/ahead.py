@@ -73,17 +73,14 @@ def main() -> int:
         package = "cuda13" if gpu else "tpu"
         parser.error(f'{args.target}: {message}; its compiler comes with "jax[{package}]"')
 
-    from converse_jax.ops import compiled_for
-
-    with compiled_for("gpu" if gpu else "tpu"):
-        chosen = [
-            program
-            for program in programs(devices, gpu=gpu, quick=args.quick)
-            if args.only is None or args.only in program.name
-        ]
-        if not chosen:
-            parser.error(f"--only: no program's name contains {args.only!r}")
-        done = [_report(program, args.target) for program in chosen]
+    chosen = [
+        program
+        for program in programs(devices, quick=args.quick)
+        if args.only is None or args.only in program.name
+    ]
+    if not chosen:
+        parser.error(f"--only: no program's name contains {args.only!r}")
+    done = [_report(program, args.target) for program in chosen]
     return 0 if all(done) else 1
 
 
@@ -119,11 +116,14 @@ def _gpu(name: str, memory: int, bandwidth: int) -> str:
     """
 
 
-def programs(devices: list[Any], *, gpu: bool, quick: bool) -> Iterator[Program]:
-    """The operator by each method, and inference, on one device; the training step on all."""
+def programs(devices: list[Any], *, quick: bool) -> Iterator[Program]:
+    """The operator by each method, and inference, on one device; the training step on all.
+
+    The networks take "dft" or "direct", which "auto" takes for maps of these sizes on the CPU.
+    """
     for row in suite(quick=quick):
         if isinstance(row, Operator) and row.what != "forward prepared":
-            for method in valid_methods(row.scale, row.kernel_size, row.size, gpu=gpu):
+            for method in valid_methods(row.scale, row.kernel_size):
                 yield _operator(row, method, devices[0])
         elif isinstance(row, Inference):
             yield _inference(row, devices[0])

@@ -205,9 +205,9 @@ def _restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
 def _bundled_restorer(args: argparse.Namespace) -> tuple[AnyRestorer, np.ndarray | None]:
     """The networks of the package for the task of the command, and the kernel."""
     from converse_jax import _compilation_cache
-    from converse_jax.bundled import BundledRestorer
+    from converse_jax.bundled import BundledRestorer, BundledTask
 
-    task = args.task or "photo"
+    task: BundledTask = args.task or "photo"
     if task == "deblur" and args.kernel is None:
         raise UsageError("--task deblur needs the blur: give --kernel K.NPY")
     if task != "deblur" and args.kernel is not None:

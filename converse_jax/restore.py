@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 
 from converse_jax._borders import extend_periodically
+from converse_jax._programs import Programs
 from converse_jax.imaging import Picture, estimate_noise
-from converse_jax.nn import call_prepared, collect_transfers
 from converse_jax.weights import ModelCard
 
 MARGIN_KERNELS = 3
@@ -23,26 +20,6 @@ MARGIN_KERNELS = 3
 
 BLIND_MARGIN = 24
 """The same in pixels, where no kernel is given: three and a half of the paper's 7x7 kernels."""
-
-# A picture and, for the ensemble, the same lying on its side.
-_MAX_PROGRAMS = 2
-
-# Transfer functions are computed once for a size of picture where they take at most this part of
-# the memory that is there: some 40 MB a layer at 256x256 pixels.
-_PREPARED_PART = 0.2
-
-
-@dataclass
-class _Program:
-    """The network compiled for one size of picture."""
-
-    run: Any
-    collect: Any
-    """Computes the transfer functions; None where they are left to `run`."""
-    transfers: Any = None
-    kernel: bytes | None = None
-    """The blur kernel that the transfer functions were made for."""
-
 
 # An image whose noise differs from what a network was trained for by more than this factor, and by
 # more than this many levels of 255, is restored visibly worse than it could be.
@@ -84,23 +61,7 @@ class Restorer:
         self.card = card
         self.blur_size: int | None = getattr(model, "blur_size", None)
         self.takes_sigma: bool = getattr(model, "noise_level", False)
-        graphdef, self._state = nnx.split(model)
-
-        def run(state: Any, transfers: Any, image: jax.Array, *inputs: jax.Array) -> jax.Array:
-            model = nnx.merge(graphdef, state)
-            # Accelerators multiply float32 as TF32 or bfloat16 unless asked otherwise.
-            with jax.default_matmul_precision("highest"):
-                if transfers is None:
-                    return model(image, *inputs)
-                return call_prepared(model, transfers, image, *inputs)
-
-        def collect(state: Any, image: jax.Array, *inputs: jax.Array) -> Any:
-            with jax.default_matmul_precision("highest"):
-                return collect_transfers(nnx.merge(graphdef, state), image, *inputs)
-
-        self._run: Any = jax.jit(run)
-        self._collect: Any = jax.jit(collect)
-        self._programs: OrderedDict[tuple[int, ...], _Program] = OrderedDict()
+        self._programs = Programs(model)
 
     def __call__(
         self,
@@ -272,62 +233,17 @@ class Restorer:
     ) -> np.ndarray:
         """`image` may have any number of channels, and has its final size."""
         if image.shape[-1] == self.card.channels:
-            return self._apply(image, kernel, sigma)
+            return self._programs(image, kernel, sigma)
         if self.card.channels == 1:
             # One after the other: as a batch they would need three times the memory.
-            maps = [self._apply(image[..., c, None], kernel, sigma) for c in range(image.shape[-1])]
+            maps = [self._programs(x[..., None], kernel, sigma) for x in np.moveaxis(image, -1, 0)]
             return np.concatenate(maps, axis=-1)
         repeated = np.repeat(image, self.card.channels, axis=-1)
-        return self._apply(repeated, kernel, sigma).mean(axis=-1, keepdims=True)
-
-    def _apply(
-        self, image: np.ndarray, kernel: np.ndarray | None, sigma: float | None
-    ) -> np.ndarray:
-        others = [np.asarray(x, np.float32) for x in (kernel, sigma) if x is not None]
-        arrays = (image, *others)
-        try:
-            program = self._program(*arrays)
-            key = None if kernel is None else kernel.tobytes()
-            if program.collect is not None and (program.transfers is None or program.kernel != key):
-                program.transfers, program.kernel = program.collect(self._state, *arrays), key
-            return np.asarray(program.run(self._state, program.transfers, *arrays))
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise MemoryError("the device's is full") from None
-
-    def _program(self, *arrays: np.ndarray) -> _Program:
-        """The compiled network for arrays of these shapes."""
-        shape = arrays[0].shape
-        if shape in self._programs:
-            self._programs.move_to_end(shape)
-            return self._programs[shape]
-        available = available_memory()
-        transfers = jax.eval_shape(self._collect, self._state, *arrays)
-        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(transfers))
-        prepared = size > 0 and (available is None or size <= _PREPARED_PART * available)
-        collect = None
-        if prepared:
-            collect = self._collect.lower(self._state, *arrays).compile()
-        else:
-            transfers = None
-        run = self._run.lower(self._state, transfers, *arrays).compile()
-        # Else every size ever seen stays in memory: some 13 MB each for a network of four blocks.
-        self._run.clear_cache()
-        self._collect.clear_cache()
-        if jax.default_backend() == "cpu":
-            # An accelerator says so when its memory is full; Linux kills the process.
-            needed = _bytes_needed(run) + (size if prepared else 0)
-            if available is not None and needed > available:
-                raise MemoryError(f"{needed / 1e9:.3g} GB of {available / 1e9:.3g} GB available")
-        self._programs[shape] = _Program(run, collect)
-        if len(self._programs) > _MAX_PROGRAMS:
-            self._programs.popitem(last=False)
-        return self._programs[shape]
+        return self._programs(repeated, kernel, sigma).mean(axis=-1, keepdims=True)
 
     def free(self) -> None:
         """Give back the memory of all programs and transfer functions; they are made again."""
-        self._programs.clear()
+        self._programs.free()
 
 
 def _turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
@@ -372,27 +288,6 @@ def normalised_kernel(kernel: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return taps / total, [f"the kernel was divided by its sum, {total:.6g}"]
 
 
-def _bytes_needed(program: Any) -> int:
-    """Memory for one run, of which the program knows all but the buffers of the FFT (under 10%)."""
-    analysis = program.memory_analysis()
-    if analysis is None:
-        return 0
-    return int(1.1 * analysis.temp_size_in_bytes) + int(analysis.output_size_in_bytes)
-
-
-def available_memory() -> int | None:
-    """Bytes this process can still take, None where the system does not say (it is no Linux)."""
-    found = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")]
-    with contextlib.suppress(OSError, ValueError):  # a container's own limit, "max" if it has none
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        found.append(max(limit - int((group / "memory.current").read_text()), 0))
-    return min(found, default=None)
-
-
 def restore_picture(
     restorer: Restorer,
     picture: Picture,
@@ -407,7 +302,7 @@ def restore_picture(
     Raises:
       RestoreError: as `Restorer`.
     """
-    restore = functools.partial(restorer, **options)
+    restore: Callable[[np.ndarray], np.ndarray] = functools.partial(restorer, **options)
     pixels = np.clip(restore(picture.pixels), 0.0, 1.0)
     alpha = picture.alpha
     if alpha is not None:

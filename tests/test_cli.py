@@ -17,7 +17,7 @@ import pytest
 from flax import nnx
 
 import converse_jax
-from converse_jax import ModelCard, _compilation_cache, cli, demo, restore
+from converse_jax import ModelCard, _compilation_cache, _programs, cli, demo
 from converse_jax.imaging import Picture, encode_picture, read_picture, write_picture
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
 from converse_jax.restore import Restorer
@@ -283,7 +283,7 @@ def test_refused_restorations(
         ((source, new, *model, "third"), "does not know 'third'; see converse-jax restore --help"),
     ]:
         assert text in refused("restore", *arguments)
-    monkeypatch.setattr(restore, "available_memory", lambda: 10)
+    monkeypatch.setattr(_programs, "available_memory", lambda: 10)
     line = refused("restore", source, new, *model)
     assert line.startswith(f"{source}: image: 50x50 pixels need more memory")
     assert not new.exists() and old.read_bytes() == before

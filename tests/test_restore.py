@@ -14,7 +14,7 @@ import pytest
 from flax import nnx
 from jax import Array
 
-from converse_jax import ModelCard, converse2d, restore
+from converse_jax import ModelCard, _programs, converse2d
 from converse_jax._borders import extend_periodically
 from converse_jax.imaging import (
     Picture,
@@ -119,9 +119,9 @@ def test_a_network_is_told_the_level_given_or_estimated() -> None:
 def test_another_level_compiles_nothing() -> None:
     restorer = told()
     restorer(noisy(10), sigma=0.1)
-    programs = dict(restorer._programs)
+    programs = dict(restorer._programs._programs)
     restorer(noisy(10), sigma=0.2)
-    assert dict(restorer._programs) == programs
+    assert dict(restorer._programs._programs) == programs
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])
@@ -188,8 +188,9 @@ def test_the_network_is_applied_as_it_is() -> None:
 
 
 def test_products_are_in_full_precision() -> None:
-    restorer = Restorer(Mix(), card())
-    program = restorer._run.lower(restorer._state, None, image(4, 4, 1)).as_text()
+    programs = Restorer(Mix(), card())._programs
+    run = jax.jit(programs._unprepared)
+    program = run.lower(programs._state, None, image(4, 4, 1), None, None).as_text()
     products = [line for line in program.splitlines() if "dot_general" in line]
     assert products
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
@@ -232,21 +233,17 @@ def test_refused_images() -> None:
 
 def test_the_last_two_programs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     restorer = Restorer(Enlarge(), card())
-    lower, compiled = restorer._run.lower, []
+    run, compiled = restorer._programs._unprepared, []
 
-    class Counting:
-        def lower(self, state: Any, transfers: Any, x: np.ndarray) -> Any:
-            compiled.append(x.shape[0])
-            return lower(state, transfers, x)
+    def counting(state: Any, transfers: Any, x: Any, *others: Any) -> Any:
+        compiled.append(x.shape[0])
+        return run(state, transfers, x, *others)
 
-        def clear_cache(self) -> None:
-            pass
-
-    monkeypatch.setattr(restorer, "_run", Counting())
+    monkeypatch.setattr(restorer._programs, "_unprepared", counting)
     for height in (2, 3, 2, 4, 2, 3):
         restorer(image(height, 5, 1))
     assert compiled == [2, 3, 4, 3]
-    assert len(restorer._programs) == 2
+    assert len(restorer._programs._programs) == 2
 
 
 class CountedCalls:
@@ -269,7 +266,7 @@ def test_transfer_functions_are_made_once_for_a_size_and_a_kernel() -> None:
     ]
     run = functools.partial(restorer, image(12, 10, 1), extend_borders=False)
     np.testing.assert_allclose(run(kernel=first), expected[0], rtol=1e-4, atol=1e-4)
-    (program,) = restorer._programs.values()
+    (program,) = restorer._programs._programs.values()
     program.collect = CountedCalls(program.collect)
     run(kernel=first)
     assert program.collect.calls == 0
@@ -277,7 +274,7 @@ def test_transfer_functions_are_made_once_for_a_size_and_a_kernel() -> None:
     run(kernel=second)
     assert program.collect.calls == 1
     restorer.free()
-    assert not restorer._programs
+    assert not restorer._programs._programs
     np.testing.assert_allclose(run(kernel=first), expected[0], rtol=1e-4, atol=1e-4)
 
 
@@ -287,9 +284,9 @@ def test_transfer_functions_that_would_fill_the_memory_are_not_kept(
     model = ConverseDnCNN(1, 4, 2, rngs=nnx.Rngs(0))
     restorer = Restorer(model, card())
     # Enough for the network, of whose memory the transfer functions are more than a fifth.
-    monkeypatch.setattr(restore, "available_memory", lambda: 250_000)
+    monkeypatch.setattr(_programs, "available_memory", lambda: 250_000)
     restored = restorer(image(20, 20, 1))
-    (program,) = restorer._programs.values()
+    (program,) = restorer._programs._programs.values()
     assert program.collect is None
     np.testing.assert_allclose(restored, model(image(20, 20, 1)), rtol=1e-5, atol=1e-5)
 
@@ -297,13 +294,13 @@ def test_transfer_functions_that_would_fill_the_memory_are_not_kept(
 def test_a_picture_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     restorer = Restorer(Deblur(), card("deblur", needs_kernel=True))
     kernel = gaussian_kernel(7, 1.0)
-    monkeypatch.setattr(restore, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(_programs, "available_memory", lambda: 1_000_000)
     restorer(image(8, 8, 1), kernel=kernel)
     gigabytes = r"\(0\.00\d+ GB of 0\.001 GB available\)"
     text = f"image: 200x300 pixels need more memory than there is {gigabytes}; cut the picture"
     with pytest.raises(RestoreError, match=text):
         restorer(image(300, 200, 1), kernel=kernel)
-    monkeypatch.setattr(restore, "available_memory", lambda: None)
+    monkeypatch.setattr(_programs, "available_memory", lambda: None)
     assert restorer(image(300, 200, 1), kernel=kernel).shape == (300, 200, 1)
 
 
@@ -314,19 +311,19 @@ def test_a_device_whose_memory_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
         def program(*_: Any) -> Any:
             raise jax.errors.JaxRuntimeError(text)
 
-        return lambda *_: restore._Program(program, None)
+        return lambda *_: _programs._Program(program, None)
 
-    monkeypatch.setattr(restorer, "_program", fail("RESOURCE_EXHAUSTED: Out of memory"))
+    monkeypatch.setattr(restorer._programs, "_program", fail("RESOURCE_EXHAUSTED: Out of memory"))
     with pytest.raises(RestoreError, match=r"5x4 pixels .* \(the device's is full\); cut"):
         restorer(image(4, 5, 1))
-    monkeypatch.setattr(restorer, "_program", fail("INTERNAL: other"))
+    monkeypatch.setattr(restorer._programs, "_program", fail("INTERNAL: other"))
     with pytest.raises(jax.errors.JaxRuntimeError, match="other"):
         restorer(image(4, 5, 1))
 
 
 def test_available_memory() -> None:
     meminfo = Path("/proc/meminfo")
-    available = restore.available_memory()
+    available = _programs.available_memory()
     if meminfo.exists():
         total = 1024 * int(meminfo.read_text().split()[1])
         assert available is not None and 2**20 < available <= total

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converse_jax import restore, restore_files
+from converse_jax import _programs, restore_files
 from converse_jax.imaging import Picture, PictureError, read_picture, write_picture
 from converse_jax.restore import RestoreError, Restorer
 from converse_jax.restore_files import Counts, FileResult, restore_file, restore_folder
@@ -61,7 +61,7 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
 def test_an_error_of_restoring_names_the_file(
     tmp_path: Path, brighter: Restorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restore, "available_memory", lambda: 1)
+    monkeypatch.setattr(_programs, "available_memory", lambda: 1)
     write(tmp_path / "a.png", Picture(image(40, 40, 1)))
     with pytest.raises(RestoreError, match=r"a\.png: image: 40x40 pixels need more memory"):
         restore_file(brighter, tmp_path / "a.png", tmp_path / "b.png")
@@ -147,7 +147,9 @@ def test_many_sizes_do_not_fill_the_memory(
 ) -> None:
     cleared = []
     monkeypatch.setattr(restore_files, "_SIZES_BETWEEN_CLEARINGS", 2)
-    monkeypatch.setattr("jax.clear_caches", lambda: cleared.append(len(brighter._programs)))
+    monkeypatch.setattr(
+        "jax.clear_caches", lambda: cleared.append(len(brighter._programs._programs))
+    )
     for n, height in enumerate((2, 2, 3, 4, 4, 5, 6)):
         write(tmp_path / "in" / f"{n}.png", Picture(image(height, 3, 1)))
     assert restore_folder(brighter, tmp_path / "in", tmp_path / "out").restored == 7

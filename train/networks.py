@@ -17,6 +17,10 @@ from converse_jax.ops import PaddingMode
 class RematConverseBlock(ConverseBlock):
     """The same block, whose inner activations are computed again in the backward pass."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Make the block; what is computed again once is not computed again within."""
+        super().__init__(*args, recompute=False, **kwargs)
+
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply the block."""
         return nnx.remat(ConverseBlock.__call__)(self, x)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from converse_jax.nn import ConverseBlock, gelu, operate, regularisation
+from converse_jax.nn import ConverseBlock, Operator, gelu, lam_from_logit
 from converse_jax.ops import PaddingMode
 
 
@@ -175,6 +175,7 @@ class ConverseUSRNet(nnx.Module):
             for _ in range(num_iterations)
         )
         self.lam_logit = nnx.Param(jnp.zeros(num_features, param_dtype))
+        self.data = nnx.List(Operator() for _ in range(num_iterations))
         self.body = nnx.List(
             block(
                 num_features,
@@ -191,13 +192,13 @@ class ConverseUSRNet(nnx.Module):
 
     @property
     def lam(self) -> Float[Array, " C"]:
-        """Regularisation of the data module, ``sigmoid(lam_logit - 9) + 1e-3``."""
-        return regularisation(self.lam_logit[...], 1e-3)
+        """Regularization of the data module, ``sigmoid(lam_logit - 9) + 1e-3``."""
+        return lam_from_logit(self.lam_logit[...], 1e-3)
 
     def __call__(
         self,
         x: Float[Array, "*batch H W C"],
-        kernel: Float[Array, "*kernels k k"],
+        kernel: Float[Array, "*kernels k k"] | None = None,
         *,
         scale: int = 1,
     ) -> Float[Array, "*batch sH sW C"]:
@@ -206,21 +207,30 @@ class ConverseUSRNet(nnx.Module):
         Args:
           x: pictures.
           kernel: blur kernels ``[..., blur_size, blur_size]``; leading axes broadcast against
-            those of x: none for one kernel, one for a kernel an example.
+            those of x: none for one kernel, one for a kernel an example. A network that was
+            prepared for a kernel takes none.
           scale: also enlarge by this factor (in the first iteration).
 
         Raises:
-          ValueError: a kernel of another size.
+          ValueError: a kernel of another size, none, or one for a network prepared for another.
         """
-        if kernel.shape[-2:] != (self.blur_size,) * 2:
+        prepared = len(self.data[0].transfers) > 0 and not self.data[0].preparing
+        if prepared != (kernel is None):
+            raise ValueError(
+                "kernel: the network is prepared for a kernel: leave it out, or prepare it anew"
+                if prepared
+                else "kernel: got none; expected the blur kernel: model(x, kernel)"
+            )
+        if kernel is not None and kernel.shape[-2:] != (self.blur_size,) * 2:
             raise ValueError(
                 f"kernel must be [..., {self.blur_size}, {self.blur_size}], got {kernel.shape}: "
                 "pad a smaller kernel with zeros, centred"
             )
-        embedded = self.kernel_net(kernel)
+        embedded = None if kernel is None else self.kernel_net(kernel)
         x = self.head(x)
-        for kernel_map in self.kernel_maps:
-            x = operate(kernel_map, x, kernel_map(embedded), self.lam, scale=scale)
+        for kernel_map, operator in zip(self.kernel_maps, self.data, strict=True):
+            maps = None if embedded is None else kernel_map(embedded)
+            x = operator.operate(x, maps, self.lam, scale=scale)
             scale = 1
             for block in self.body:
                 x = block(x)

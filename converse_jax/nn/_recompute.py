@@ -1,4 +1,4 @@
-"""Parts of a network that are computed again in the backward pass, and so keep only their input."""
+"""Rematerialization: parts of a network that keep only their input for the backward pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from converse_jax.ops import after
+from converse_jax.ops._memory import depends_on
 
 
 def recomputed(
@@ -47,7 +47,7 @@ def _fwd(fn: Callable[[Any, Array], Array], state: Any, x: Array) -> tuple[Array
 
 def _bwd(fn: Callable[[Any, Array], Array], kept: Any, cotangent: Array) -> tuple[Any, Array]:
     state, x = kept
-    return jax.vjp(fn, state, after(x, cotangent))[1](cotangent)
+    return jax.vjp(fn, state, depends_on(x, cotangent))[1](cotangent)
 
 
 _recomputed.defvjp(_fwd, _bwd)
