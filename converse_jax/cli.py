@@ -447,22 +447,19 @@ def _demo(args: argparse.Namespace) -> int:
         target = target / DEFAULT_NAME
     examples, missing = ([], []) if args.operator else choose_examples()
     if examples:
-        _demo_networks(target, examples, missing, args.overwrite)
+        _demo_networks(target, examples, args.overwrite)
+        if missing:
+            _say(f"left out, as their networks do not come with this package: {', '.join(missing)}")
     else:
+        _demo_operator(target, args.overwrite)
         if not args.operator:
             _say("no network of the demo comes with this package: this is the operator alone")
-        _demo_operator(target, args.overwrite)
     print(target)
     return 0
 
 
-def _demo_networks(
-    target: Path, examples: list[Example], missing: list[str], overwrite: bool
-) -> None:
+def _demo_networks(target: Path, examples: list[Example], overwrite: bool) -> None:
     from converse_jax import demo
-
-    if missing:
-        _say(f"left out, as their networks do not come with this package: {', '.join(missing)}")
 
     def on_result(result: Restoration) -> None:
         _print_gain(result.example.network, result.psnr_before, result.psnr_after)
