@@ -20,6 +20,7 @@ from converse_jax._version import __version__
 if TYPE_CHECKING:
     import numpy as np
 
+    from converse_jax.demo import Example, Restoration
     from converse_jax.restore import Plan, Restorer
     from converse_jax.restore_files import AnyRestorer, FileResult
     from converse_jax.weights import ModelCard
@@ -165,9 +166,12 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     convert.add_argument("target", metavar="OUT.SAFETENSORS")
     overwrite(convert)
 
-    demo = command("demo", _demo, "reverse a blur and a down-sampling of a photograph")
+    demo = command("demo", _demo, "restore photographs by the bundled networks, side by side")
+    demo.add_argument("--out", default=".", metavar="OUT", help="the image to make, or its folder")
     demo.add_argument(
-        "--out", default=".", metavar="OUT", help="the picture to make, or its folder"
+        "--operator",
+        action="store_true",
+        help="reverse a blur and a down-sampling by the operator alone, without a network",
     )
     overwrite(demo)
     return parser, dict(commands.choices)
@@ -435,18 +439,42 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _demo(args: argparse.Namespace) -> int:
     from converse_jax import _compilation_cache
-    from converse_jax.demo import DEFAULT_NAME, demo
+    from converse_jax.demo import DEFAULT_NAME, choose_examples
 
     _compilation_cache.enable()
     target = Path(args.out)
     if os.path.isdir(target):
         target = target / DEFAULT_NAME
-    deblurred, enlarged = demo(target, overwrite=args.overwrite)
-    for what, result in (("deblurring", deblurred), ("super-resolution x2", enlarged)):
-        gain = result.psnr_after - result.psnr_before
-        print(
-            f"{what:<20} {result.psnr_before:.2f} dB -> {result.psnr_after:.2f} dB "
-            f"({gain:+.2f} dB, lambda {result.lam:.2g})"
-        )
+    examples, missing = ([], []) if args.operator else choose_examples()
+    if examples:
+        _demo_networks(target, examples, args.overwrite)
+        if missing:
+            _say(f"left out, as their networks do not come with this package: {', '.join(missing)}")
+    else:
+        _demo_operator(target, args.overwrite)
+        if not args.operator:
+            _say("no network of the demo comes with this package: this is the operator alone")
     print(target)
     return 0
+
+
+def _demo_networks(target: Path, examples: list[Example], overwrite: bool) -> None:
+    from converse_jax import demo
+
+    def on_result(result: Restoration) -> None:
+        _print_gain(result.example.network, result.psnr_before, result.psnr_after)
+
+    demo.demo_networks(target, examples, overwrite=overwrite, on_result=on_result)
+
+
+def _demo_operator(target: Path, overwrite: bool) -> None:
+    from converse_jax import demo
+
+    deblurred, enlarged = demo.demo_operator(target, overwrite=overwrite)
+    for what, x in (("deblurring", deblurred), ("super-resolution x2", enlarged)):
+        _print_gain(what, x.psnr_before, x.psnr_after, f", lambda {x.lam:.2g}")
+
+
+def _print_gain(name: str, before: float, after: float, more: str = "") -> None:
+    line = f"{name:<20} {before:.2f} dB -> {after:.2f} dB ({after - before:+.2f} dB{more})"
+    print(line, flush=True)

@@ -434,7 +434,7 @@ def test_convert(tmp_path: Path, run: Run, refused: Callable[..., str], denoiser
     assert "no such file" in refused("convert", "none.pth", tmp_path / "b.safetensors")
 
 
-def test_demo(
+def test_demo_of_the_operator(
     tmp_path: Path, run: Run, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -445,21 +445,21 @@ def test_demo(
         made.append((target, overwrite))
         return before, before
 
-    monkeypatch.setattr(demo, "demo", instead)
-    status, out, err = run("demo")
+    monkeypatch.setattr(demo, "demo_operator", instead)
+    status, out, err = run("demo", "--operator")
     assert (status, err) == (0, "")
     assert out.splitlines() == [
         "deblurring           24.50 dB -> 27.00 dB (+2.50 dB, lambda 0.02)",
         "super-resolution x2  24.50 dB -> 27.00 dB (+2.50 dB, lambda 0.02)",
         "converse-demo.png",
     ]
-    assert run("demo", "--out", tmp_path, "--overwrite")[0] == 0
-    assert run("demo", "--out", tmp_path / "b.png")[0] == 0
+    assert run("demo", "--operator", "--out", tmp_path, "--overwrite")[0] == 0
+    assert run("demo", "--operator", "--out", tmp_path / "b.png")[0] == 0
     name = "converse-demo.png"
     assert made == [(Path(name), False), (tmp_path / name, True), (tmp_path / "b.png", False)]
     monkeypatch.undo()
     (tmp_path / name).touch()
-    assert f"{name}: exists already" in refused("demo", "--out", tmp_path)
+    assert f"{name}: exists already" in refused("demo", "--operator", "--out", tmp_path)
 
 
 def test_help_and_version(run: Run, refused: Callable[..., str]) -> None:

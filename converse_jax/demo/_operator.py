@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from converse_jax.demo._photographs import read_photograph
+from converse_jax.demo._sheet import Row, check_target, write_sheet
 from converse_jax.imaging import (
-    Picture,
-    PictureError,
     circular_blur,
     gaussian_kernel,
     motion_kernel,
     protocol_noise,
     psnr,
-    read_picture,
     to_uint8,
-    write_picture,
 )
 from converse_jax.ops import converse2d
 
-if TYPE_CHECKING:
-    from PIL import Image, ImageDraw, ImageFont
-
-DEFAULT_NAME = "converse-demo.png"
-
 _SIDE = 256
 _CORNER = (20, 100)  # of the crop: the face of the cat
+_DETAIL = (62, 52, 44)  # the eye: what is looked at first in a face
 _MOTION = motion_kernel(15, length=13, angle=35)
 _GAUSSIAN = gaussian_kernel(7, 1.2)
 _NOISE = 2.55  # of 255, as in the paper's deblurring experiments
@@ -50,7 +41,9 @@ class Reversal:
     lam: float
 
 
-def demo(target: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Reversal, Reversal]:
+def demo_operator(
+    target: str | os.PathLike[str], *, overwrite: bool = False
+) -> tuple[Reversal, Reversal]:
     """Deblur and super-resolve a photograph with `converse2d` alone; save them side by side.
 
     The photograph is scikit-image's cat Chelsea (Stefan van der Walt, CC0), 256x256 pixels of it.
@@ -65,30 +58,35 @@ def demo(target: str | os.PathLike[str], *, overwrite: bool = False) -> tuple[Re
     Raises:
       PictureError: target exists or cannot be written, or scikit-image is not installed.
     """
-    if os.path.lexists(target) and not overwrite:
-        raise PictureError(
-            f"{target}: exists already; name another file, or overwrite it (--overwrite)"
-        )
+    check_target(target, overwrite=overwrite)
     clean = photograph()
     results = deblur(clean), super_resolve(clean)
-    write_picture(target, Picture(_sheet(clean, *results)), overwrite=overwrite)
+    captions = [
+        ("Motion blur of 13 pixels, noise 2.55/255", "Deblurred"),
+        ("Gaussian blur, every 2nd pixel kept, bicubic", "Super-resolved x2"),
+    ]
+    rows = [
+        Row(x.before, x.after, clean, x.psnr_before, x.psnr_after, *texts, _DETAIL)
+        for x, texts in zip(results, captions, strict=True)
+    ]
+    write_sheet(
+        target,
+        "Reverse convolution of a photograph",
+        "converse2d alone: one linear filter in closed form, no network",
+        rows,
+        overwrite=overwrite,
+    )
     return results
 
 
 def photograph() -> np.ndarray:
-    """The demo's photograph, float32 ``[256, 256, 3]``.
+    """The photograph of this demo, float32 ``[256, 256, 3]``.
 
     Raises:
       PictureError: scikit-image, which carries it, is not installed.
     """
-    # Its file is read, nothing of the package is run: its own loader might start a download.
-    package = importlib.util.find_spec("skimage")
-    if package is None or package.origin is None:
-        raise PictureError(
-            'the photograph of the demo is part of scikit-image: pip install "converse-jax[app]"'
-        )
     row, column = _CORNER
-    pixels = read_picture(Path(package.origin).parent / "data" / "chelsea.png").pixels
+    pixels = read_photograph("chelsea")
     return np.ascontiguousarray(pixels[row : row + _SIDE, column : column + _SIDE])
 
 
@@ -167,65 +165,3 @@ def _reversal(before: np.ndarray, after: np.ndarray, clean: np.ndarray, lam: flo
     target = to_uint8(clean)
     dB = [psnr(to_uint8(x), target) for x in (before, after)]
     return Reversal(before, after, dB[0], dB[1], lam)
-
-
-# The sheet: two rows of three panels on white, a caption under each, a magnified detail in each.
-_PANEL, _GAP, _CAPTION, _TITLE = 384, 20, 54, 76
-_DETAIL, _MAGNIFIED = 44, 132
-_INK, _SOFT, _ACCENT = (28, 28, 30), (110, 110, 115), (196, 76, 36)
-
-
-def _sheet(clean: np.ndarray, deblurred: Reversal, enlarged: Reversal) -> np.ndarray:
-    """The labelled picture, float32 ``[H, W, 3]``."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-        return ImageFont.load_default(size)
-
-    width = 3 * _PANEL + 4 * _GAP
-    sheet = Image.new("RGB", (width, _TITLE + 2 * (_PANEL + _CAPTION) + _GAP), "white")
-    draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, 18), "Reverse convolution of a photograph", _INK, font(24))
-    draw.text(
-        (_GAP, 48),
-        "converse2d alone: one linear filter in closed form, no network",
-        _SOFT,
-        font(15),
-    )
-    rows = [
-        (deblurred, "Motion blur of 13 pixels, noise 2.55/255", "Deblurred"),
-        (enlarged, "Gaussian blur, every 2nd pixel kept, bicubic", "Super-resolved x2"),
-    ]
-    for i, (result, degraded, restored) in enumerate(rows):
-        gain = f"{result.psnr_after:.2f} dB (+{result.psnr_after - result.psnr_before:.2f})"
-        panels = [
-            (result.before, degraded, f"{result.psnr_before:.2f} dB", _SOFT),
-            (result.after, restored, gain, _ACCENT),
-            (clean, "Original", "", _SOFT),
-        ]
-        top = _TITLE + i * (_PANEL + _CAPTION)
-        for j, (pixels, caption, figure, colour) in enumerate(panels):
-            left = _GAP + j * (_PANEL + _GAP)
-            _paste(sheet, draw, pixels, left, top)
-            draw.text((left, top + _PANEL + 6), caption, _INK, font(17))
-            draw.text((left, top + _PANEL + 27), figure, colour, font(17))
-    return np.asarray(sheet, np.float32) / 255
-
-
-def _paste(
-    sheet: Image.Image, draw: ImageDraw.ImageDraw, pixels: np.ndarray, left: int, top: int
-) -> None:
-    from PIL import Image
-
-    picture = Image.fromarray(to_uint8(pixels))
-    sheet.paste(picture.resize((_PANEL, _PANEL), Image.Resampling.LANCZOS), (left, top))
-    # The eye: what is looked at first in a face.
-    row, column = 62, 52
-    detail = picture.crop((column, row, column + _DETAIL, row + _DETAIL))
-    corner = (left + _PANEL - _MAGNIFIED - 6, top + _PANEL - _MAGNIFIED - 6)
-    ratio = _PANEL / _SIDE
-    box = [left + column * ratio, top + row * ratio]
-    draw.rectangle([*box, *(x + _DETAIL * ratio for x in box)], outline="white", width=2)
-    end = (corner[0] + _MAGNIFIED, corner[1] + _MAGNIFIED)
-    draw.rectangle([corner[0] - 2, corner[1] - 2, end[0] + 1, end[1] + 1], fill="white")
-    sheet.paste(detail.resize((_MAGNIFIED, _MAGNIFIED), Image.Resampling.NEAREST), corner)
