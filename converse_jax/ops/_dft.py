@@ -135,7 +135,8 @@ def solve(options: Options) -> Fn:
 
     def forward(x: Array, kernel: Array, lam: Array) -> tuple[Array, ...]:
         spectra = analyze(x.astype(compute_dtype(x)), x.shape[2:4], 1, padded, plain=plain)
-        return filtered(spectra, kernel, lam, x.shape[2:4], x).astype(x.dtype), *spectra
+        size = (x.shape[2], x.shape[3])
+        return filtered(spectra, kernel, lam, size, x).astype(x.dtype), *spectra
 
     def whole(x: Array, kernel: Array, lam: Array) -> Array:
         return forward(x, kernel, lam)[0]
