@@ -236,6 +236,9 @@ class Command:
       run: its folder; runs/NAME by default.
       resume: go on from the last whole checkpoint in the folder.
       overwrite: delete what an earlier run left in the folder, and start anew.
+      init: weights a new run starts from: a bundled model's name, a .safetensors file or one of the
+        authors' .pth files. A resumed run goes on from its checkpoint instead.
+      init_partial: take of --init what fits this network, and draw the rest at random.
       distributed: one of several processes (JAX's own variables or the cluster's say which); asked
         for by itself where JAX_COORDINATOR_ADDRESS is set.
     """
@@ -244,6 +247,8 @@ class Command:
     run: Path | None = None
     resume: bool = False
     overwrite: bool = False
+    init: str | None = None
+    init_partial: bool = False
     distributed: bool = False
 
 

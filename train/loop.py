@@ -14,12 +14,21 @@ from train.checkpoint import Checkpoints
 from train.config import Command, Config
 from train.data import held_out_examples, host_batches, on_device, open_pictures
 from train.errors import TrainError, TrainStopped
+from train.initial import read_initial
 from train.log import Log
 from train.measure import HeldOut, Scores
 from train.meter import Meter
 from train.processes import StopSignal, meet
 from train.report import card_of, sample_sheet, write_report
-from train.state import Network, abstract_state, make_mesh, make_optimizer, make_state, shared
+from train.state import (
+    Network,
+    abstract_state,
+    make_mesh,
+    make_optimizer,
+    make_state,
+    shared,
+    start_from,
+)
 from train.step import Metrics, jit_step, make_step
 
 
@@ -44,6 +53,8 @@ def train(command: Command) -> int:
 
     # Whatever can be wrong is found before anything is written or computed.
     config.check()
+    if command.init_partial and command.init is None:
+        raise TrainError("--init-partial: there is nothing to take a part of; give --init WEIGHTS")
     mesh = make_mesh()
     config.check_devices(mesh.size)
     run_folder.check(run, config, resume=command.resume, overwrite=command.overwrite, say=tell)
@@ -52,12 +63,20 @@ def train(command: Command) -> int:
 
     network = Network(config)
     optimizer = make_optimizer(config.optimizer, config.steps)
+    initial, init = None, None
+    if command.resume and run_folder.has_checkpoints(run):
+        init = run_folder.read_init(run)
+    elif command.init is not None:
+        initial = read_initial(config, network, command.init, partial=command.init_partial)
+        tell(initial.remark)
+        init = initial.record
     abstract = abstract_state(network, optimizer, mesh)
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
     run_folder.check_space(run, size, config.keep + 2)
     meet("checked")
     if leader:
-        run_folder.claim(run, config, overwrite=command.overwrite)
+        record = None if initial is None else initial.record
+        run_folder.claim(run, config, overwrite=command.overwrite, init=record)
     meet("claimed")
 
     with ExitStack() as stack:
@@ -69,6 +88,8 @@ def train(command: Command) -> int:
             tell(f"resuming after step {start}")
         else:
             state, start = make_state(network, optimizer, mesh), 0
+            if initial is not None:
+                state = start_from(state, initial.arrays, mesh)
         measure = HeldOut(config, held_out, network, mesh)
         if start >= config.steps:
             tell(f"{run}: all {config.steps} steps are done; give more (--steps) to go on")
@@ -101,7 +122,7 @@ def train(command: Command) -> int:
 
         def save(done: int, scores: Scores | None) -> None:
             psnr = None if scores is None else scores.psnr
-            details = {"card": card_of(config, done, psnr), "config": config.to_dict()}
+            details = {"card": card_of(config, done, psnr, init), "config": config.to_dict()}
             checkpoints.save(done, state, details, psnr)
 
         unseen: Metrics | None = None

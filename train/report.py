@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -23,16 +24,27 @@ from train.run_folder import BEFORE_AFTER, SUMMARY
 _SHOWN = 4  # held-out pictures in a figure
 
 
-def card_of(config: Config, step: int, psnr: float | None) -> dict[str, Any]:
-    """The model card of the weights after a step, as JSON holds it."""
+def card_of(
+    config: Config, step: int, psnr: float | None, init: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The model card of the weights after a step, as JSON holds it.
+
+    Args:
+      config: the run.
+      step: steps done.
+      psnr: of the held-out images, if measured.
+      init: the weights the run started from, if not from random ones: name and sha256.
+    """
     task = config.task
-    notes = {
+    notes: dict[str, Any] = {
         "step": step,
         "held_out_psnr": psnr,
         "task": config.to_dict()["task"],
         "trained_on": list(config.data.train),
         "versions": {"converse-jax": __version__, "jax": jax.__version__, "flax": version("flax")},
     }
+    if init is not None:
+        notes["init"] = dict(init)
     card = ModelCard(
         name=config.name,
         architecture=config.model.architecture,

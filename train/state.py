@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -53,6 +54,7 @@ class Network:
         self._graph = graph
         flat = nnx.to_flat_state(state)
         self._paths = {".".join(map(str, path)): path for path, _ in flat}
+        self.shapes = {".".join(map(str, path)): variable.shape for path, variable in flat}
         others = [path for path, variable in flat if not isinstance(variable, nnx.Param)]
         assert not others, f"TrainState has no place for what is no weight: {others}"
 
@@ -158,3 +160,15 @@ def make_state(network: Network, optimizer: optax.GradientTransformation, mesh: 
         compiler_options=quick,
     )
     return make()
+
+
+def start_from(state: TrainState, arrays: Mapping[str, np.ndarray], mesh: Mesh) -> TrainState:
+    """A state before its first step, with these in the place of its random weights."""
+
+    def put(value: np.ndarray) -> jax.Array:
+        # Every process has read the same file.
+        return jax.make_array_from_callback(value.shape, replicated(mesh), lambda i: value[i])
+
+    # Two buffers of each: one cannot be donated twice.
+    params, ema = ({name: put(value) for name, value in arrays.items()} for _ in range(2))
+    return replace(state, params={**state.params, **params}, ema={**state.ema, **ema})

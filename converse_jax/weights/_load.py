@@ -47,16 +47,7 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
       WeightsError: no such name or file, or a file that cannot be trusted or does not fit; the
         message says why, and lists every missing, unexpected and misshapen parameter.
     """
-    path = Path(name_or_path)
-    bundled = BUNDLED / f"{name_or_path}.safetensors"
-    if path.name == str(name_or_path) and not path.exists() and bundled.exists():
-        path = bundled
-    if not path.exists():
-        names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors"))) or "none yet"
-        raise WeightsError(
-            f"{name_or_path}: no such file, and no model of this name: give a path to a .pth or "
-            f".safetensors file, or one of the bundled models ({names})"
-        )
+    path = weights_file(name_or_path)
     if path.suffix == ".safetensors":
         arrays, metadata = read_safetensors(path)
         try:
@@ -77,6 +68,25 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
     model = _build(path, architecture, config)
     arrays, unknown = translate(architecture, theirs)
     return _fill(path, model, arrays, unknown), _foreign_card(path, architecture, config)
+
+
+def weights_file(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file that `load` reads for a name or a path.
+
+    Raises:
+      WeightsError: no such name or file.
+    """
+    path = Path(name_or_path)
+    bundled = BUNDLED / f"{name_or_path}.safetensors"
+    if path.name == str(name_or_path) and not path.exists() and bundled.exists():
+        return bundled
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors"))) or "none yet"
+        raise WeightsError(
+            f"{name_or_path}: no such file, and no model of this name: give a path to a .pth or "
+            f".safetensors file, or one of the bundled models ({names})"
+        )
+    return path
 
 
 def assemble(
