@@ -63,7 +63,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Adam (0.9, 0.999).
+    """Adam, or AdamW where the weights decay.
 
     Attributes:
       learning_rate: after the warm-up.
@@ -73,6 +73,9 @@ class Optimizer:
       min_learning_rate: the schedule goes no lower.
       warmup: steps in which the learning rate rises linearly from 0.
       clip: largest norm of the gradient of all parameters together; None does not clip.
+      betas: decay of Adam's mean of the gradient, and of its mean of the square.
+      weight_decay: AdamW's, times the learning rate, of kernels and matrices: biases, scales,
+        norms and lambdas do not decay. 0 is Adam.
     """
 
     learning_rate: float = 1e-4
@@ -81,6 +84,8 @@ class Optimizer:
     min_learning_rate: float = 5e-7
     warmup: int = 0
     clip: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -191,6 +196,15 @@ class Config:
             )
         if optimizer.clip is not None and not optimizer.clip > 0:
             problems.append(f"optimizer.clip: got {optimizer.clip}; give a positive norm, or None")
+        if not all(0 <= beta < 1 for beta in optimizer.betas):
+            problems.append(
+                f"optimizer.betas: got {optimizer.betas}; give two decays in [0, 1), e.g. 0.9 0.999"
+            )
+        if not 0 <= optimizer.weight_decay < float("inf"):
+            problems.append(
+                f"optimizer.weight-decay: got {optimizer.weight_decay}; give 0 for none, or a "
+                "positive number, e.g. 1e-4"
+            )
         if not isinstance(task, _TASKS[type(self.model)]):
             problems.append(
                 f"task: {type(self.model).__name__} learns {_TASKS[type(self.model)].__name__}, "

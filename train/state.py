@@ -108,10 +108,23 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """Adam (0.9, 0.999) after clipping by the norm of the whole gradient."""
+    """Adam or AdamW after clipping by the norm of the whole gradient."""
     # No limit is an infinite one: a run may be resumed with another, the state has one form.
     clip = optax.clip_by_global_norm(float("inf") if config.clip is None else config.clip)
-    return optax.chain(clip, optax.adam(make_schedule(config, steps)))
+    rate = optax.scale_by_learning_rate(make_schedule(config, steps))
+
+    def decay(x: jax.Array, weight: jax.Array) -> jax.Array:
+        return x + config.weight_decay * weight if weight.ndim >= 2 else x
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        if config.weight_decay:
+            updates = jax.tree.map(decay, updates, params)
+        found: tuple[Any, Any] = rate.update(updates, state, params)
+        return found
+
+    # Not optax.adamw, whose state has another form: a run may be resumed with or without decay.
+    adam = optax.scale_by_adam(*config.betas)
+    return optax.chain(clip, optax.chain(adam, optax.GradientTransformation(rate.init, update)))
 
 
 def make_mesh() -> Mesh:

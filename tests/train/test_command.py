@@ -10,7 +10,7 @@ import train.loop
 from converse_jax import _compilation_cache
 from tests.train import tiny
 from train import __main__ as command
-from train.config import Command, Config, differences, read_config
+from train.config import Command, Config, Optimizer, differences, read_config
 from train.errors import TrainError
 from train.huge_pages import with_huge_pages
 from train.networks import BlindNet, DnCNN, SRResNet, USRNet
@@ -146,6 +146,8 @@ def test_files_that_are_no_configuration(source: str, text: str, tmp_path: Path)
             {"model": USRNet(), "task": Deblur(kernel_size=5)},
             "task.kernel-size: got 5, but the network takes kernels of 7",
         ),
+        ({"optimizer": Optimizer(betas=(0.9, 1.0))}, "optimizer.betas: got (0.9, 1.0)"),
+        ({"optimizer": Optimizer(weight_decay=-1.0)}, "optimizer.weight-decay: got -1.0"),
         ({"task": Denoise(sigma=-1)}, "task.sigma: got -1"),
         ({"task": Denoise(sigma=30, sigma_max=20)}, "task.sigma-max: got 20"),
         ({"model": BlindNet(), "task": Deblur(kernel_size=6)}, "give an odd number"),
