@@ -106,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("train.export: error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
     psnr = card.notes.get("held_out_psnr")
-    measured = "" if psnr is None else f", {psnr:.2f} dB on held-out pictures"
+    of = " (Y)" if card.task == "sr" else ""
+    measured = "" if psnr is None else f", PSNR{of} {psnr:.2f} dB on held-out images"
     print(f"{card.name}: {card.architecture} after step {card.notes['step']}{measured}")
     return 0
 

@@ -17,7 +17,7 @@ from train.errors import TrainError, TrainStopped
 from train.initial import read_initial
 from train.log import Log
 from train.measure import HeldOut, Scores
-from train.meter import Meter
+from train.meter import Means, Meter
 from train.processes import StopSignal, meet
 from train.report import card_of, sample_sheet, write_report
 from train.state import (
@@ -85,21 +85,43 @@ def train(command: Command) -> int:
         found = checkpoints.load_latest(abstract, tell) if command.resume else None
         if found is not None:
             state, start = found
+            # Another sitting may have had batches of another size; old checkpoints do not say.
+            patches_before = checkpoints.details(start).get("patches")
             tell(f"resuming after step {start}")
         else:
             state, start = make_state(network, optimizer, mesh), 0
+            patches_before = 0
             if initial is not None:
                 state = start_from(state, initial.arrays, mesh)
+
+        def patches_after(done: int) -> int | None:
+            return (
+                None
+                if patches_before is None
+                else patches_before + (done - start) * config.batch_size
+            )
+
         measure = HeldOut(config, held_out, network, mesh)
         if start >= config.steps:
             tell(f"{run}: all {config.steps} steps are done; give more (--steps) to go on")
             if not (run / run_folder.SUMMARY).exists():  # stopped between the last step and this
                 final = measure(state.ema)
                 if leader:
-                    tell(write_report(run, config, measure, final, Meter(), int(state.skipped)))
+                    skipped = int(state.skipped)
+                    tell(
+                        write_report(run, config, measure, final, Meter(), skipped, patches_before)
+                    )
             return 0
 
-        log = stack.enter_context(Log(run, start=start, steps=config.steps, leader=leader))
+        log = stack.enter_context(
+            Log(
+                run,
+                start=start,
+                steps=config.steps,
+                leader=leader,
+                psnr=config.task.measured_as,
+            )
+        )
         host = stack.enter_context(
             host_batches(config, pictures, start, jax.process_index(), jax.process_count())
         )
@@ -118,11 +140,15 @@ def train(command: Command) -> int:
             f"compiled in {time.perf_counter() - began:.1f} s; a step needs {temporaries:.0f} MB "
             "besides weights and batch, on each device"
         )
-        meter = Meter()
+        meter, means = Meter(), Means()
 
         def save(done: int, scores: Scores | None) -> None:
             psnr = None if scores is None else scores.psnr
-            details = {"card": card_of(config, done, psnr, init), "config": config.to_dict()}
+            details = {
+                "card": card_of(config, done, psnr, init),
+                "config": config.to_dict(),
+                "patches": patches_after(done),
+            }
             checkpoints.save(done, state, details, psnr)
 
         unseen: Metrics | None = None
@@ -139,7 +165,7 @@ def train(command: Command) -> int:
             state, metrics = step(state, batch)
             if unseen is not None:
                 # Looked at only now: the devices have the next step to do meanwhile.
-                look(done - 1, unseen, config, log, meter)
+                look(done - 1, unseen, config, log, meter, means)
             unseen = metrics
             meter.add(config.batch_size)
 
@@ -149,13 +175,14 @@ def train(command: Command) -> int:
             saving = last or status is not None or done % config.save_every == 0
             if not (measuring or saving or done % config.log_every == 0):
                 continue
-            unseen, numbers = None, look(done, metrics, config, log, meter)
-            numbers |= meter.take()
+            unseen, numbers = None, look(done, metrics, config, log, meter, means)
+            numbers |= means.take() | meter.take()
             with meter.pause():
                 scores, shown = None, {}
                 if measuring:
                     scores = measure(state.ema)
-                    numbers |= {"psnr": scores.psnr, "ssim": scores.ssim}
+                    psnr = config.task.measured_as
+                    numbers |= {psnr: scores.psnr, psnr.replace("psnr", "ssim"): scores.ssim}
                     shown = {"held_out": sample_sheet(measure, scores)}
                 log.metrics(done, numbers, shown)
                 if saving:
@@ -167,18 +194,23 @@ def train(command: Command) -> int:
         checkpoints.wait()
         if leader:
             assert scores is not None  # the last step is always measured
-            log.say(write_report(run, config, measure, scores, meter, int(numbers["skipped"])))
+            skipped, patches = int(numbers["skipped"]), patches_after(config.steps)
+            log.say(write_report(run, config, measure, scores, meter, skipped, patches))
     return 0
 
 
-def look(step: int, metrics: Metrics, config: Config, log: Log, meter: Meter) -> dict[str, float]:
-    """A step's numbers, once it is done; shown, and checked.
+def look(
+    step: int, metrics: Metrics, config: Config, log: Log, meter: Meter, means: Means
+) -> dict[str, float]:
+    """A step's numbers, once it is done; shown, checked, and counted in the means.
 
     Raises:
       TrainStopped: too many steps in a row were skipped.
     """
     numbers = {key: float(value) for key, value in jax.device_get(metrics).items()}
     in_a_row = int(numbers.pop("skipped_in_a_row"))
+    if in_a_row == 0:
+        means.add({name: numbers[name] for name in ("loss", "grad_norm")})
     log.step(step, numbers["loss"], meter.rate)
     if in_a_row >= config.max_skipped:
         raise TrainStopped(
