@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from train.check_types import misfits
 from train.errors import TrainError
 from train.networks import BlindNet, DnCNN, Network, SRResNet, USRNet
 from train.tasks import Deblur, Denoise, SuperResolve, Task
@@ -142,7 +143,8 @@ class Config:
 
     def check(self) -> None:
         """Raise a TrainError that names every field whose value cannot be."""
-        problems = [problem for problem in self._problems() if problem]
+        # Only values of the right type can be compared with others.
+        problems = misfits(self) or [problem for problem in self._problems() if problem]
         if problems:
             raise TrainError("; ".join(problems))
 
@@ -270,7 +272,7 @@ def read_config(path: str) -> Config:
     """The value `config` of a Python file.
 
     Raises:
-      TrainError: no such file, or one that defines no `config`.
+      TrainError: no such file, one that defines no `config`, or values of other types.
     """
     file = Path(path)
     if not file.is_file():
@@ -290,6 +292,8 @@ def read_config(path: str) -> Config:
             f"{path}: defines no `config` of type train.config.Config (it is {config!r}); "
             "see configs/quickstart.py"
         )
+    if problems := misfits(config):
+        raise TrainError(f"{path}: {'; '.join(problems)}")
     return config
 
 

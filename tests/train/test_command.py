@@ -116,6 +116,10 @@ def test_mistakes_in_the_command(
         ("config = 3\n", "defines no `config` of type train.config.Config (it is 3)"),
         ("a = 1\nb = 1 / 0\n", "line 2: ZeroDivisionError"),
         ("from train.config import Config\nconfig = Config(nam='x')\n", "line 2: TypeError"),
+        (
+            "from tests.train import tiny\nconfig = tiny.config('x', steps='many')\n",
+            "mine.py: steps: got 'many'; give an integer",
+        ),
     ],
 )
 def test_files_that_are_no_configuration(source: str, text: str, tmp_path: Path) -> None:
@@ -158,6 +162,53 @@ def test_values_that_cannot_be(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(TrainError) as caught:
         tiny.config("unused", **changes).check()
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"loss": "mse"}, 'loss: got \'mse\'; give "l1" or "charbonnier" or "l2"'),
+        (
+            {"optimizer": Optimizer(schedule="cosin")},
+            'optimizer.schedule: got \'cosin\'; give "halving" or "cosine" or "constant"',
+        ),
+        ({"steps": "many"}, "steps: got 'many'; give an integer"),
+        ({"steps": 2.5}, "steps: got 2.5; give an integer"),
+        ({"steps": True}, "steps: got True; give an integer"),
+        ({"remat": 1}, "remat: got 1; give True or False"),
+        (
+            {"data_train": "/x"},
+            "data.train: got '/x'; give a tuple, each a text, e.g. (x,) of one",
+        ),
+        ({"data_train": (3,)}, "data.train: got (3,); give a tuple"),
+        ({"data_tfds_dir": Path("x")}, "give a text or None"),
+        ({"ema": float("nan")}, "ema: got nan; give a finite number"),
+        ({"optimizer": Optimizer(clip=float("inf"))}, "optimizer.clip: got inf; give a finite"),
+        ({"optimizer": Optimizer(betas=(0.9,))}, "give a tuple of 2: a number, a number"),
+        ({"task": Denoise(sigma="25")}, "task.sigma: got '25'; give a number"),
+        ({"task": Denoise(sigma_max=float("nan"))}, "task.sigma-max: got nan"),
+        ({"task": None}, "task: got None; give a Task of train.tasks"),
+        ({"model": DnCNN}, "model: got <class 'train.networks.DnCNN'>; give "),
+        ({"optimizer": Optimizer(betas=(float("nan"), 0.9))}, "optimizer.betas: got (nan, 0.9)"),
+        ({"model": DnCNN(padding_mode="mirror")}, "model.padding-mode: got 'mirror'; give "),
+        ({"name": None}, "name: got None; give a text"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_values_in_a_file_are_of_their_types(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(TrainError) as caught:
+        tiny.config("unused", **changes).check()
+    assert text in str(caught.value)
+    assert str(caught.value).count(": got ") == 1
+
+
+def test_values_of_their_types_are_taken() -> None:
+    tiny.config(
+        "unused",
+        task=Denoise(sigma=25, sigma_max=50),
+        optimizer=Optimizer(learning_rate=1, min_learning_rate=0, clip=3),
+        data_cache_mb=0,
+    ).check()
 
 
 def test_all_mistakes_are_named_at_once() -> None:
