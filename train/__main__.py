@@ -51,14 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(path: str, arguments: Sequence[str]) -> int:
-    import tyro
+    from train.config import parse_command, read_config
 
-    from train.config import Command, read_config
-
-    command = tyro.cli(
-        tyro.conf.FlagCreatePairsOff[Command],
-        args=list(arguments),
-        default=Command(config=read_config(path)),
+    command = parse_command(
+        read_config(path),
+        arguments,
         prog=f"python -m train {path}",
         description=_first_paragraphs(path),
     )

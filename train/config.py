@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import difflib
 import json
-import runpy
-import sys
-import traceback
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
+from converse_jax import imaging
+from converse_jax.plugins import PluginError, load_plugin
 from train.check_types import misfits
 from train.errors import TrainError
-from train.networks import BlindNet, DnCNN, Network, SRResNet, USRNet
-from train.tasks import Deblur, Denoise, SuperResolve, Task
+from train.networks import Network
+from train.tasks import Task
 
-# Networks that can learn a task: their output has the size of its target.
-_TASKS: dict[type, type] = {
-    DnCNN: Denoise,
-    SRResNet: SuperResolve,
-    USRNet: Deblur,
-    BlindNet: Deblur,
+# Fields of networks that count something.
+_COUNTS = {
+    "num_features",
+    "num_blocks",
+    "kernel_size",
+    "downscale",
+    "blur_size",
+    "num_iterations",
 }
 
 
@@ -94,7 +95,8 @@ class Config:
     """One training run. Defaults are the paper's.
 
     Attributes:
-      name: of the run and of the model it makes.
+      name: name of the run and of the model it makes; a field of the task in braces, such as
+        {scale} or {sigma}, stands for its value.
       model: the network.
       task: what it learns.
       data: pictures and patches.
@@ -141,6 +143,15 @@ class Config:
         found: dict[str, Any] = json.loads(json.dumps(values))
         return found
 
+    def named(self) -> Config:
+        """The same, with the values of the task in its name: x4 must not be trained for x2."""
+        name = self.name
+        for part in {"scale", *(f.name for f in fields(self.task))}:  # type: ignore[arg-type]
+            value = getattr(self.task, part)
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            name = name.replace(f"{{{part}}}", shown)
+        return replace(self, name=name)
+
     def check(self) -> None:
         """Raise a TrainError that names every field whose value cannot be."""
         # Only values of the right type can be compared with others.
@@ -168,10 +179,11 @@ class Config:
             "data.cache-mb": (data.cache_mb, 0),
             "optimizer.halve-every": (optimizer.halve_every, 1),
             "optimizer.warmup": (optimizer.warmup, 0),
-            "model.num-features": (self.model.num_features, 1),
-            "model.num-blocks": (self.model.num_blocks, 1),
-            "model.kernel-size": (self.model.kernel_size, 1),
         }
+        # A network of one's own may have none of these.
+        for name in [f.name for f in fields(self.model) if f.name in _COUNTS]:
+            if isinstance(value := getattr(self.model, name), int):
+                at_least[f"model.{name.replace('_', '-')}"] = (value, 1)
         problems: list[str | None] = [
             f"{name}: got {value}; give at least {least}"
             for name, (value, least) in at_least.items()
@@ -207,10 +219,22 @@ class Config:
                 f"optimizer.weight-decay: got {optimizer.weight_decay}; give 0 for none, or a "
                 "positive number, e.g. 1e-4"
             )
-        if not isinstance(task, _TASKS[type(self.model)]):
+        learns, kinds = self.model.registered().tasks, get_args(imaging.Task)
+        lacking = set(self.model.inputs) - {"input", *task.gives}
+        if (kind := getattr(task, "name", None)) not in kinds:
             problems.append(
-                f"task: {type(self.model).__name__} learns {_TASKS[type(self.model)].__name__}, "
-                f"not {type(task).__name__}"
+                f"task: {type(task).__name__}.name is {kind!r}; give {' or '.join(kinds)}, the "
+                "kind of restoration that it is"
+            )
+        elif kind not in learns:
+            problems.append(
+                f"task: {type(self.model).__name__} learns {' or '.join(learns)}, and "
+                f"{type(task).__name__} is {kind}"
+            )
+        elif lacking:
+            problems.append(
+                f"task: {type(self.model).__name__} is called with {', '.join(sorted(lacking))}, "
+                f"which {type(task).__name__} does not give"
             )
         problems.append(task.problem())
         sizes = getattr(self.model, "blur_size", None), getattr(task, "kernel_size", None)
@@ -259,13 +283,45 @@ class Command:
         for by itself where JAX_COORDINATOR_ADDRESS is set.
     """
 
-    config: Annotated[tyro.conf.AvoidSubcommands[Config], tyro.conf.arg(name="")]
+    config: Annotated[Config, tyro.conf.arg(name="")]
     run: Path | None = None
     resume: bool = False
     overwrite: bool = False
     init: str | None = None
     init_partial: bool = False
     distributed: bool = False
+
+
+def parse_command(config: Config, arguments: Sequence[str], **options: Any) -> Command:
+    """The command that arguments make of a configuration; ends the process where they are wrong.
+
+    Args:
+      config: the defaults. Its network and its task may be of any class: theirs are the fields.
+      arguments: of the command line.
+      options: of `tyro.cli`.
+    """
+    # tyro goes by the types that are declared, and they are known only now.
+    parts = [("model", type(config.model)), ("task", type(config.task))]
+    typed: Any = _subclass(Config, parts)
+    whole: Any = _subclass(Command, [("config", Annotated[typed, tyro.conf.arg(name="")])])
+    command = tyro.cli(
+        tyro.conf.configure(tyro.conf.FlagCreatePairsOff)(whole),
+        args=list(arguments),
+        default=whole(config=typed(**_values(config))),
+        **options,
+    )
+    return Command(**_values(command) | {"config": Config(**_values(command.config))})
+
+
+def _subclass(base: type, narrowed: Sequence[tuple[str, Any]]) -> Any:
+    namespace = {"__doc__": base.__doc__}
+    return make_dataclass(
+        base.__name__, narrowed, bases=(base,), namespace=namespace, frozen=True, kw_only=True
+    )
+
+
+def _values(value: Any) -> dict[str, Any]:
+    return {f.name: getattr(value, f.name) for f in fields(value)}
 
 
 def read_config(path: str) -> Config:
@@ -281,12 +337,12 @@ def read_config(path: str) -> Config:
         close = difflib.get_close_matches(path, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
         raise TrainError(f"{path}: there is no such configuration; {hint}")
+    if file.suffix != ".py":
+        raise TrainError(f"{path}: is no Python file; give one that ends in .py")
     try:
-        config = runpy.run_path(path).get("config")
-    except Exception as error:
-        frames = [f for f in traceback.extract_tb(sys.exc_info()[2]) if f.filename == path]
-        line = frames[-1].lineno if frames else "?"
-        raise TrainError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
+        config = getattr(load_plugin(file), "config", None)
+    except PluginError as error:
+        raise TrainError(str(error)) from None
     if not isinstance(config, Config):
         raise TrainError(
             f"{path}: defines no `config` of type train.config.Config (it is {config!r}); "

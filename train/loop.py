@@ -43,7 +43,8 @@ def train(command: Command) -> int:
       TrainError: a mistake, found before the first step.
       TrainStopped: it could not go on.
     """
-    config = command.config
+    command.config.check()
+    config = command.config.named()
     run = command.run or Path("runs") / config.name
     leader = jax.process_index() == 0
 
@@ -52,7 +53,6 @@ def train(command: Command) -> int:
             print(line, file=sys.stderr, flush=True)
 
     # Whatever can be wrong is found before anything is written or computed.
-    config.check()
     if command.init_partial and command.init is None:
         raise TrainError("--init-partial: there is nothing to take a part of; give --init WEIGHTS")
     mesh = make_mesh()
@@ -62,6 +62,7 @@ def train(command: Command) -> int:
     held_out = held_out_examples(config, held_out_pictures, tell)
 
     network = Network(config)
+    network.check_output(held_out[0])
     optimizer = make_optimizer(config.optimizer, config.steps)
     initial, init = None, None
     if command.resume and run_folder.has_checkpoints(run):

@@ -60,6 +60,7 @@ def card_of(
         needs_kernel="kernel" in config.model.inputs,
         source=f"trained by converse-jax on {', '.join(config.data.train)}",
         licence="that of who trained it",
+        defined_in=config.model.registered().defined_in,
         notes=notes,
     )
     return asdict(card)

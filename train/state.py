@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from train.config import Config, Optimizer
+from train.errors import TrainError
 
 Arrays = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
@@ -50,13 +51,44 @@ class Network:
     def __init__(self, config: Config) -> None:
         """Take its shape; no weight is made."""
         self._config = config
-        graph, state = nnx.split(nnx.eval_shape(self._build))
+        graph, state = nnx.split(nnx.eval_shape(self._built))
         self._graph = graph
         flat = nnx.to_flat_state(state)
         self._paths = {".".join(map(str, path)): path for path, _ in flat}
         self.shapes = {".".join(map(str, path)): variable.shape for path, variable in flat}
         others = [path for path, variable in flat if not isinstance(variable, nnx.Param)]
-        assert not others, f"TrainState has no place for what is no weight: {others}"
+        if others:
+            # TrainState has no place for them.
+            names = ", ".join(".".join(map(str, path)) for path in others)
+            raise TrainError(
+                f"model: {config.model.architecture} holds what is no nnx.Param ({names}); "
+                "statistics of batches and random streams cannot be trained with"
+            )
+
+    def check_output(self, example: Mapping[str, np.ndarray]) -> None:
+        """Raise a TrainError if the network makes of an example what is not like its target."""
+        batch = {k: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for k, x in example.items()}
+        params = {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in self.shapes.items()}
+        made, wanted = jax.eval_shape(self, params, batch).shape, batch["target"].shape
+        if made != wanted:
+            raise TrainError(
+                f"model: {self._config.model.architecture} makes {list(made)} of an input "
+                f"{list(batch['input'].shape)}, and the targets of "
+                f"{type(self._config.task).__name__} are {list(wanted)}; let them agree"
+            )
+
+    def _built(self) -> nnx.Module:
+        try:
+            return self._build()
+        except TrainError:
+            raise
+        except Exception as error:  # of a class in a user's file
+            c = self._config
+            reason = " ".join(str(error).split())
+            raise TrainError(
+                f"model: {c.model.architecture} cannot be built from "
+                f"{c.model.arguments(c.task.scale)} ({type(error).__name__}: {reason})"
+            ) from error
 
     def _build(self) -> nnx.Module:
         c = self._config

@@ -139,8 +139,8 @@ def test_files_that_are_no_configuration(source: str, text: str, tmp_path: Path)
         ({"data_patch_size": 4}, "data.patch-size: got 4; give at least 8"),
         ({"data_train": ()}, "data.train: got nothing"),
         ({"model": DnCNN(channels=2)}, "model.channels: got 2"),
-        ({"model": SRResNet()}, "SRResNet learns SuperResolve, not Denoise"),
-        ({"model": BlindNet()}, "BlindNet learns Deblur"),
+        ({"model": SRResNet()}, "SRResNet learns sr, and Denoise is denoise"),
+        ({"model": BlindNet()}, "BlindNet learns deblur, and"),
         (
             {"model": SRResNet(), "task": SuperResolve(3)},
             "data.patch-size: got 16, no multiple of the scale 3; give 15",
@@ -215,6 +215,26 @@ def test_all_mistakes_are_named_at_once() -> None:
     with pytest.raises(TrainError) as caught:
         tiny.config("unused", steps=0, ema=2.0, log_every=0).check()
     assert all(name in str(caught.value) for name in ("steps", "ema", "log-every"))
+
+
+def test_name_follows_the_task(asked: list[Command]) -> None:
+    names = []
+    for arguments in (
+        ["configs/srresnet_x4.py"],
+        ["configs/srresnet_x4.py", "--task.scale", "2"],
+        ["configs/dncnn_gray_sigma25.py"],
+        ["configs/dncnn_gray_sigma25.py", "--task.sigma", "12.5"],
+        ["configs/quickstart.py", "--name", "mine {scale}"],
+    ):
+        assert command.main(arguments) == 0
+        names.append(asked[-1].config.named().name)
+    assert names == [
+        "converse-srresnet-x4",
+        "converse-srresnet-x2",
+        "converse-dncnn-gray-25",
+        "converse-dncnn-gray-12.5",
+        "mine 1",
+    ]
 
 
 def test_huge_pages_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
