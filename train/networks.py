@@ -70,7 +70,8 @@ class Network:
           TrainError: its class has no way to compute in this type, or to compute blocks again.
         """
         make: Callable[..., nnx.Module] = self.registered().make
-        taken = inspect.signature(make).parameters
+        # Not of the class: all classes of NNX are called with anything.
+        taken = inspect.signature(self.registered().make.__init__).parameters
         options: dict[str, Any] = {"dtype": dtype}
         if remat or "block" in taken:
             options["block"] = RematConverseBlock if remat else ConverseBlock
