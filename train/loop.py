@@ -41,6 +41,7 @@ def train(command: Command) -> int:
 
     Raises:
       TrainError: a mistake, found before the first step.
+      StoppedEarly: it was asked to stop before the first step; what compiles may still be at it.
       TrainStopped: it could not go on.
     """
     command.config.check()
@@ -75,13 +76,13 @@ def train(command: Command) -> int:
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(abstract))
     run_folder.check_space(run, size, config.keep + 2)
     meet("checked")
-    if leader:
-        record = None if initial is None else initial.record
-        run_folder.claim(run, config, overwrite=command.overwrite, init=record)
-    meet("claimed")
 
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
+        if leader:
+            record = None if initial is None else initial.record
+            run_folder.claim(run, config, overwrite=command.overwrite, init=record)
+        meet("claimed")
         checkpoints = stack.enter_context(Checkpoints(run, keep=config.keep))
         found = checkpoints.load_latest(abstract, tell) if command.resume else None
         if found is not None:
@@ -90,17 +91,16 @@ def train(command: Command) -> int:
             patches_before = checkpoints.details(start).get("patches")
             tell(f"resuming after step {start}")
         else:
-            state, start = make_state(network, optimizer, mesh), 0
+            state = stop.interruptible(lambda: make_state(network, optimizer, mesh))
+            start = 0
             patches_before = 0
             if initial is not None:
                 state = start_from(state, initial.arrays, mesh)
 
         def patches_after(done: int) -> int | None:
-            return (
-                None
-                if patches_before is None
-                else patches_before + (done - start) * config.batch_size
-            )
+            if patches_before is None:
+                return None
+            return patches_before + (done - start) * config.batch_size
 
         measure = HeldOut(config, held_out, network, mesh)
         if start >= config.steps:
@@ -134,8 +134,8 @@ def train(command: Command) -> int:
             f"on {mesh.size} x {mesh.devices.flat[0].device_kind}"
         )
         began = time.perf_counter()
-        step = jit_step(make_step(config, network, optimizer), mesh)
-        step = step.lower(abstract, batch).compile()
+        jitted = jit_step(make_step(config, network, optimizer), mesh)
+        step = stop.interruptible(lambda: jitted.lower(abstract, batch).compile())
         temporaries = step.memory_analysis().temp_size_in_bytes / 1e6
         log.say(
             f"compiled in {time.perf_counter() - began:.1f} s; a step needs {temporaries:.0f} MB "

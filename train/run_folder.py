@@ -51,16 +51,16 @@ def check(
             "(--run)"
         )
     if not resume and not overwrite:
+        if not _has_lines(run) and not has_checkpoints(run) and not _changes(saved, config):
+            return  # stopped before its first step
         raise TrainError(
             f"{run}: holds an earlier run; go on with it (--resume), delete it (--overwrite), or "
             "name another folder (--run)"
         )
     if resume:
-        try:
-            old = json.loads(saved.read_text(encoding="utf-8"))
-            changes = differences(old, config.to_dict())
-        except (ValueError, AttributeError, OSError) as error:
-            raise TrainError(f"{saved}: cannot be read ({error})") from None
+        changes = _changes(saved, config)
+        if not has_checkpoints(run):
+            return  # no weights yet
         fixed = [change for change in changes if change.startswith(_FIXED)]
         if fixed:
             raise TrainError(
@@ -73,7 +73,9 @@ def check(
 
 def has_checkpoints(run: Path) -> bool:
     """Whether there is something to go on from, whole or damaged."""
-    return any((run / FOLDER).glob("[0-9]*")) or any((run / DAMAGED).glob("[0-9]*"))
+    # One that was cut short has another name.
+    found = [*(run / FOLDER).glob("*"), *(run / DAMAGED).glob("*")]
+    return any(path.name.isdigit() for path in found)
 
 
 def read_init(run: Path) -> dict[str, Any] | None:
@@ -83,6 +85,18 @@ def read_init(run: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _changes(saved: Path, config: Config) -> list[str]:
+    try:
+        return differences(json.loads(saved.read_text(encoding="utf-8")), config.to_dict())
+    except (ValueError, AttributeError, OSError) as error:
+        raise TrainError(f"{saved}: cannot be read ({error})") from None
+
+
+def _has_lines(run: Path) -> bool:
+    path = run / METRICS
+    return path.is_file() and path.stat().st_size > 0
 
 
 def claim(
