@@ -46,8 +46,8 @@ class Data:
       validation_size: side of the middle part of each held-out picture that is measured; that of
         the smallest of them, if it is smaller.
       patch_size: side of the clean patches.
-      threads: that read and degrade pictures.
-      workers: processes that do, instead; each has as many threads.
+      threads: threads that read and degrade pictures.
+      workers: processes that read and degrade instead; each has as many threads.
       cache_mb: memory for decoded pictures, in megabytes.
       tfds_dir: folder of prepared TFDS data sets; None is TFDS's own default.
     """
@@ -68,16 +68,16 @@ class Optimizer:
     """Adam, or AdamW where the weights decay.
 
     Attributes:
-      learning_rate: after the warm-up.
-      schedule: "halving" every `halve_every` steps, "cosine" down to the smallest at the last step,
-        or "constant".
-      halve_every: steps.
-      min_learning_rate: the schedule goes no lower.
+      learning_rate: learning rate after the warm-up.
+      schedule: course of the learning rate: "halving" every `halve_every` steps, "cosine" down to
+        the lowest at the last step, or "constant".
+      halve_every: steps after which the schedule "halving" halves the learning rate.
+      min_learning_rate: lowest learning rate of the schedule.
       warmup: steps in which the learning rate rises linearly from 0.
       clip: largest norm of the gradient of all parameters together; None does not clip.
       betas: decay of Adam's mean of the gradient, and of its mean of the square.
-      weight_decay: AdamW's, times the learning rate, of kernels and matrices: biases, scales,
-        norms and lambdas do not decay. 0 is Adam.
+      weight_decay: decay of kernels and matrices in a step, times the learning rate (AdamW);
+        biases, scales, norms and lambdas do not decay. 0 is Adam.
     """
 
     learning_rate: float = 1e-4
@@ -95,20 +95,20 @@ class Config:
     """One training run. Defaults are the paper's.
 
     Attributes:
-      name: name of the run and of the model it makes; a field of the task in braces, such as
-        {scale} or {sigma}, stands for its value.
-      model: the network.
-      task: what it learns.
+      name: name of the run and of the model it makes; {scale}, or another field of the task in
+        braces, stands for its value.
+      model: the network and its size.
+      task: the degradation that the network learns to undo.
       data: pictures and patches.
-      optimizer: and its schedule.
-      steps: in all.
-      batch_size: patches of a step, on all devices together.
+      optimizer: the optimizer and its schedule.
+      steps: total optimizer steps, those of earlier sittings included.
+      batch_size: patches in a step, on all devices together.
       accumulation: parts in which a batch is computed, one after the other, to save memory.
       remat: compute the inside of the blocks again in the backward pass, to save memory.
-      dtype: of the computation; parameters, spectra and the loss are float32 always.
-      loss: "l1", "charbonnier" (eps 1e-3) or "l2".
+      dtype: number type of the computation; parameters, spectra and the loss are float32 always.
+      loss: loss function: "l1", "charbonnier" (eps 1e-3) or "l2".
       ema: decay of the averaged weights, which are the ones measured and exported.
-      seed: of weights and data.
+      seed: seed of the first weights and of the data.
       log_every: steps between lines of metrics.jsonl and the events.
       eval_every: steps between measurements of the held-out pictures.
       save_every: steps between checkpoints.
@@ -273,14 +273,14 @@ class Command:
 
     Attributes:
       config: the run.
-      run: its folder; runs/NAME by default.
+      run: folder of the run; runs/NAME by default.
       resume: go on from the last whole checkpoint in the folder.
       overwrite: delete what an earlier run left in the folder, and start anew.
       init: weights a new run starts from: a bundled model's name, a .safetensors file or one of the
         authors' .pth files. A resumed run goes on from its checkpoint instead.
       init_partial: take of --init what fits this network, and draw the rest at random.
-      distributed: one of several processes (JAX's own variables or the cluster's say which); asked
-        for by itself where JAX_COORDINATOR_ADDRESS is set.
+      distributed: train as one of several processes (JAX's own variables or the cluster's say
+        which); on by itself where JAX_COORDINATOR_ADDRESS is set.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]

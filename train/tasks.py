@@ -73,7 +73,7 @@ class Denoise(Task):
     """Gaussian noise: y = x + n, not clipped. A network with `noise_level` is told the level.
 
     Attributes:
-      sigma: standard deviation of the noise, of 255.
+      sigma: standard deviation of the noise, on the scale of 0 to 255.
       sigma_max: if given, each example has its own level, uniform from sigma to sigma_max.
     """
 
@@ -126,7 +126,7 @@ class SuperResolve(Task):
     """Antialiased bicubic down-sampling of the float picture, not rounded to 8 bits.
 
     Attributes:
-      scale: 2, 3 or 4.
+      scale: enlargement: 2, 3 or 4.
     """
 
     name: ClassVar[imaging.Task] = "sr"
@@ -163,10 +163,10 @@ class Deblur(Task):
     Half of the kernels are camera shakes, half isotropic Gaussians.
 
     Attributes:
-      sigma: standard deviation of the noise, of 255.
-      kernel_size: taps on each side.
+      sigma: standard deviation of the noise, on the scale of 0 to 255.
+      kernel_size: taps on each side of the blur kernels.
       width_min: smallest standard deviation of the Gaussian kernels, in pixels.
-      width_max: largest.
+      width_max: largest standard deviation of the Gaussian kernels, in pixels.
     """
 
     name: ClassVar[imaging.Task] = "deblur"

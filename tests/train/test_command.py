@@ -63,6 +63,41 @@ def test_configurations(
     assert "Expected" in text
 
 
+def entries(text: str) -> dict[str, str]:
+    """The entries of a help text in one column: what stands beside each flag, and above a box."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        words = line.strip(" │|")  # in a terminal there are boxes
+        if words.endswith("options") and not line.startswith("usage"):
+            name = words.removesuffix("options").strip(" ╭─") or "run"
+        elif name and words.strip("─-╰╯"):
+            if words.startswith(("-h", "--")):
+                name, _, words = words.partition("  ")
+            found[name] = f"{found.get(name, '')} {words.strip()}".strip()
+    return found
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_entry_of_the_help_stands_by_itself(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        command.main([str(path), "--help"])
+    found = entries(capsys.readouterr().out)
+    names = {name.split()[0] for name in found}
+    shown = {"--run", "--steps", "--model.num-blocks", "--optimizer.halve-every", "--data.threads"}
+    assert shown | {"model", "task", "data", "optimizer"} <= names
+    assert sum(name.startswith("--task.") for name in names) == len(
+        dataclasses.fields(read_config(str(path)).task)
+    )
+    for name, text in found.items():
+        words = text.split("(default:")[0].split()
+        assert len(words) > 1, name
+        assert words[0].lower() not in ("of", "in", "that", "and", "one", "its"), (name, text)
+
+
 def test_full_size_networks_are_the_papers() -> None:
     counts = {}
     for path in CONFIGS:
