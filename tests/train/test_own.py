@@ -1,6 +1,7 @@
 """A network and a task from a file outside of the package: trained, exported, loaded, used."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ from train import export
 from train.config import parse_command, read_config
 from train.errors import TrainError
 from train.state import Network
+
+README = tiny.ROOT / "README.md"
 
 NETWORK = '''
 from flax import nnx
@@ -192,6 +195,22 @@ def test_help_has_the_fields_of_ones_own(
     Network(config).check_output({"input": example["input"], "target": example["input"]})
     with pytest.raises(TrainError, match=r"makes \[1, 8, 8, 1\] of an .* are \[1, 4, 4, 1\]"):
         Network(config).check_output(example)
+
+
+def test_example_of_the_readme(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n# (my_\w+\.py)\n(.*?)```", README.read_text(), re.DOTALL)
+    assert [name for name, _ in blocks] == ["my_network.py", "my_config.py"]
+    for name, block in blocks:
+        (tmp_path / name).write_text(block)
+    config = read_config(str(tmp_path / "my_config.py"))
+    config = parse_command(config, ["--model.width", "4"]).config.named()
+    config.check()
+    assert config.name == "plain-15"
+    rng = np.random.default_rng(0)
+    example = config.task.degrade(rng.integers(0, 256, (8, 9, 1), dtype=np.uint8), rng)
+    network = Network(config)
+    assert network.shapes["head.kernel"] == (3, 3, 1, 4)
+    network.check_output(example)
 
 
 @pytest.mark.parametrize(
