@@ -125,7 +125,9 @@ def write_report(
         steps += f" of {config.batch_size} patches"
     elif patches is not None:
         steps += f", {patches} patches in batches of several sizes"
-    gain = f"{scores.psnr - before:+.2f} dB above the input of {before:.2f} dB{compared}"
+    gained = scores.psnr - before
+    gain = f"{gained:+.2f} dB above" if gained >= 0 else f"{-gained:.2f} dB below"
+    gain += f" the input of {before:.2f} dB{compared}"
     # A network that enlarges has to be better than an enlargement without one.
     lowest, least = ("its input", before)
     if config.task.name == "sr" and baseline_name != "input":
