@@ -4,6 +4,8 @@
 
 The architecture is the winner of a race at equal time (docs/weights.md): 129,708 parameters, a
 23rd of the time of Converse-DnCNN.
+
+Expected: the figures in docs/weights.md, which also says what each hour bought.
 """
 
 from train.config import Config, Data, Optimizer

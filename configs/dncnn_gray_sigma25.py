@@ -13,7 +13,7 @@ from train.networks import DnCNN
 from train.tasks import Denoise
 
 config = Config(
-    name="converse-dncnn-gray-25",
+    name="converse-dncnn-gray-{sigma}",
     model=DnCNN(),
     task=Denoise(sigma=25),
     data=Data(patch_size=128),

@@ -13,7 +13,7 @@ from train.networks import SRResNet
 from train.tasks import SuperResolve
 
 config = Config(
-    name="converse-srresnet-x4",
+    name="converse-srresnet-x{scale}",
     model=SRResNet(),
     task=SuperResolve(scale=4),
     # 48 x 48 pixels of the small picture.

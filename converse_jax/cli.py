@@ -41,6 +41,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, those of the process by default; the exit status."""
     from converse_jax.imaging import PictureError
+    from converse_jax.plugins import PluginError
     from converse_jax.restore import RestoreError
     from converse_jax.weights import WeightsError
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
-    except (UsageError, PictureError, RestoreError, WeightsError) as error:
+    except (UsageError, PictureError, PluginError, RestoreError, WeightsError) as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
         package = _APP_PACKAGES.get((error.name or "").split(".")[0])
@@ -108,6 +109,8 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     def model(to: argparse.ArgumentParser, *, required: bool = True) -> None:
         text = "a name of `converse-jax models`, a .safetensors or one of the authors' .pth files"
         to.add_argument("--model", required=required, metavar="M", help=text)
+        text = "a Python file, or a module, that registers the network of M; it is run"
+        to.add_argument("--plugin", action="append", default=[], metavar="NETWORK.PY", help=text)
 
     def overwrite(to: argparse.ArgumentParser) -> None:
         to.add_argument("--overwrite", action="store_true", help="replace files that are there")
@@ -198,9 +201,12 @@ def _number(text: str, low: float, high: float, expected: str) -> float:
 def _restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
     """The model and the kernel of the command."""
     from converse_jax import _compilation_cache
+    from converse_jax.plugins import load_plugin
     from converse_jax.restore import Restorer
     from converse_jax.weights import load
 
+    for plugin in args.plugin:
+        load_plugin(plugin)
     kernel = None if args.kernel is None else read_kernel(args.kernel)
     _compilation_cache.enable()
     return Restorer(*load(args.model)), kernel

@@ -15,13 +15,13 @@ from typing import ClassVar
 import numpy as np
 
 from converse_jax import imaging
-from train.tasks import Example
+from train.tasks import Example, Task
 
 _MIDDLE = 0.18  # middle gray in linear light; noise levels are those of middle gray
 
 
 @dataclass(frozen=True)
-class Photo:
+class Photo(Task):
     """Photographs as cameras store them: y = JPEG(sRGB(blur(x) + n)), noise n of unknown level.
 
     An example has `input`, `target` and `sigma`, the level the network is told, in units of [0, 1]:
@@ -46,9 +46,7 @@ class Photo:
     """
 
     name: ClassVar[imaging.Task] = "denoise"
-    scale: ClassVar[int] = 1
-    margin: ClassVar[int] = 8  # of the patch's border no blur, demosaicing or JPEG block is cut
-    card_sigma: ClassVar[None] = None
+    gives: ClassVar[tuple[str, ...]] = ("sigma",)
 
     noise_min: float = 0.4
     noise_max: float = 16.0
@@ -60,6 +58,16 @@ class Photo:
     quality_min: int = 60
     quality_max: int = 98
     estimated: float = 0.5
+
+    @property
+    def margin(self) -> int:
+        """Of the patch's border no blur, demosaicing or JPEG block is cut."""
+        return 8
+
+    @property
+    def card_sigma_range(self) -> tuple[float, float]:
+        """From none to what the strongest noise of a middle gray is over a whole image."""
+        return 0.0, 1.5 * self.noise_max
 
     def problem(self) -> str | None:
         """What is wrong with the values, if anything."""
@@ -87,10 +95,6 @@ class Photo:
             sigma = imaging.estimate_noise(given)
         target = clean.astype(np.float32) / np.float32(255)
         return {"input": given, "target": target, "sigma": np.asarray(sigma, np.float32)}
-
-    def baseline(self, example: Example) -> tuple[str, np.ndarray]:
-        """The photograph as it is: what a network must never fall below."""
-        return "as it is", example["input"]
 
 
 _PHOTO = Photo()

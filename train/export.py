@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from converse_jax.plugins import PluginError, load_plugin
 from converse_jax.weights import ModelCard, WeightsError, assemble, save
 from train.errors import TrainError
 
@@ -99,14 +100,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", help="of the model (default: that of the run)")
     parser.add_argument("--licence", help="of the weights")
     parser.add_argument("--overwrite", action="store_true", help="replace the file")
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="NETWORK.PY",
+        help="a Python file, or a module, that registers the network of the run; it is run",
+    )
     args = vars(parser.parse_args(argv))
     try:
+        for plugin in args.pop("plugin"):
+            load_plugin(plugin)
         card = export(args.pop("run"), args.pop("target"), **args)
-    except (TrainError, WeightsError) as error:
+    except (TrainError, PluginError, WeightsError) as error:
         print("train.export: error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
     psnr = card.notes.get("held_out_psnr")
-    measured = "" if psnr is None else f", {psnr:.2f} dB on held-out pictures"
+    of = " (Y)" if card.task == "sr" else ""
+    measured = "" if psnr is None else f", PSNR{of} {psnr:.2f} dB on held-out images"
     print(f"{card.name}: {card.architecture} after step {card.notes['step']}{measured}")
     return 0
 

@@ -12,12 +12,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from converse_jax.models._registry import register
 from converse_jax.nn import Converse2D, ConverseBlock, gelu
 from converse_jax.ops import InitialEstimate, PaddingMode
 
 STEPS = {2: (2,), 3: (3,), 4: (2, 2)}
 
 
+@register(task="sr")
 class ConverseSRResNet(nnx.Module):
     """Blocks at low resolution, reverse convolutions that enlarge, plus the bilinear input.
 

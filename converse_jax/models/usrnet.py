@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from converse_jax.models._registry import register
 from converse_jax.nn import ConverseBlock, Operator, gelu, lam_from_logit
 from converse_jax.ops import PaddingMode
 
@@ -26,6 +27,7 @@ def _uniform_linear(inputs: int, outputs: int, **kwargs: Any) -> nnx.Linear:
     return nnx.Linear(inputs, outputs, kernel_init=init, bias_init=init, **kwargs)
 
 
+@register(task="deblur")
 class ConverseNet(nnx.Module):
     """Blind deblurring: 1x1 in, the same 7 blocks applied 5 times, 1x1 out.
 
@@ -117,6 +119,7 @@ class KernelNet(nnx.Module):
         return jnp.moveaxis(x.reshape(*kernel.shape[:-2], self.num_maps, k, k), -3, -1)
 
 
+@register(task="deblur", inputs=("kernel",))
 class ConverseUSRNet(nnx.Module):
     """Deblurring with a known kernel: reverse convolution of features, then blocks, 5 times.
 

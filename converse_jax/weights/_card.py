@@ -15,7 +15,7 @@ class ModelCard:
 
     Attributes:
       name: short name, e.g. "converse-dncnn".
-      architecture: name of the class in `converse_jax.models`.
+      architecture: name of the network in `converse_jax.models.registered()`.
       config: arguments that build it.
       task: "denoise", "sr" or "deblur".
       channels: 1 for gray pictures, 3 for colour.
@@ -27,6 +27,7 @@ class ModelCard:
       source: who made the weights, and from what.
       licence: terms of the weights.
       sha256: of the file the weights were first read from.
+      defined_in: file or module of the network's class, if it is none of this package; never run.
       notes: further remarks, e.g. measured PSNR.
     """
 
@@ -43,6 +44,7 @@ class ModelCard:
     source: str = ""
     licence: str = "unknown"
     sha256: str = ""
+    defined_in: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, str]:

@@ -41,6 +41,9 @@ _MODULES = {
     },
 }
 
+AUTHORS = tuple(_MODULES)
+"""The networks whose weights the authors released."""
+
 
 def recognise(arrays: Mapping[str, np.ndarray]) -> tuple[str, dict[str, Any]] | None:
     """Class name and arguments of the network that PyTorch-named arrays belong to.

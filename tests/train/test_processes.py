@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -120,6 +121,53 @@ def test_killed_and_preempted_is_as_in_one_go(
         )
         == 1
     )
+
+
+COMPILES_FOR_EVER = """
+import time
+import train.step
+
+class Slow:
+    def lower(self, *arguments):
+        return self
+
+    def compile(self):
+        print("compiling now", file=__import__("sys").stderr, flush=True)
+        time.sleep(300)
+
+train.step.jit_step = lambda *arguments: Slow()
+"""
+
+
+def test_asked_to_stop_while_compiling(
+    file: Path, tmp_path: Path, started: list[subprocess.Popen[str]], environment: dict[str, str]
+) -> None:
+    run, slow = tmp_path / "run", tmp_path / "slow.py"
+    slow.write_text(file.read_text() + COMPILES_FOR_EVER)
+    for number, status in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        process = tiny.start(slow, "--run", run, **environment)
+        started.append(process)
+        wait_for(process, "compiling now")
+        process.send_signal(number)
+        assert process.wait(20) == status
+        errors = process.stderr.read()
+        assert "stopped before the first step; start it again with --resume" in errors
+        assert "Traceback" not in errors
+    # Nothing was lost: the same run, with --resume and without. Another is refused.
+    assert {"config.json"} < {p.name for p in run.iterdir()}
+    for flags in ((), ("--resume",)):
+        copy = tmp_path / f"copy{len(flags)}"
+        shutil.copytree(run, copy)
+        process = tiny.start(file, "--run", copy, *flags, **environment)
+        started.append(process)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        assert [line["step"] for line in lines(copy)] == [1, 2, 3, 4, 5, 6]
+    process = tiny.start(file, "--run", run, "--steps", 7, **environment)
+    started.append(process)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "holds an earlier run" in errors
 
 
 def free_port() -> int:

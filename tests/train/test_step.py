@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import Mesh
 
 from tests.train import tiny
+from train.checkpoint import named_leaves
 from train.config import Config, Optimizer
 from train.networks import BlindNet, SRResNet, USRNet
 from train.state import (
@@ -191,3 +192,39 @@ def test_the_other_networks_take_a_step(model: object, task: object) -> None:
     assert np.isfinite(numbers[-1]["loss"])
     assert numbers[-1]["skipped"] == 0
     assert any((state.params[name] != before[name]).any() for name in before)
+
+
+def test_weights_decay_and_nothing_else_does() -> None:
+    params = {
+        "kernel": jnp.ones((2, 2)),
+        "bias": jnp.ones(2),
+        "lam_logit": jnp.ones(2),
+        "scale1": jnp.ones(2),
+    }
+    zero = jax.tree.map(jnp.zeros_like, params)
+    config = Optimizer(learning_rate=1e-2, schedule="constant", weight_decay=0.1)
+    optimizer = make_optimizer(config, 10)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    assert np.asarray(updates.pop("kernel")) == pytest.approx(-1e-3)
+    assert all((update == 0).all() for update in updates.values())
+
+
+def test_without_decay_it_is_adam() -> None:
+    rng = np.random.default_rng(0)
+    params, gradient = ({"w": jnp.asarray(rng.random((3, 3), np.float32))} for _ in range(2))
+    config, found = Optimizer(betas=(0.8, 0.9)), []
+    adam = optax.adam(make_schedule(config, 10), b1=0.8, b2=0.9)
+    for optimizer in (make_optimizer(config, 10), adam):
+        state, after = optimizer.init(params), params
+        for _ in range(3):
+            updates, state = optimizer.update(gradient, state, after)
+            after = optax.apply_updates(after, updates)
+        found.append(after)
+    chex.assert_trees_all_equal(*found)
+    # So a checkpoint of either goes on with the other.
+    forms = [
+        named_leaves(make_optimizer(Optimizer(weight_decay=decay), 10).init(params)).keys()
+        for decay in (0.0, 0.1)
+    ]
+    before = optax.chain(optax.clip_by_global_norm(1.0), adam)
+    assert forms == [named_leaves(before.init(params)).keys()] * 2
