@@ -60,7 +60,7 @@ class Restorer:
         """Make a restorer of what `converse_jax.load` returns."""
         self.card = card
         self.blur_size: int | None = getattr(model, "blur_size", None)
-        self.takes_sigma: bool = getattr(model, "noise_level", False)
+        self.takes_sigma: bool = card.needs_sigma
         self._programs = Programs(model)
 
     def __call__(

@@ -76,8 +76,6 @@ def card(task: str = "denoise", channels: int = 1, scale: int = 1, **more: Any) 
 class Told(nnx.Module):
     """Adds the level that it is told."""
 
-    noise_level = True
-
     def __init__(self) -> None:
         self.gain = nnx.Param(jnp.float32(1))
 
