@@ -129,14 +129,14 @@ def write_report(
     gain = f"{gained:+.2f} dB above" if gained >= 0 else f"{-gained:.2f} dB below"
     gain += f" the input of {before:.2f} dB{compared}"
     # A network that enlarges has to be better than an enlargement without one.
-    lowest, least = ("its input", before)
+    least, of = before, ""
     if config.task.name == "sr" and baseline_name != "input":
-        lowest, least = baseline_name, baseline.psnr
+        least, of = baseline.psnr, f" ({baseline_name})"
     worse = ""
     if not scores.psnr >= least:
         worse = (
-            f"Worse than its input: {scores.psnr:.2f} dB against {least:.2f} dB "
-            f"({lowest}); train longer, or look at the loss and the learning rate. "
+            f"Worse than its input: {scores.psnr:.2f} dB against {least:.2f} dB"
+            f"{of}; train longer, or look at the loss and the learning rate. "
         )
     speed = ""
     if meter.seconds > 0:

@@ -1,10 +1,10 @@
 """Runs in processes of their own: killed, pre-empted, two at a time."""
 
+import dataclasses
 import json
 import os
 import random
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from tests.train import tiny
-from train.config import Command
+from train import run_folder
+from train.config import Command, read_config
+from train.errors import TrainError
 from train.loop import train
 
 KILLS = int(os.environ.get("CONVERSE_KILLS", "2"))
@@ -153,21 +155,20 @@ def test_asked_to_stop_while_compiling(
         errors = process.stderr.read()
         assert "stopped before the first step; start it again with --resume" in errors
         assert "Traceback" not in errors
-    # Nothing was lost: the same run, with --resume and without. Another is refused.
+    # Nothing was lost: the same run may start, with --resume and without. Another is refused.
     assert {"config.json"} < {p.name for p in run.iterdir()}
-    for flags in ((), ("--resume",)):
-        copy = tmp_path / f"copy{len(flags)}"
-        shutil.copytree(run, copy)
-        process = tiny.start(file, "--run", copy, *flags, **environment)
-        started.append(process)
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
-        assert [line["step"] for line in lines(copy)] == [1, 2, 3, 4, 5, 6]
-    process = tiny.start(file, "--run", run, "--steps", 7, **environment)
+    config = read_config(str(file))
+    run_folder.check(run, config, resume=True, overwrite=False, say=print)
+    other = dataclasses.replace(config, steps=7)
+    with pytest.raises(TrainError, match="holds an earlier run"):
+        run_folder.check(run, other, resume=False, overwrite=False, say=print)
+    process = tiny.start(file, "--run", run, **environment)
     started.append(process)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 2
-    assert "holds an earlier run" in errors
+    assert process.returncode == 0, errors
+    assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(TrainError, match="holds an earlier run"):
+        run_folder.check(run, config, resume=False, overwrite=False, say=print)
 
 
 def free_port() -> int:
