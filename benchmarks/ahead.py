@@ -178,10 +178,10 @@ def _inference(row: Inference, device: Any) -> Program:
     graphdef, state = nnx.split(model)
     place = SingleDeviceSharding(device)
     state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), state)
-    pictures = [(1, row.size, row.size, model.channels)]
+    images = [(1, row.size, row.size, model.channels)]
     if row.network == "ConverseUSRNet":
-        pictures.append((model.blur_size, model.blur_size))
-    args = (jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in pictures)
+        images.append((model.blur_size, model.blur_size))
+    args = (jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in images)
     fn = jax.jit(lambda state, *args: nnx.merge(graphdef, state)(*args))
     return Program(row.name, fn, (state, *args))
 
@@ -199,13 +199,13 @@ def _training(row: Training, devices: list[Any]) -> Program:
     mesh = Mesh(np.array(devices), (DATA,), axis_types=(AxisType.Auto,))
     config, network = our_network(row)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    picture = jax.ShapeDtypeStruct(
+    image = jax.ShapeDtypeStruct(
         (row.batch, row.size, row.size, 1), jnp.float32, sharding=shared(mesh)
     )
     return Program(
         f"{row.name}, {len(devices)} device{'s' * (len(devices) > 1)}",
         jit_step(make_step(config, network, optimizer), mesh),
-        (abstract_state(network, optimizer, mesh), {"input": picture, "target": picture}),
+        (abstract_state(network, optimizer, mesh), {"input": image, "target": image}),
     )
 
 

@@ -4,7 +4,7 @@
     python -m train.export runs/quickstart quickstart.safetensors
     converse-jax restore noisy.png clean.png --model quickstart.safetensors
 
-Expected: at least 7 dB above the noisy pictures, in less than four minutes on two CPU cores.
+Expected: at least 7 dB above the noisy images, in less than four minutes on two CPU cores.
 """
 
 from train.config import Config, Data, Optimizer

@@ -16,6 +16,6 @@ config = Config(
     name="converse-srresnet-x{scale}",
     model=SRResNet(),
     task=SuperResolve(scale=4),
-    # 48 x 48 pixels of the small picture.
+    # 48 x 48 pixels of the small image.
     data=Data(patch_size=192),
 )

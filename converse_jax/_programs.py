@@ -85,19 +85,19 @@ class Programs:
             self._programs.move_to_end(image.shape)
             return self._programs[image.shape]
         available = available_memory()
-        lowered, run = self._prepared(image, kernel, sigma)
+        lowered, use = self._prepared(image, kernel, sigma)
         transfers = lowered.out_info
         size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(transfers))
         if size > 0 and (available is None or size <= _PREPARED_PART * available):
             collect = lowered.compile()
         else:
-            collect, transfers, size, run = None, None, 0, self._unprepared
-        # A function of its own for each size: JAX keeps what it traced as long as the function is.
-        program = (
-            jax.jit(lambda *args: run(*args))
-            .lower(self._state, transfers, image, kernel, sigma)
-            .compile()
-        )
+            collect, transfers, size, use = None, None, 0, self._unprepared
+
+        def run(*args: Any) -> Any:
+            # A function of its own for each size: JAX keeps what it traced as long as that lives.
+            return use(*args)
+
+        program = jax.jit(run).lower(self._state, transfers, image, kernel, sigma).compile()
         if jax.default_backend() == "cpu":
             # An accelerator says so when its memory is full; Linux kills the process.
             needed = _bytes_needed(program) + size

@@ -1,6 +1,6 @@
 """The command `converse-jax`.
 
-Exit status: 0; 1 if some pictures of a folder failed; 2 for a mistake in the command or its files,
+Exit status: 0; 1 if some images of a folder failed; 2 for a mistake in the command or its files,
 with one line that says which; 130 after Ctrl-C.
 """
 
@@ -40,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, those of the process by default; the exit status."""
-    from converse_jax.imaging import PictureError
+    from converse_jax.imaging import ImageError
     from converse_jax.plugins import PluginError
     from converse_jax.restore import RestoreError
     from converse_jax.weights import WeightsError
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
-    except (UsageError, PictureError, PluginError, RestoreError, WeightsError) as error:
+    except (UsageError, ImageError, PluginError, RestoreError, WeightsError) as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
         package = _APP_PACKAGES.get((error.name or "").split(".")[0])
@@ -95,7 +95,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     parser = _Parser(
         prog="converse-jax",
-        description="Restore pictures with reverse convolution networks.",
+        description="Restore images with reverse convolution networks.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"converse-jax {__version__}")
@@ -115,9 +115,9 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     def overwrite(to: argparse.ArgumentParser) -> None:
         to.add_argument("--overwrite", action="store_true", help="replace files that are there")
 
-    restore = command("restore", _restore, "restore a picture, or the pictures of a folder")
-    restore.add_argument("source", metavar="IN", help="a picture, a folder, or - for standard in")
-    restore.add_argument("target", metavar="OUT", help="a picture, a folder, or - for standard out")
+    restore = command("restore", _restore, "restore a image, or the images of a folder")
+    restore.add_argument("source", metavar="IN", help="a image, a folder, or - for standard in")
+    restore.add_argument("target", metavar="OUT", help="a image, a folder, or - for standard out")
     restore.add_argument(
         "--task",
         choices=("photo", "denoise", "sr", "deblur"),
@@ -146,7 +146,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     restore.add_argument("--kernel", metavar="K.NPY", help="the blur, for a model that takes it")
     restore.add_argument("--ensemble", action="store_true", help="mean of 8 turns: 8 times slower")
     restore.add_argument(
-        "--periodic", action="store_true", help="the picture was blurred circularly: borders as is"
+        "--periodic", action="store_true", help="the image was blurred circularly: borders as is"
     )
     restore.add_argument("--format", choices=_FORMATS, help="of standard out; png by default")
     overwrite(restore)
@@ -154,7 +154,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     evaluate = command("evaluate", _evaluate, "measure a model by the protocol of the paper")
     model(evaluate)
     evaluate.add_argument("--task", required=True, choices=("denoise", "sr", "deblur"))
-    evaluate.add_argument("--data", required=True, metavar="DIR", help="a folder of clean pictures")
+    evaluate.add_argument("--data", required=True, metavar="DIR", help="a folder of clean images")
     evaluate.add_argument(
         "--sigma", type=float, metavar="S", help="noise of 255: 25 to denoise, 2.55 to deblur"
     )
@@ -237,7 +237,7 @@ def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:
     """
     import numpy as np
 
-    from converse_jax.restore import RestoreError, normalised_kernel
+    from converse_jax.restore import RestoreError, normalized_kernel
 
     try:
         with Path(path).open("rb") as file:
@@ -250,7 +250,7 @@ def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:
             f"{path}: is no .npy file of numbers; write one with numpy.save(path, kernel)"
         ) from None
     try:
-        kernel, remarks = normalised_kernel(array)
+        kernel, remarks = normalized_kernel(array)
     except RestoreError as error:
         raise RestoreError(f"{path}: {error}") from None
     for remark in remarks:
@@ -264,11 +264,11 @@ def _restore(args: argparse.Namespace) -> int:
     source, target = Path(args.source), Path(args.target)
     is_folder = args.source != "-" and os.path.isdir(source)
     if is_folder and args.target == "-":
-        raise UsageError(f"{source} is a folder, whose pictures do not go to standard output")
+        raise UsageError(f"{source} is a folder, whose images do not go to standard output")
     if args.target == "-" and sys.stdout.isatty():
         raise UsageError("standard output is a terminal; send it to a file or another program")
     if not is_folder and args.target != "-" and os.path.isdir(target):
-        raise UsageError(f"{target} is a folder; name the picture to make in it")
+        raise UsageError(f"{target} is a folder; name the image to make in it")
     if args.model is not None and (args.task or args.scale):
         option = "--task" if args.task else "--scale"
         raise UsageError(f"{option} chooses a bundled network: leave it out, or --model")
@@ -305,17 +305,17 @@ def _say_plan(plan: Plan) -> None:
 def _restore_to_stdout(
     restorer: AnyRestorer, args: argparse.Namespace, options: dict[str, Any]
 ) -> None:
-    from converse_jax.imaging import encode_picture, read_picture
-    from converse_jax.restore import restore_picture
+    from converse_jax.imaging import encode_image, read_image
+    from converse_jax.restore import restore_image
     from converse_jax.restore_files import check_holds
 
     format = args.format or "png"
-    picture = read_picture(sys.stdin.buffer if args.source == "-" else args.source)
-    check_holds("standard output", picture, format)
-    plan = restorer.plan(picture.pixels, sigma=options.pop("sigma"))
+    image = read_image(sys.stdin.buffer if args.source == "-" else args.source)
+    check_holds("standard output", image, format)
+    plan = restorer.plan(image.pixels, sigma=options.pop("sigma"))
     _say_plan(plan)
-    restored = restore_picture(plan.restorer, picture, sigma=plan.sigma, **options)
-    data = encode_picture(restored, format)
+    restored = restore_image(plan.restorer, image, sigma=plan.sigma, **options)
+    data = encode_image(restored, format)
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
@@ -409,7 +409,7 @@ def _models(args: argparse.Namespace) -> int:
 
     cards = list_models()
     for name, card in cards.items():
-        print(f"{name:<28} {card.architecture:<17} {_purpose(card):<41} {card.licence}")
+        print(f"{name:<28} {card.architecture:<17} {_purpose(card):<41} {card.license}")
     if not cards:
         print("No models come with this version of converse-jax.")
         print("Give the path of weights instead: the authors' .pth files, or our .safetensors:")

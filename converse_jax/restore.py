@@ -1,4 +1,4 @@
-"""Picture in, picture out: a network applied to photographs of any size."""
+"""Image in, image out: a network applied to photographs of any size."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from flax import nnx
 
 from converse_jax._borders import extend_periodically
 from converse_jax._programs import Programs
-from converse_jax.imaging import Picture, estimate_noise
+from converse_jax.imaging import Image, estimate_noise
 from converse_jax.weights import ModelCard
 
 MARGIN_KERNELS = 3
-"""A picture is extended by this many kernel widths on each side before it is deblurred."""
+"""A image is extended by this many kernel widths on each side before it is deblurred."""
 
 BLIND_MARGIN = 24
 """The same in pixels, where no kernel is given: three and a half of the paper's 7x7 kernels."""
@@ -27,7 +27,7 @@ _OTHER_NOISE_FACTOR, _OTHER_NOISE_LEVELS = 1.6, 4.0
 
 
 class RestoreError(ValueError):
-    """A picture or a kernel that this model cannot restore with: what arrived, what to do."""
+    """A image or a kernel that this model cannot restore with: what arrived, what to do."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,11 @@ class Plan:
 
 
 class Restorer:
-    """A network ready to restore pictures of any size, in full float32 precision.
+    """A network ready to restore images of any size, in full float32 precision.
 
-    The network is compiled once for each size of picture, and the transfer functions of its layers
+    The network is compiled once for each size of image, and the transfer functions of its layers
     are computed once for it and for a blur kernel. Those of the last two sizes are kept, so that
-    pictures of many sizes fill no memory; the persistent cache of the command keeps the programs of
+    images of many sizes fill no memory; the persistent cache of the command keeps the programs of
     all sizes on disk. `free` gives the memory back.
     """
 
@@ -73,10 +73,10 @@ class Restorer:
         ensemble: bool = False,
         extend_borders: bool = True,
     ) -> np.ndarray:
-        """Restore a picture, ``[H, W, C] -> [sH, sW, C]``.
+        """Restore a image, ``[H, W, C] -> [sH, sW, C]``.
 
-        A model of gray pictures restores each channel of a colour picture by itself; a model of
-        colour pictures sees a gray one repeated, and the mean of its channels is returned.
+        A model of gray images restores each channel of a color image by itself; a model of
+        color images sees a gray one repeated, and the mean of its channels is returned.
 
         Args:
           image: floating point ``[H, W, C]`` in [0, 1], C = 1 or 3.
@@ -84,9 +84,9 @@ class Restorer:
           sigma: the standard deviation of the noise in the units of image (25 / 255), for the
             models that are told it; None estimates it (`estimate_noise`).
           strength: 1 is the result of the network, 0 the image as it came, between them a blend.
-          ensemble: the mean over the 8 turns and mirror images of picture and kernel.
-          extend_borders: before deblurring, continue the picture smoothly over its borders
-            (`extend_periodically`): the networks take it for periodic. For photographs; pictures
+          ensemble: the mean over the 8 turns and mirror images of image and kernel.
+          extend_borders: before deblurring, continue the image smoothly over its borders
+            (`extend_periodically`): the networks take it for periodic. For photographs; images
             that were blurred circularly, as in the evaluation protocol, need False.
 
         Returns:
@@ -94,7 +94,7 @@ class Restorer:
 
         Raises:
           RestoreError: an image, a kernel, a level or a strength the model has no use for, or a
-            picture that needs more memory than there is.
+            image that needs more memory than there is.
         """
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
@@ -125,7 +125,7 @@ class Restorer:
         except MemoryError as error:
             raise RestoreError(
                 f"image: {size} pixels need more memory than there is ({error}); "
-                "cut the picture into parts or make it smaller"
+                "cut the image into parts or make it smaller"
             ) from None
         border = self.card.scale * margin
         height, width = result.shape[:2]
@@ -196,7 +196,7 @@ class Restorer:
 
         Raises:
           RestoreError: a kernel for a model that takes none, none for one that needs it, one that
-            `normalised_kernel` refuses, or one that is larger than the model's.
+            `normalized_kernel` refuses, or one that is larger than the model's.
         """
         name = f"{self.card.name} ({self.card.architecture})"
         if kernel is None:
@@ -205,7 +205,7 @@ class Restorer:
             raise RestoreError(f"kernel: {name} needs the blur kernel; give one (--kernel k.npy)")
         if self.blur_size is None:
             raise RestoreError(f"kernel: {name} takes none; leave it out")
-        kernel, remarks = normalised_kernel(kernel)
+        kernel, remarks = normalized_kernel(kernel)
         (height, width), size = kernel.shape, self.blur_size
         if height > size or width > size:
             raise RestoreError(
@@ -221,11 +221,11 @@ class Restorer:
         return padded, remarks
 
     def remark(self, channels: int) -> str | None:
-        """What a person should know about restoring pictures of so many channels, if anything."""
+        """What a person should know about restoring images of so many channels, if anything."""
         if channels > self.card.channels:
-            return f"{self.card.name} is a model of gray pictures: each channel is restored alone"
+            return f"{self.card.name} is a model of gray images: each channel is restored alone"
         if channels < self.card.channels:
-            return f"{self.card.name} is a model of colour pictures: the gray channel is repeated"
+            return f"{self.card.name} is a model of color images: the gray channel is repeated"
         return None
 
     def _restore(
@@ -266,7 +266,7 @@ _TURNS = [
 ]
 
 
-def normalised_kernel(kernel: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def normalized_kernel(kernel: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """A blur kernel ``[kh, kw]`` divided by its sum, float64, and a remark where that changed it.
 
     Raises:
@@ -288,14 +288,14 @@ def normalised_kernel(kernel: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return taps / total, [f"the kernel was divided by its sum, {total:.6g}"]
 
 
-def restore_picture(
+def restore_image(
     restorer: Restorer,
-    picture: Picture,
+    image: Image,
     **options: Any,
-) -> Picture:
-    """Restore a picture with all that belongs to it; options as for `Restorer`.
+) -> Image:
+    """Restore a image with all that belongs to it; options as for `Restorer`.
 
-    Bit depth, colour profile and EXIF are kept. Transparency is restored as a gray picture of its
+    Bit depth, color profile and EXIF are kept. Transparency is restored as a gray image of its
     own, and stays exactly the same where it is the same everywhere, or where only noise is removed
     whose level is known: transparency has none.
 
@@ -303,11 +303,11 @@ def restore_picture(
       RestoreError: as `Restorer`.
     """
     restore: Callable[[np.ndarray], np.ndarray] = functools.partial(restorer, **options)
-    pixels = np.clip(restore(picture.pixels), 0.0, 1.0)
-    alpha = picture.alpha
+    pixels = np.clip(restore(image.pixels), 0.0, 1.0)
+    alpha = image.alpha
     if alpha is not None:
         if (alpha == alpha[0, 0]).all():
             alpha = np.full(pixels.shape[:2], alpha[0, 0])
         elif not restorer.takes_sigma:
             alpha = np.clip(restore(alpha[..., None])[..., 0], 0.0, 1.0)
-    return replace(picture, pixels=pixels, alpha=alpha)
+    return replace(image, pixels=pixels, alpha=alpha)

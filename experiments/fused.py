@@ -64,8 +64,8 @@ def filter_maps(
     Args:
       x: maps, float32, of at most `LONGEST` pixels a side.
       transfer: ``[m, L, 1, K, 1, C]`` each.
-      before: how a map is analysed.
-      after: how the result is synthesised.
+      before: how a map is analyzed.
+      after: how the result is synthesized.
     """
     args = (x, *_matrices(x.shape[2:4], before, after, x.dtype), *transfer)
     return jax.lax.platform_dependent(
@@ -126,7 +126,7 @@ def _call(precision: Any, interpret: bool, x: Array, *others: Array) -> Array:
     return pl.pallas_call(
         functools.partial(_kernel, precision, x.shape, others[-1].shape),
         out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
-        # Neighbouring channels share the sectors of memory that their pixels lie in.
+        # Neighboring channels share the sectors of memory that their pixels lie in.
         grid=(channels, examples, groups),
         interpret=interpret,
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),

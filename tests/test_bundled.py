@@ -12,7 +12,7 @@ from flax import nnx
 import converse_jax
 from converse_jax import ModelCard, _compilation_cache, cli
 from converse_jax.bundled import BundledRestorer
-from converse_jax.imaging import Picture, estimate_noise, read_picture, write_picture
+from converse_jax.imaging import Image, estimate_noise, read_image, write_image
 from converse_jax.models import ConverseDnCNN, ConverseSRResNet
 from converse_jax.restore import RestoreError
 from converse_jax.weights import _load
@@ -57,8 +57,8 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def image(path: Path, channels: int, sigma: float = 10) -> np.ndarray:
     noise = np.random.default_rng(0).normal(0, sigma / 255, (40, 48, channels))
-    write_picture(path, Picture(np.asarray(np.clip(0.5 + noise, 0, 1), np.float32)))
-    return read_picture(path).pixels
+    write_image(path, Image(np.asarray(np.clip(0.5 + noise, 0, 1), np.float32)))
+    return read_image(path).pixels
 
 
 def test_nothing_but_two_names(
@@ -68,7 +68,7 @@ def test_nothing_but_two_names(
     assert cli.main(["restore", str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 0
     level = estimate_noise(given)
     assert capsys.readouterr() == ("", f"noise of {255 * level:.1f} (of 255), estimated\n")
-    got = read_picture(tmp_path / "b.png").pixels
+    got = read_image(tmp_path / "b.png").pixels
     np.testing.assert_allclose(got, given + level, atol=1.01 / 255)
 
 
@@ -88,7 +88,7 @@ def test_task_level_and_strength(
     command = ["restore", str(tmp_path / "a.png"), str(tmp_path / "b.png"), *options.split()]
     assert cli.main(command) == 0
     assert capsys.readouterr().err == "noise of 20.0 (of 255), given\n"
-    got = read_picture(tmp_path / "b.png").pixels
+    got = read_image(tmp_path / "b.png").pixels
     np.testing.assert_allclose(got, given + gain * 20 / 255, atol=1.01 / 255)
 
 
@@ -106,7 +106,7 @@ def test_a_folder_of_gray_and_color(
         assert f"{name}: noise of {255 * level:.1f} (of 255), estimated" in lines
         want = pixels + {1: 3, 3: 2}[channels] * level
         np.testing.assert_allclose(
-            read_picture(out / f"{channels}.png").pixels, want, atol=1.01 / 255
+            read_image(out / f"{channels}.png").pixels, want, atol=1.01 / 255
         )
 
 
@@ -114,7 +114,7 @@ def test_enlarging(bundled: Path, tmp_path: Path) -> None:
     image(tmp_path / "a.png", 3)
     command = ["restore", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "--task", "sr"]
     assert cli.main(command) == 0
-    assert read_picture(tmp_path / "b.png").pixels.shape == (80, 96, 3)
+    assert read_image(tmp_path / "b.png").pixels.shape == (80, 96, 3)
 
 
 def test_a_network_is_loaded_when_it_is_needed(

@@ -1,4 +1,4 @@
-"""The demo of the operator: what it promises, and the picture it makes."""
+"""The demo of the operator: what it promises, and the image it makes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from converse_jax.demo import _sheet, demo_operator
 from converse_jax.demo._operator import bicubic_x2, noise_to_signal, photograph
-from converse_jax.imaging import PictureError, gaussian_kernel, psnr, read_picture, resize, to_uint8
+from converse_jax.imaging import ImageError, gaussian_kernel, psnr, read_image, resize, to_uint8
 
 
 def test_the_demo(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_the_demo(tmp_path: Path) -> None:
     small = enlarged.before[::2, ::2]
     assert enlarged.psnr_before > psnr(to_uint8(resize(small, scale=2)), clean)
 
-    sheet = read_picture(target)
+    sheet = read_image(target)
     assert sheet.pixels.shape == (_sheet._TITLE + 2 * (384 + 54) + 20, 3 * 384 + 4 * 20, 3)
     assert (sheet.pixels[:, :20] == 1).all() and (sheet.pixels[:, -20:] == 1).all()
     captions = sheet.pixels[_sheet._TITLE + 384 : _sheet._TITLE + 384 + 54]
@@ -37,7 +37,7 @@ def test_the_demo(tmp_path: Path) -> None:
         assert captions[:, left : left + 384].min() < 0.2  # there is text
 
     before = target.read_bytes()
-    with pytest.raises(PictureError, match=r"sheet\.png: exists already; name another file"):
+    with pytest.raises(ImageError, match=r"sheet\.png: exists already; name another file"):
         demo_operator(target)
     assert target.read_bytes() == before
     target.write_bytes(b"old")
@@ -46,7 +46,7 @@ def test_the_demo(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
 
 
-def test_lambda_is_found_from_the_given_picture_alone() -> None:
+def test_lambda_is_found_from_the_given_image_alone() -> None:
     rng = np.random.default_rng(0)
     kernel, noise, spread = gaussian_kernel(7, 1.2), 0.02, 0.3
     from converse_jax.imaging import circular_blur
@@ -75,7 +75,7 @@ def test_without_the_photograph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         return None if name == "skimage" else find(name, *rest)
 
     monkeypatch.setattr(importlib.util, "find_spec", find_all_but_one)
-    with pytest.raises(PictureError, match=r'scikit-image: pip install "converse-jax\[app\]"'):
+    with pytest.raises(ImageError, match=r'scikit-image: pip install "converse-jax\[app\]"'):
         demo_operator(tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 

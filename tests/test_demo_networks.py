@@ -14,11 +14,11 @@ from converse_jax import ModelCard, _compilation_cache, cli
 from converse_jax.demo import Restoration, _sheet, choose_examples, demo_networks
 from converse_jax.demo._networks import EXAMPLES
 from converse_jax.imaging import (
-    PictureError,
-    encode_picture,
+    ImageError,
+    encode_image,
     estimate_noise,
     psnr,
-    read_picture,
+    read_image,
     to_uint8,
 )
 from converse_jax.models import ConverseDnCNN, ConverseSRResNet, ConverseUSRNet
@@ -84,7 +84,7 @@ def sheet(tmp_path_factory: pytest.TempPathFactory) -> Sheet:
         target = folder / "sheet.png"
         results = demo_networks(target, examples, on_result=seen.append)
     assert seen == results
-    return to_uint8(read_picture(target).pixels), results
+    return to_uint8(read_image(target).pixels), results
 
 
 def test_every_network_has_its_row(sheet: Sheet) -> None:
@@ -174,7 +174,7 @@ def test_the_command(
     assert Path("converse-demo.png").read_bytes() == made
     Path("sheet.jpg").touch()
     assert cli.main(["demo", "--out", "sheet.jpg", "--overwrite"]) == 0
-    jpeg = encode_picture(read_picture("again.png"), "jpeg")
+    jpeg = encode_image(read_image("again.png"), "jpeg")
     assert Path("sheet.jpg").read_bytes() == jpeg
 
 
@@ -190,7 +190,7 @@ def test_rows_without_a_network_are_left_out(
         "left out, as their networks do not come with this package: "
         "denoise-color, denoise-gray, sr-x4, deblur\n"
     )
-    height = read_picture(tmp_path / "a.png").pixels.shape[0]
+    height = read_image(tmp_path / "a.png").pixels.shape[0]
     assert height == _sheet._TITLE + 2 * (288 + _sheet._CAPTION) + 16 + 20
 
 
@@ -231,5 +231,5 @@ def test_a_target_is_refused_before_the_work(
     def work(*_: object) -> None:
         pytest.fail("restored what cannot be written")
 
-    with pytest.raises(PictureError, match=message):
+    with pytest.raises(ImageError, match=message):
         demo_networks(tmp_path / name, choose_examples()[0], on_result=work)

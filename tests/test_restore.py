@@ -1,4 +1,4 @@
-"""Restoring arrays, pictures and folders, with networks small enough to be understood."""
+"""Restoring arrays, images and folders, with networks small enough to be understood."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from jax import Array
 from converse_jax import ModelCard, _programs, converse2d
 from converse_jax._borders import extend_periodically
 from converse_jax.imaging import (
-    Picture,
+    Image,
     circular_blur,
     estimate_noise,
     gaussian_kernel,
     motion_kernel,
 )
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
-from converse_jax.restore import RestoreError, Restorer, normalised_kernel, restore_picture
-from tests.imaging.pictures import exif, profile
+from converse_jax.restore import RestoreError, Restorer, normalized_kernel, restore_image
+from tests.imaging.images import exif, profile
 
 
 class Enlarge(nnx.Module):
@@ -40,14 +40,14 @@ class Enlarge(nnx.Module):
 
 
 class Ramp(nnx.Module):
-    """Multiplies with the row number: nothing that turns with the picture."""
+    """Multiplies with the row number: nothing that turns with the image."""
 
     def __call__(self, x: Array) -> Array:
         return x * jnp.arange(x.shape[-3], dtype=x.dtype)[:, None, None]
 
 
 class Mix(nnx.Module):
-    """A matrix product over channels and a neighbour's share."""
+    """A matrix product over channels and a neighbor's share."""
 
     def __init__(self, channels: int = 1) -> None:
         weights = np.random.default_rng(0).random((channels, channels), np.float32)
@@ -157,7 +157,7 @@ def test_the_plan_compares_noise_with_the_level_of_the_model(
 
 def test_a_network_that_is_told_the_level_leaves_transparency_alone() -> None:
     alpha = image(64, 64)
-    got = restore_picture(told(3), Picture(noisy(10, 3), alpha=alpha))
+    got = restore_image(told(3), Image(noisy(10, 3), alpha=alpha))
     np.testing.assert_array_equal(got.alpha, alpha)
 
 
@@ -200,17 +200,17 @@ def test_a_gray_model_restores_each_channel() -> None:
     alone = [restorer(x[..., c, None]) for c in range(3)]
     np.testing.assert_array_equal(restorer(x), np.concatenate(alone, axis=-1))
     assert restorer.remark(1) is None
-    assert restorer.remark(3) == "small is a model of gray pictures: each channel is restored alone"
+    assert restorer.remark(3) == "small is a model of gray images: each channel is restored alone"
 
 
-def test_a_colour_model_sees_a_gray_picture_repeated() -> None:
+def test_a_color_model_sees_a_gray_image_repeated() -> None:
     restorer = Restorer(Mix(3), card(channels=3))
     x = image(8, 7, 1)
     want = restorer(np.repeat(x, 3, axis=-1)).mean(axis=-1, keepdims=True)
     assert restorer(x).shape == (8, 7, 1)
     np.testing.assert_array_equal(restorer(x), want)
     assert restorer.remark(3) is None
-    assert restorer.remark(1) == "small is a model of colour pictures: the gray channel is repeated"
+    assert restorer.remark(1) == "small is a model of color images: the gray channel is repeated"
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 50, 1)])
@@ -289,13 +289,13 @@ def test_transfer_functions_that_would_fill_the_memory_are_not_kept(
     np.testing.assert_allclose(restored, model(image(20, 20, 1)), rtol=1e-5, atol=1e-5)
 
 
-def test_a_picture_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     restorer = Restorer(Deblur(), card("deblur", needs_kernel=True))
     kernel = gaussian_kernel(7, 1.0)
     monkeypatch.setattr(_programs, "available_memory", lambda: 1_000_000)
     restorer(image(8, 8, 1), kernel=kernel)
     gigabytes = r"\(0\.00\d+ GB of 0\.001 GB available\)"
-    text = f"image: 200x300 pixels need more memory than there is {gigabytes}; cut the picture"
+    text = f"image: 200x300 pixels need more memory than there is {gigabytes}; cut the image"
     with pytest.raises(RestoreError, match=text):
         restorer(image(300, 200, 1), kernel=kernel)
     monkeypatch.setattr(_programs, "available_memory", lambda: None)
@@ -345,13 +345,13 @@ def test_a_small_kernel_is_padded_about_its_middle(shape: tuple[int, int]) -> No
 
 def test_a_kernel_is_divided_by_its_sum() -> None:
     kernel = motion_kernel(7, length=5, angle=20)
-    same, silent = normalised_kernel(kernel * (1 + 5e-7))
+    same, silent = normalized_kernel(kernel * (1 + 5e-7))
     np.testing.assert_array_equal(same, kernel * (1 + 5e-7))
     assert silent == []
-    divided, remarks = normalised_kernel(-4 * kernel)
+    divided, remarks = normalized_kernel(-4 * kernel)
     np.testing.assert_allclose(divided, kernel, rtol=1e-14)
     assert remarks == ["the kernel was divided by its sum, -4"]
-    counts, _ = normalised_kernel(np.array([[1, 2, 1]]))
+    counts, _ = normalized_kernel(np.array([[1, 2, 1]]))
     np.testing.assert_array_equal(counts, [[0.25, 0.5, 0.25]])
 
 
@@ -391,7 +391,7 @@ def test_the_ensemble_turns_the_kernel_too() -> None:
     np.testing.assert_allclose(restorer(x, **options, ensemble=True), plain, atol=2e-6)
     turned = restorer(np.rot90(x), kernel=np.rot90(options["kernel"]), extend_borders=False)
     np.testing.assert_allclose(turned, np.rot90(plain), atol=2e-6)
-    # Were the kernel left alone, it would be another picture.
+    # Were the kernel left alone, it would be another image.
     other = restorer(np.rot90(x), kernel=np.pad(options["kernel"], ((1, 1), (0, 0))))
     assert np.abs(other - np.rot90(plain)).max() > 0.05
 
@@ -490,31 +490,31 @@ def test_only_deblurring_extends() -> None:
         assert seen[-1] == (height, height - 1, 1)
 
 
-# Pictures
+# Images
 
 
-def test_a_picture_keeps_what_belongs_to_it() -> None:
-    picture = Picture(image(6, 5, 3), bits=16, icc_profile=profile(b"RGB "), exif=exif(1))
-    got = restore_picture(Restorer(Enlarge(2, gain=2.0), card("sr", 3, 2)), picture)
-    assert (got.bits, got.icc_profile, got.exif) == (16, picture.icc_profile, picture.exif)
-    want = np.clip(2 * picture.pixels.repeat(2, 0).repeat(2, 1), 0, 1)
+def test_a_image_keeps_what_belongs_to_it() -> None:
+    given = Image(image(6, 5, 3), bits=16, icc_profile=profile(b"RGB "), exif=exif(1))
+    got = restore_image(Restorer(Enlarge(2, gain=2.0), card("sr", 3, 2)), given)
+    assert (got.bits, got.icc_profile, got.exif) == (16, given.icc_profile, given.exif)
+    want = np.clip(2 * given.pixels.repeat(2, 0).repeat(2, 1), 0, 1)
     np.testing.assert_array_equal(got.pixels, want)
     assert got.alpha is None
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_alpha_is_restored_as_a_gray_picture(channels: int) -> None:
+def test_alpha_is_restored_as_a_gray_image(channels: int) -> None:
     restorer = Restorer(Enlarge(2, gain=0.5), card("sr", channels, 2))
-    picture = Picture(image(6, 5, 3), alpha=image(6, 5, seed=2))
-    got = restore_picture(restorer, picture)
-    assert picture.alpha is not None and got.alpha is not None
-    want = 0.5 * picture.alpha.repeat(2, 0).repeat(2, 1)
+    given = Image(image(6, 5, 3), alpha=image(6, 5, seed=2))
+    got = restore_image(restorer, given)
+    assert given.alpha is not None and got.alpha is not None
+    want = 0.5 * given.alpha.repeat(2, 0).repeat(2, 1)
     np.testing.assert_allclose(got.alpha, want, rtol=1e-6)
 
 
 @pytest.mark.parametrize("level", [0.0, 128 / 255, 1.0])
 def test_a_constant_alpha_stays_exactly_constant(level: float) -> None:
-    picture = Picture(image(6, 5, 1), alpha=np.full((6, 5), level, np.float32))
-    got = restore_picture(Restorer(Enlarge(3, gain=0.7), card("sr", 1, 3)), picture)
+    given = Image(image(6, 5, 1), alpha=np.full((6, 5), level, np.float32))
+    got = restore_image(Restorer(Enlarge(3, gain=0.7), card("sr", 1, 3)), given)
     assert got.alpha is not None and got.alpha.shape == (18, 15)
     assert (got.alpha == np.float32(level)).all() and got.alpha.dtype == np.float32

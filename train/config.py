@@ -29,26 +29,26 @@ _COUNTS = {
 }
 
 
-def least_measured(task: Task) -> int:
-    """The smallest side of a held-out picture: SSIM's window of 11 fits inside the border."""
+def min_validation_side(task: Task) -> int:
+    """The smallest side of a held-out image: SSIM's window of 11 fits inside the border."""
     return max(16, 8 * task.scale)
 
 
 @dataclass(frozen=True)
 class Data:
-    """Pictures and patches.
+    """Images and patches.
 
     Attributes:
-      train: sources of clean pictures, any number: folders; "tfds:NAME@SPLIT"; "embedded", a few
+      train: sources of clean images, any number: folders; "tfds:NAME@SPLIT"; "embedded", a few
         photographs that need no download.
-      validation: sources of held-out pictures; none: some of the training pictures.
-      num_validation: how many pictures to hold out.
-      validation_size: side of the middle part of each held-out picture that is measured; that of
+      validation: sources of held-out images; none: some of the training images.
+      num_validation: how many images to hold out.
+      validation_size: side of the middle part of each held-out image that is measured; that of
         the smallest of them, if it is smaller.
       patch_size: side of the clean patches.
-      threads: threads that read and degrade pictures.
+      threads: threads that read and degrade images.
       workers: processes that read and degrade instead; each has as many threads.
-      cache_mb: memory for decoded pictures, in megabytes.
+      cache_mb: memory for decoded images, in megabytes.
       tfds_dir: folder of prepared TFDS data sets; None is TFDS's own default.
     """
 
@@ -99,7 +99,7 @@ class Config:
         braces, stands for its value.
       model: the network and its size.
       task: the degradation that the network learns to undo.
-      data: pictures and patches.
+      data: images and patches.
       optimizer: the optimizer and its schedule.
       steps: total optimizer steps, those of earlier sittings included.
       batch_size: patches in a step, on all devices together.
@@ -110,7 +110,7 @@ class Config:
       ema: decay of the averaged weights, which are the ones measured and exported.
       seed: seed of the first weights and of the data.
       log_every: steps between lines of metrics.jsonl and the events.
-      eval_every: steps between measurements of the held-out pictures.
+      eval_every: steps between measurements of the held-out images.
       save_every: steps between checkpoints.
       keep: how many of the last checkpoints stay, besides the best.
       max_skipped: steps in a row that may be skipped for a loss or gradient that is not finite.
@@ -172,7 +172,7 @@ class Config:
             "max-skipped": (self.max_skipped, 1),
             "seed": (self.seed, 0),
             "data.num-validation": (data.num_validation, 1),
-            "data.validation-size": (data.validation_size, least_measured(task)),
+            "data.validation-size": (data.validation_size, min_validation_side(task)),
             "data.patch-size": (data.patch_size, 8),
             "data.threads": (data.threads, 0),
             "data.workers": (data.workers, 0),

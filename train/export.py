@@ -26,7 +26,7 @@ def export(
     step: int | None = None,
     best: bool = False,
     name: str | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     overwrite: bool = False,
 ) -> ModelCard:
     """Write the averaged weights of a checkpoint.
@@ -37,7 +37,7 @@ def export(
       step: of the checkpoint; the last whole one by default.
       best: take the one with the highest PSNR instead.
       name: of the model; that of the run by default.
-      licence: of the weights, for the card.
+      license: of the weights, for the card.
       overwrite: replace a file.
 
     Returns:
@@ -81,7 +81,7 @@ def export(
         else:
             tried = ", ".join(map(str, candidates)) or "none is there"
             raise TrainError(f"{run}: no whole checkpoint ({tried}); there are steps {listed}")
-    changes = {"name": name, "licence": licence}
+    changes = {"name": name, "license": license}
     values = details["card"] | {key: value for key, value in changes.items() if value is not None}
     card = ModelCard(**values)
     model = assemble(card, arrays, origin=f"{run}, step {candidate}")
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     which.add_argument("--step", type=int, help="of the checkpoint (default: the last)")
     which.add_argument("--best", action="store_true", help="the one with the highest PSNR")
     parser.add_argument("--name", help="of the model (default: that of the run)")
-    parser.add_argument("--licence", help="of the weights")
+    parser.add_argument("--license", help="of the weights")
     parser.add_argument("--overwrite", action="store_true", help="replace the file")
     parser.add_argument(
         "--plugin",

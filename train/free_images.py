@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from converse_jax.imaging import Picture, PictureError, encode_picture, read_picture, resize
+from converse_jax.imaging import Image, ImageError, encode_image, read_image, resize
 from train.errors import TrainError
 
 NOTICE = "LICENSES.md"
@@ -106,8 +106,8 @@ PHOTOGRAPHS: tuple[Photograph, ...] = (
                 "CC-BY-4.0",
                 2,
             ),
-            ("Picture_0B_by_freespace", "Picture 0B", 'Trevor "Freespace"', "CC-BY-4.0", 2),
-            ("Picture_1A_by_freespace", "Picture 1A", 'Trevor "Freespace"', "CC-BY-4.0", 2),
+            ("Image_0B_by_freespace", "Image 0B", 'Trevor "Freespace"', "CC-BY-4.0", 2),
+            ("Image_1A_by_freespace", "Image 1A", 'Trevor "Freespace"', "CC-BY-4.0", 2),
             ("seeding_by_Clements_Engelhardt", "Seeding", "Clemens Engelhardt", "CC0-1.0", 4),
             ("sunset_by_Aitzol_Berasategi", "Sunset", "Aitzol Berasategi", "CC-BY-4.0", 4),
             ("Wine_by_Jakkub_Mede", "Wine", "Jakub Mede", "CC-BY-4.0", 4),
@@ -157,7 +157,7 @@ PHOTOGRAPHS: tuple[Photograph, ...] = (
             ("DarkestHour", "Darkest Hour", "Risto Saukonpää"),
             ("EveningGlow", "Evening Glow", "Ian Hex"),
             ("FallenLeaf", "Fallen Leaf", "Martin Klapetek"),
-            ("Grey", "Grey", "Sigi Sagi"),
+            ("Gray", "Gray", "Sigi Sagi"),
             ("Kite", "Kite", "Risto Saukonpää"),
             ("OneStandsOut", "One Stands Out", "Risto Saukonpää"),
             ("Path", "Path", "Risto Saukonpää"),
@@ -275,7 +275,7 @@ def collect(
             for done, (photograph, path) in enumerate(found):
                 advance(done, len(found))
                 image = _reduced(photograph, path)
-                data = encode_picture(image, "png")
+                data = encode_image(image, "png")
                 (images / photograph.file).write_bytes(data)
                 height, width = image.pixels.shape[:2]
                 pixels += height * width
@@ -343,19 +343,19 @@ def _missing(wanted: Sequence[Photograph], found: Sequence[Photograph]) -> list[
     return lines
 
 
-def _reduced(photograph: Photograph, path: Path) -> Picture:
+def _reduced(photograph: Photograph, path: Path) -> Image:
     try:
         source = _largest_jpeg(path) if path.suffix == ".edj" else path.read_bytes()
-        pixels = read_picture(source).pixels  # those with alpha here are opaque
+        pixels = read_image(source).pixels  # those with alpha here are opaque
         if photograph.factor > 1:
             pixels = resize(pixels, scale=1 / photograph.factor)
-    except (PictureError, struct.error, ValueError, OSError) as error:
+    except (ImageError, struct.error, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise TrainError(
             f"{path}: got a damaged file ({reason}); expected that of the package, install "
             f"{photograph.package} again"
         ) from None
-    return Picture(pixels)
+    return Image(pixels)
 
 
 def _largest_jpeg(path: Path) -> bytes:

@@ -96,14 +96,14 @@ class Log:
             )
 
     def metrics(
-        self, step: int, values: dict[str, float], pictures: Mapping[str, np.ndarray]
+        self, step: int, values: dict[str, float], images: Mapping[str, np.ndarray]
     ) -> None:
         """Record what belongs to a step.
 
         Args:
           step: steps done.
           values: numbers by name.
-          pictures: float32 ``[H, W, 3]`` in [0, 1] by name; for the events only.
+          images: float32 ``[H, W, 3]`` in [0, 1] by name; for the events only.
 
         Raises:
           TrainStopped: the files cannot be written.
@@ -124,7 +124,7 @@ class Log:
             self._lines.flush()
             for name, value in values.items():
                 self._event(step, summary=summary.scalar(name, value))
-            for name, pixels in pictures.items():
+            for name, pixels in images.items():
                 self._event(step, summary=summary.image(name, to_uint8(pixels), dataformats="HWC"))
             self._events.flush()
         except OSError as error:

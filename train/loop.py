@@ -12,7 +12,7 @@ import jax
 from train import run_folder
 from train.checkpoint import Checkpoints
 from train.config import Command, Config
-from train.data import held_out_examples, host_batches, on_device, open_pictures
+from train.data import held_out_examples, host_batches, on_device, open_images
 from train.errors import TrainError, TrainStopped
 from train.initial import read_initial
 from train.log import Log
@@ -59,8 +59,8 @@ def train(command: Command) -> int:
     mesh = make_mesh()
     config.check_devices(mesh.size)
     run_folder.check(run, config, resume=command.resume, overwrite=command.overwrite, say=tell)
-    pictures, held_out_pictures = open_pictures(config, tell)
-    held_out = held_out_examples(config, held_out_pictures, tell)
+    images, held_out_images = open_images(config, tell)
+    held_out = held_out_examples(config, held_out_images, tell)
 
     network = Network(config)
     network.check_output(held_out[0])
@@ -124,13 +124,13 @@ def train(command: Command) -> int:
             )
         )
         host = stack.enter_context(
-            host_batches(config, pictures, start, jax.process_index(), jax.process_count())
+            host_batches(config, images, start, jax.process_index(), jax.process_count())
         )
         batches = on_device(host, shared(mesh))
         batch = next(batches)
         log.say(
             f"{config.name}: {sum(x.size for x in state.params.values()):,} parameters, "
-            f"{len(pictures)} pictures, {len(held_out)} held out, batches of {config.batch_size} "
+            f"{len(images)} images, {len(held_out)} held out, batches of {config.batch_size} "
             f"on {mesh.size} x {mesh.devices.flat[0].device_kind}"
         )
         began = time.perf_counter()
@@ -158,7 +158,7 @@ def train(command: Command) -> int:
                 try:
                     with meter.waiting():
                         batch = next(batches)
-                except TrainError as error:  # a damaged picture
+                except TrainError as error:  # a damaged image
                     checkpoints.wait()
                     if jax.process_count() == 1 and done - 1 not in checkpoints.steps:
                         save(done - 1, None)
@@ -217,7 +217,7 @@ def look(
         raise TrainStopped(
             f"step {step}: the last {in_a_row} losses or gradients were not finite (loss "
             f"{numbers['loss']}) and were skipped; the weights are as before them. Look for "
-            "damaged pictures, lower --optimizer.learning-rate or clip (--optimizer.clip 1), then "
+            "damaged images, lower --optimizer.learning-rate or clip (--optimizer.clip 1), then "
             "go on with --resume"
         )
     return numbers

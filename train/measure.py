@@ -1,4 +1,4 @@
-"""Held-out pictures: restored by the averaged weights, measured as the paper's tables do."""
+"""Held-out images: restored by the averaged weights, measured as the paper's tables do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from train.tasks import Example
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over the held-out pictures, and the pictures.
+    """Means over the held-out images, and the images.
 
     Attributes:
       psnr: in dB; of super-resolution on luma, as in the tables.
@@ -31,7 +31,7 @@ class Scores:
 
 
 class HeldOut:
-    """The held-out pictures, ready to be restored: one on each device at a time."""
+    """The held-out images, ready to be restored: one on each device at a time."""
 
     def __init__(
         self, config: Config, examples: Sequence[Example], network: Network, mesh: Mesh
@@ -52,28 +52,28 @@ class HeldOut:
         restored: list[np.ndarray] = []
         for start in range(0, len(self.examples), devices):
             part = self.examples[start : start + devices]
-            # The last part is filled up: one program, whatever the number of pictures.
+            # The last part is filled up: one program, whatever the number of images.
             filled = part + [part[-1]] * (devices - len(part))
             batch = {key: np.stack([e[key] for e in filled]) for key in part[0] if key != "target"}
             arrays = {key: self._put(value) for key, value in batch.items()}
             restored += list(np.asarray(self._restore(params, arrays))[: len(part)])
         return self.score(restored)
 
-    def score(self, pictures: Sequence[np.ndarray]) -> Scores:
-        """Measure pictures in the place of restored ones; NaN where they are not finite."""
-        found = [self._score(i, picture) for i, picture in enumerate(pictures)]
+    def score(self, images: Sequence[np.ndarray]) -> Scores:
+        """Measure images in the place of restored ones; NaN where they are not finite."""
+        found = [self._score(i, image) for i, image in enumerate(images)]
         psnr, ssim = (float(np.mean(column)) for column in zip(*found, strict=True))
-        return Scores(psnr, ssim, list(pictures))
+        return Scores(psnr, ssim, list(images))
 
-    def psnr(self, index: int, picture: np.ndarray) -> float:
-        """PSNR of one picture in the place of the restored one, in dB."""
-        return self._score(index, picture)[0]
+    def psnr(self, index: int, image: np.ndarray) -> float:
+        """PSNR of one image in the place of the restored one, in dB."""
+        return self._score(index, image)[0]
 
-    def _score(self, index: int, picture: np.ndarray) -> tuple[float, float]:
-        if not np.isfinite(picture).all():
+    def _score(self, index: int, image: np.ndarray) -> tuple[float, float]:
+        if not np.isfinite(image).all():
             return float("nan"), float("nan")
         task, target = self._config.task, to_uint8(self.examples[index]["target"])
-        found = score(to_uint8(picture), target, task=task.name, scale=task.scale)
+        found = score(to_uint8(image), target, task=task.name, scale=task.scale)
         # The tables of super-resolution are on luma.
         if task.name == "sr":
             return found["psnr_y"], found["ssim_y"]
@@ -85,8 +85,8 @@ class HeldOut:
         named = [b for b in found if b is not None]
         if not named:
             return "input", self.score([e["input"] for e in self.examples])
-        return named[0][0], self.score([picture for _, picture in named])
+        return named[0][0], self.score([image for _, image in named])
 
     def _put(self, value: np.ndarray) -> jax.Array:
-        # Every process holds all held-out pictures, and gives its devices theirs.
+        # Every process holds all held-out images, and gives its devices theirs.
         return jax.make_array_from_callback(value.shape, shared(self._mesh), lambda i: value[i])

@@ -28,7 +28,7 @@ INTERRUPTED = 130
 def join(asked: bool) -> None:
     """Become one of several processes, where a flag or the environment says so.
 
-    Where JAX does not recognise the cluster (Slurm, Open MPI, Cloud TPU, Kubernetes) by itself, the
+    Where JAX does not recognize the cluster (Slurm, Open MPI, Cloud TPU, Kubernetes) by itself, the
     variables JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID
     say who is who.
 

@@ -1,4 +1,4 @@
-"""What stays of a run for people: the model card, sample pictures, before/after, a paragraph."""
+"""What stays of a run for people: the model card, sample images, before/after, a paragraph."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from converse_jax import ModelCard, __version__
-from converse_jax.imaging import PictureError
+from converse_jax.imaging import ImageError
 from train.config import Config
 from train.errors import TrainStopped
 from train.figures import enlarge, sheet, write_sheet
@@ -22,7 +22,7 @@ from train.measure import HeldOut, Scores
 from train.meter import Meter, peak_memory
 from train.run_folder import BEFORE_AFTER, SUMMARY
 
-_SHOWN = 4  # held-out pictures in a figure
+_SHOWN = 4  # held-out images in a figure
 
 
 def card_of(
@@ -59,7 +59,7 @@ def card_of(
         scale=task.scale,
         needs_kernel="kernel" in config.model.inputs,
         source=f"trained by converse-jax on {', '.join(config.data.train)}",
-        licence="that of who trained it",
+        license="unspecified",
         defined_in=config.model.registered().defined_in,
         notes=notes,
     )
@@ -67,7 +67,7 @@ def card_of(
 
 
 def sample_sheet(measure: HeldOut, scores: Scores) -> np.ndarray:
-    """Input, restored and clean of a few held-out pictures, float32 ``[H, W, 3]``."""
+    """Input, restored and clean of a few held-out images, float32 ``[H, W, 3]``."""
     rows = []
     for example, restored in list(zip(measure.examples, scores.restored, strict=True))[:_SHOWN]:
         given = enlarge(example["input"], *restored.shape[:2])
@@ -116,7 +116,7 @@ def write_report(
     ]
     try:
         write_sheet(run / BEFORE_AFTER, captioned)
-    except PictureError as error:
+    except ImageError as error:
         raise TrainStopped(str(error)) from None
     before = measure.score(given).psnr
     compared = "" if baseline_name == "input" else f"; {baseline_name}: {baseline.psnr:.2f} dB"

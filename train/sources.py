@@ -1,4 +1,4 @@
-"""Where clean pictures come from: folders, TFDS, and photographs that need no download."""
+"""Where clean images come from: folders, TFDS, and photographs that need no download."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from converse_jax.imaging import PictureError, clean_picture, list_pictures, read_picture
+from converse_jax.imaging import ImageError, list_images, read_image, to_reference_uint8
 from train.errors import TrainError
-from train.tfds_source import TfdsPictures
+from train.tfds_source import TfdsImages
 
 EMBEDDED = "embedded"
 TFDS = "tfds:"
@@ -37,19 +37,19 @@ _HELD_OUT = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png")
 
 
 class Encoded(Protocol):
-    """Random access to encoded picture files."""
+    """Random access to encoded image files."""
 
     def __len__(self) -> int: ...
 
     def open(self, index: int) -> BinaryIO:
-        """A picture file, open for reading."""
+        """A image file, open for reading."""
 
     def name(self, index: int) -> str:
         """What to call it in a message."""
 
 
-class PictureFiles:
-    """Picture files by path."""
+class ImageFiles:
+    """Image files by path."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Take paths."""
@@ -71,31 +71,31 @@ class PictureFiles:
 
 
 def open_source(name: str, *, held_out: bool = False, tfds_dir: str | None = None) -> Encoded:
-    """The pictures that a name in a configuration stands for.
+    """The images that a name in a configuration stands for.
 
     Args:
-      name: "embedded" (photographs of scikit-image), "tfds:NAME@SPLIT" (see `TfdsPictures`), or a
+      name: "embedded" (photographs of scikit-image), "tfds:NAME@SPLIT" (see `TfdsImages`), or a
         folder, with the folders below it.
       held_out: of "embedded", the photographs that are not trained on.
       tfds_dir: where TFDS data sets are prepared; None is TFDS's own default.
 
     Raises:
-      TrainError: there is no such source, or no picture in it.
+      TrainError: there is no such source, or no image in it.
     """
     if name == EMBEDDED:
-        return PictureFiles(_embedded(_HELD_OUT if held_out else _TRAIN))
+        return ImageFiles(_embedded(_HELD_OUT if held_out else _TRAIN))
     if name.startswith(TFDS):
-        return TfdsPictures(name.removeprefix(TFDS), tfds_dir)
+        return TfdsImages(name.removeprefix(TFDS), tfds_dir)
     try:
-        paths = list_pictures(name)
-    except PictureError:
+        paths = list_images(name)
+    except ImageError:
         raise TrainError(
-            f'{name}: there is no such folder; give a folder of pictures, "{EMBEDDED}" or '
+            f'{name}: there is no such folder; give a folder of images, "{EMBEDDED}" or '
             f'"{TFDS}NAME@SPLIT"'
         ) from None
     if not paths:
-        raise TrainError(f"{name}: holds no pictures; give a folder with PNG, JPEG or TIFF files")
-    return PictureFiles(paths)
+        raise TrainError(f"{name}: holds no images; give a folder with PNG, JPEG or TIFF files")
+    return ImageFiles(paths)
 
 
 def _embedded(names: Sequence[str]) -> list[Path]:
@@ -109,16 +109,16 @@ def _embedded(names: Sequence[str]) -> list[Path]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise TrainError(
-            f"scikit-image no longer carries {', '.join(missing)}; give a folder of pictures "
+            f"scikit-image no longer carries {', '.join(missing)}; give a folder of images "
             "(--data.train), or install a version named in constraints.txt"
         )
     return [folder / name for name in names]
 
 
-class Pictures:
-    """Decoded pictures, uint8 ``[H, W, channels]``, kept in memory up to a limit.
+class Images:
+    """Decoded images, uint8 ``[H, W, channels]``, kept in memory up to a limit.
 
-    What is kept first stays: shuffled epochs visit all pictures equally often, and a cache that
+    What is kept first stays: shuffled epochs visit all images equally often, and a cache that
     forgets the oldest would forget each just before it is wanted.
     """
 
@@ -126,9 +126,9 @@ class Pictures:
         """Chain sources.
 
         Args:
-          sources: of encoded pictures.
-          channels: 1 (luma of colour pictures) or 3.
-          cache_mb: memory for decoded pictures, in megabytes.
+          sources: of encoded images.
+          channels: 1 (luma of color images) or 3.
+          cache_mb: memory for decoded images, in megabytes.
         """
         self._entries = [(source, i) for source in sources for i in range(len(source))]
         self._channels = channels
@@ -140,15 +140,15 @@ class Pictures:
         return len(self._entries)
 
     def __repr__(self) -> str:
-        return f"Pictures({len(self)}, channels={self._channels})"
+        return f"Images({len(self)}, channels={self._channels})"
 
     def name(self, index: int) -> str:
-        """What to call a picture in a message."""
+        """What to call a image in a message."""
         source, i = self._entries[index]
         return source.name(i)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Decode a picture, or find it in memory.
+        """Decode a image, or find it in memory.
 
         Raises:
           TrainError: a damaged file; it is named.
@@ -159,43 +159,44 @@ class Pictures:
         source, i = self._entries[index]
         try:
             with source.open(i) as file:
-                pixels = read_picture(file).pixels
-        except PictureError as error:
+                pixels = read_image(file).pixels
+        except ImageError as error:
             raise TrainError(f"{error}, or take it out of the folder") from None
-        picture = clean_picture(pixels, self._channels)
+        image = to_reference_uint8(pixels, self._channels)
         with self._lock:
-            if index not in self._cache and picture.nbytes <= self._room:
-                self._room -= picture.nbytes
-                self._cache[index] = picture
-        return picture
+            if index not in self._cache and image.nbytes <= self._room:
+                self._room -= image.nbytes
+                self._cache[index] = image
+        return image
 
     def sizes(self) -> list[tuple[int, int]]:
         """``(height, width)`` of all, up to a turn, from the heads of the files.
 
         Raises:
-          TrainError: a file that is no picture; it is named.
+          TrainError: a file that is no image; it is named.
         """
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(self._size, range(len(self))))
 
     def _size(self, index: int) -> tuple[int, int]:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image as PilImage
+        from PIL import UnidentifiedImageError
 
         source, i = self._entries[index]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what is in its metadata
-                with source.open(i) as file, Image.open(file) as image:
+                with source.open(i) as file, PilImage.open(file) as image:
                     return image.height, image.width
         except (UnidentifiedImageError, OSError, ValueError) as error:
             raise TrainError(
-                f"{source.name(i)}: not a picture that can be read ({type(error).__name__}); "
+                f"{source.name(i)}: not a image that can be read ({type(error).__name__}); "
                 "take it out"
             ) from None
 
-    def select(self, indices: Sequence[int]) -> Pictures:
-        """Some of the pictures, with a memory of their own of the same size."""
-        chosen = Pictures([], self._channels, cache_mb=self._room / 1e6)
+    def select(self, indices: Sequence[int]) -> Images:
+        """Some of the images, with a memory of their own of the same size."""
+        chosen = Images([], self._channels, cache_mb=self._room / 1e6)
         chosen._entries = [self._entries[i] for i in indices]
         return chosen
 

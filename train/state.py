@@ -197,7 +197,7 @@ def abstract_state(
 
 def make_state(network: Network, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The state before the first step, born on all devices."""
-    # A thousand small draws: LLVM takes seconds to optimise what runs once.
+    # A thousand small draws: LLVM takes seconds to optimize what runs once.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     make = jax.jit(
         lambda: init_state(network, optimizer),

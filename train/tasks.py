@@ -1,6 +1,6 @@
-"""The tasks: how a clean picture becomes the network's input. Each is a function of its generator.
+"""The tasks: how a clean image becomes the network's input. Each is a function of its generator.
 
-Pictures come as uint8 ``[H, W, C]``; what a network sees is float32 in the units of [0, 1].
+Images come as uint8 ``[H, W, C]``; what a network sees is float32 in the units of [0, 1].
 """
 
 from __future__ import annotations
@@ -117,13 +117,13 @@ class Denoise(Task):
             imaging.circular_blur(example["input"], imaging.gaussian_kernel(19, float(width)))
             for width in widths
         ]
-        errors = [np.mean((picture - example["target"]) ** 2) for picture in blurred]
+        errors = [np.mean((image - example["target"]) ** 2) for image in blurred]
         return "best Gaussian blur", blurred[int(np.argmin(errors))]
 
 
 @dataclass(frozen=True)
 class SuperResolve(Task):
-    """Antialiased bicubic down-sampling of the float picture, not rounded to 8 bits.
+    """Antialiased bicubic down-sampling of the float image, not rounded to 8 bits.
 
     Attributes:
       scale: enlargement: 2, 3 or 4.
@@ -212,8 +212,8 @@ class Deblur(Task):
         return example | {"kernel": kernel.astype(np.float32)}
 
 
-def _unit(picture: np.ndarray) -> np.ndarray:
-    return picture.astype(np.float32) / np.float32(255)
+def _unit(image: np.ndarray) -> np.ndarray:
+    return image.astype(np.float32) / np.float32(255)
 
 
 def _noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> np.ndarray:

@@ -90,17 +90,17 @@ def _shaken(clean: np.ndarray) -> np.ndarray:
 
 def _like_a_phone(clean: np.ndarray) -> np.ndarray:
     """Slight blur, shot and read noise of 4 levels in middle gray, and a good JPEG file."""
-    from PIL import Image
+    from PIL import Image as PilImage
     from scipy import ndimage
 
     seen = ndimage.gaussian_filter(clean.astype(np.float64), (0.5, 0.5, 0), mode="nearest")
     level = 4 * np.sqrt((seen / 255 + 0.1) / 0.6)
     noise = np.random.default_rng(0).standard_normal(clean.shape)
     file = io.BytesIO()
-    Image.fromarray(np.clip(np.rint(seen + level * noise), 0, 255).astype(np.uint8)).save(
+    PilImage.fromarray(np.clip(np.rint(seen + level * noise), 0, 255).astype(np.uint8)).save(
         file, "JPEG", quality=90
     )
-    return np.asarray(Image.open(file), np.float32) / np.float32(255)
+    return np.asarray(PilImage.open(file), np.float32) / np.float32(255)
 
 
 EXAMPLES = (
@@ -164,7 +164,7 @@ def demo_networks(
       on_result: called with each row when it is restored.
 
     Raises:
-      PictureError: target exists or cannot be written, or scikit-image is not installed.
+      ImageError: target exists or cannot be written, or scikit-image is not installed.
       WeightsError: no such network in this package.
       RestoreError: a network that cannot restore its example.
     """
@@ -189,7 +189,7 @@ def restore_example(example: Example) -> Restoration:
     """Degrade the example's photograph and restore it; the same each time.
 
     Raises:
-      PictureError: scikit-image is not installed.
+      ImageError: scikit-image is not installed.
       WeightsError: no such network in this package.
       RestoreError: a network that cannot restore this.
     """

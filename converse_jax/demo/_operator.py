@@ -32,7 +32,7 @@ _ROUNDING = 1 / np.sqrt(12)  # standard deviation of rounding to 8 bits, of 255
 
 @dataclass(frozen=True)
 class Reversal:
-    """One degradation and its reversal: pictures float32 ``[H, W, 3]`` and their PSNR in dB."""
+    """One degradation and its reversal: images float32 ``[H, W, 3]`` and their PSNR in dB."""
 
     before: np.ndarray
     after: np.ndarray
@@ -49,14 +49,14 @@ def demo_operator(
     The photograph is scikit-image's cat Chelsea (Stefan van der Walt, CC0), 256x256 pixels of it.
 
     Args:
-      target: the picture to make.
+      target: the image to make.
       overwrite: replace a file of that name.
 
     Returns:
       The deblurring and the super-resolution.
 
     Raises:
-      PictureError: target exists or cannot be written, or scikit-image is not installed.
+      ImageError: target exists or cannot be written, or scikit-image is not installed.
     """
     check_target(target, overwrite=overwrite)
     clean = photograph()
@@ -83,7 +83,7 @@ def photograph() -> np.ndarray:
     """The photograph of this demo, float32 ``[256, 256, 3]``.
 
     Raises:
-      PictureError: scikit-image, which carries it, is not installed.
+      ImageError: scikit-image, which carries it, is not installed.
     """
     row, column = _CORNER
     pixels = read_photograph("chelsea")
@@ -102,7 +102,7 @@ def deblur(clean: np.ndarray) -> Reversal:
 def super_resolve(clean: np.ndarray) -> Reversal:
     """Blur circularly with a Gaussian, keep every second pixel in 8 bits, and reverse that.
 
-    `before` is the bicubic enlargement of the small picture, aligned with the pixels kept.
+    `before` is the bicubic enlargement of the small image, aligned with the pixels kept.
     """
     small = to_uint8(circular_blur(clean, _GAUSSIAN)[::2, ::2]).astype(np.float32) / 255
     nearest = small.repeat(2, 0).repeat(2, 1)
@@ -115,7 +115,7 @@ def super_resolve(clean: np.ndarray) -> Reversal:
 def noise_to_signal(
     given: np.ndarray, expected: np.ndarray, kernel: np.ndarray, noise: float
 ) -> float:
-    r"""The lambda of `converse2d` from the given picture alone: noise to signal, by moments.
+    r"""The lambda of `converse2d` from the given image alone: noise to signal, by moments.
 
     With noise of variance n^2, and X - X0 white of variance t^2, the most probable X is Converse2D
     with lambda = n^2 / t^2. The residual Y - (X0 (*) K) down s has then the variance
@@ -137,7 +137,7 @@ def noise_to_signal(
 
 
 def bicubic_x2(small: np.ndarray) -> np.ndarray:
-    """Cubic interpolation (Keys, a = -0.5) at twice the resolution, the picture being periodic.
+    """Cubic interpolation (Keys, a = -0.5) at twice the resolution, the image being periodic.
 
     Pixel n of `small` is pixel 2n of the result: the down-sampler kept the upper-left pixel. The
     usual enlargement puts it at 2n + 1/2, and would lose about 0.9 dB here by that shift alone.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converse_jax.imaging import PictureError, read_picture
+from converse_jax.imaging import ImageError, read_image
 
 CREDITS = {
     "astronaut": "NASA, public domain",
@@ -22,12 +22,12 @@ def read_photograph(name: str) -> np.ndarray:
     """A photograph of `CREDITS`, float32 ``[H, W, C]`` in [0, 1].
 
     Raises:
-      PictureError: scikit-image, which carries it, is not installed.
+      ImageError: scikit-image, which carries it, is not installed.
     """
     # Its file is read, nothing of the package is run: its own loader might start a download.
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
-        raise PictureError(
+        raise ImageError(
             'the photograph of the demo is part of scikit-image: pip install "converse-jax[app]"'
         )
-    return read_picture(Path(package.origin).parent / "data" / f"{name}.png").pixels
+    return read_image(Path(package.origin).parent / "data" / f"{name}.png").pixels

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converse_jax.imaging import Picture, PictureError, to_uint8, write_picture
-from converse_jax.imaging._picture import EXTENSIONS
+from converse_jax.imaging import Image, ImageError, to_uint8, write_image
+from converse_jax.imaging._image import EXTENSIONS
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
+    from PIL import Image as PilImage
+    from PIL import ImageDraw
 
 DEFAULT_NAME = "converse-demo.png"
 
@@ -47,17 +48,17 @@ class Row:
 
 
 def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Before the work, raise a PictureError where the sheet could not be written."""
+    """Before the work, raise a ImageError where the sheet could not be written."""
     path = Path(target)
     if os.path.lexists(path) and not overwrite:
-        raise PictureError(
+        raise ImageError(
             f"{path}: exists already; name another file, or overwrite it (--overwrite)"
         )
     if path.suffix.lower() not in EXTENSIONS:
         known = " ".join(EXTENSIONS)
-        raise PictureError(f"{path}: the extension {path.suffix!r} is not one of {known}")
+        raise ImageError(f"{path}: the extension {path.suffix!r} is not one of {known}")
     if not os.path.isdir(path.parent):
-        raise PictureError(f"{path}: there is no folder {path.parent}; create it first")
+        raise ImageError(f"{path}: there is no folder {path.parent}; create it first")
 
 
 def write_sheet(
@@ -80,13 +81,14 @@ def write_sheet(
       overwrite: replace a file of that name.
 
     Raises:
-      PictureError: target exists or cannot be written.
+      ImageError: target exists or cannot be written.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image as PilImage
+    from PIL import ImageDraw, ImageFont
 
     heights = [round(_PANEL * row.clean.shape[0] / row.clean.shape[1]) for row in rows]
     height = _TITLE + sum(heights) + len(rows) * _CAPTION + (len(rows) - 1) * row_gap + _GAP
-    sheet = Image.new("RGB", (3 * _PANEL + 4 * _GAP, height), "white")
+    sheet = PilImage.new("RGB", (3 * _PANEL + 4 * _GAP, height), "white")
     draw = ImageDraw.Draw(sheet)
     fonts = {size: ImageFont.load_default(size) for size in (15, 17, 24)}
     draw.text((_GAP, 18), title, _INK, fonts[24])
@@ -106,28 +108,28 @@ def write_sheet(
             draw.text((left, caption + 6), text, _INK, fonts[17])
             draw.text((left, caption + 27), figure, color, fonts[size])
         top = caption + _CAPTION + row_gap
-    write_picture(target, Picture(np.asarray(sheet, np.float32) / 255), overwrite=overwrite)
+    write_image(target, Image(np.asarray(sheet, np.float32) / 255), overwrite=overwrite)
 
 
 def _draw_panel(
-    sheet: Image.Image,
+    sheet: PilImage.Image,
     draw: ImageDraw.ImageDraw,
     pixels: np.ndarray,
     corner: tuple[int, int],
     detail: tuple[int, int, int],
 ) -> None:
     """Paste a photograph with its magnified detail; `corner` is (left, top)."""
-    from PIL import Image
+    from PIL import Image as PilImage
 
     (left, top), (row, column, side) = corner, detail
-    image = Image.fromarray(np.broadcast_to(to_uint8(pixels), (*pixels.shape[:2], 3)))
+    image = PilImage.fromarray(np.broadcast_to(to_uint8(pixels), (*pixels.shape[:2], 3)))
     ratio = _PANEL / image.width
     height = round(_PANEL * image.height / image.width)
-    sheet.paste(image.resize((_PANEL, height), Image.Resampling.LANCZOS), (left, top))
+    sheet.paste(image.resize((_PANEL, height), PilImage.Resampling.LANCZOS), (left, top))
     box = [left + column * ratio, top + row * ratio]
     draw.rectangle([*box, *(x + side * ratio for x in box)], outline="white", width=2)
     width = _MAGNIFIED * side
     x, y = left + _PANEL - width - 6, top + height - width - 6
     draw.rectangle([x - 2, y - 2, x + width + 1, y + width + 1], fill="white")
     part = image.crop((column, row, column + side, row + side))
-    sheet.paste(part.resize((width, width), Image.Resampling.NEAREST), (x, y))
+    sheet.paste(part.resize((width, width), PilImage.Resampling.NEAREST), (x, y))

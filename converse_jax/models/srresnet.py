@@ -55,7 +55,7 @@ class ConverseSRResNet(nnx.Module):
 
         Args:
           scale: 2, 3 or 4 (two steps of 2).
-          channels: 3 for colour pictures, 1 for gray.
+          channels: 3 for color images, 1 for gray.
           num_features: width.
           num_blocks: depth of the low-resolution part.
           kernel_size: of the spatial operator of each block.
@@ -109,7 +109,7 @@ class ConverseSRResNet(nnx.Module):
         self.tail = linear(num_features, channels, use_bias=False)
 
     def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch sH sW C"]:
-        """Enlarge pictures ``[..., H, W, channels]`` in [0, 1]; the result is not clipped."""
+        """Enlarge images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped."""
         height, width = x.shape[-3:-1]
         size = (*x.shape[:-3], self.scale * height, self.scale * width, x.shape[-1])
         enlarged = jax.image.resize(x, size, "bilinear")

@@ -55,7 +55,7 @@ class ConverseNet(nnx.Module):
         """Make the network.
 
         Args:
-          channels: 3 for colour pictures, 1 for gray.
+          channels: 3 for color images, 1 for gray.
           num_features: width.
           num_blocks: blocks of one iteration; all iterations share them.
           kernel_size: of the spatial operator of each block.
@@ -86,7 +86,7 @@ class ConverseNet(nnx.Module):
         self.tail = _uniform_linear(num_features, channels, rngs=rngs, **types)
 
     def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
-        """Deblur pictures ``[..., H, W, channels]`` in [0, 1]; the result is not clipped."""
+        """Deblur images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped."""
         x = self.head(x)
         for _ in range(self.num_iterations):
             for block in self.body:
@@ -151,7 +151,7 @@ class ConverseUSRNet(nnx.Module):
         """Make the network.
 
         Args:
-          channels: 3 for colour pictures, 1 for gray.
+          channels: 3 for color images, 1 for gray.
           num_features: width.
           num_blocks: blocks of one iteration; all iterations share them.
           kernel_size: of the spatial operator of each block.
@@ -205,10 +205,10 @@ class ConverseUSRNet(nnx.Module):
         *,
         scale: int = 1,
     ) -> Float[Array, "*batch sH sW C"]:
-        """Deblur pictures ``[..., H, W, channels]`` in [0, 1]; the result is not clipped.
+        """Deblur images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped.
 
         Args:
-          x: pictures.
+          x: images.
           kernel: blur kernels ``[..., blur_size, blur_size]``; leading axes broadcast against
             those of x: none for one kernel, one for a kernel an example. A network that was
             prepared for a kernel takes none.
@@ -227,7 +227,7 @@ class ConverseUSRNet(nnx.Module):
         if kernel is not None and kernel.shape[-2:] != (self.blur_size,) * 2:
             raise ValueError(
                 f"kernel must be [..., {self.blur_size}, {self.blur_size}], got {kernel.shape}: "
-                "pad a smaller kernel with zeros, centred"
+                "pad a smaller kernel with zeros, centered"
             )
         embedded = None if kernel is None else self.kernel_net(kernel)
         x = self.head(x)

@@ -20,7 +20,7 @@ SpatialOperator = Callable[[Float[Array, "*batch H W C"]], Float[Array, "*batch 
 
 
 class Block(nnx.Module):
-    """Spatial mixing, then channel mixing, each with layer normalisation and a residual.
+    """Spatial mixing, then channel mixing, each with layer normalization and a residual.
 
     ``x = x + scale1 * project1(gelu(spatial(gelu(expand1(norm1(x))))))``
     ``x = x + scale2 * project2(gelu(expand2(norm2(x))))``

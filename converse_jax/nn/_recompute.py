@@ -19,7 +19,7 @@ def recomputed(
     """``fn(modules, x)``, of which the backward pass keeps x alone and computes the rest again.
 
     What is computed again must be cheap against the memory it would take: on a CPU the first touch
-    of a page of memory costs more than the normalisation or 1x1 convolution that is written to it.
+    of a page of memory costs more than the normalization or 1x1 convolution that is written to it.
     `jax.checkpoint` would not do: XLA's CPU backend drops its barrier and finds the values of the
     forward pass again, and keeps them.
 

@@ -38,7 +38,7 @@ def twiddle(numerator: Array, size: int, dtype: Any) -> tuple[Array, Array]:
 def phase_dft(
     size: int, taps: int, scale: int, half: bool, dtype: Any
 ) -> tuple[Float[Array, "s K taps"], Float[Array, "s K taps"]]:
-    """Real and imaginary part of the DFT of each phase of a centred 1-D kernel, as a matrix.
+    """Real and imaginary part of the DFT of each phase of a centered 1-D kernel, as a matrix.
 
     Tap a lies at ``a - taps // 2 = scale * shift - phase``: its phase sees it at this shift.
     """

@@ -17,7 +17,7 @@ from converse_jax.weights._card import ModelCard
 from converse_jax.weights._errors import WeightsError
 from converse_jax.weights._pth import read_pth
 from converse_jax.weights._safetensors import read_safetensors, write_safetensors
-from converse_jax.weights._torch_names import AUTHORS, recognise, translate
+from converse_jax.weights._torch_names import AUTHORS, recognize, translate
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -39,7 +39,7 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
 
     Args:
       name_or_path: a name of `list_models`, a `.safetensors` file written by `save`, or one of the
-        authors' `.pth` files, whose architecture, width, depth and kernel size are recognised from
+        authors' `.pth` files, whose architecture, width, depth and kernel size are recognized from
         the contents.
 
     Returns:
@@ -61,7 +61,7 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
             ) from None
         return assemble(card, arrays, origin=path), card
     theirs = read_pth(path)
-    found = recognise(theirs)
+    found = recognize(theirs)
     if found is None:
         raise WeightsError(
             f"{path}: its {len(theirs)} arrays ({', '.join(list(theirs)[:3])}, ...) belong to none "
@@ -210,6 +210,6 @@ def _foreign_card(path: Path, architecture: str, config: dict[str, Any]) -> Mode
         needs_kernel="kernel" in inputs,
         needs_sigma="sigma" in inputs,
         source=f"PyTorch state dict {path.name}",
-        licence="unknown: the authors' release carries none",
+        license="unknown: the authors' release carries none",
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )

@@ -163,7 +163,7 @@ def test_without_json_nothing_is_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_picture(tmp_path):
+def test_image(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: make bench")
     ms = {"ours": [1.0, 2.0, 8.0], "reference": [5.0, 9.0, 40.0]}
     axis = {

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from converse_jax.imaging import list_pictures, read_picture
+from converse_jax.imaging import list_images, read_image
 from train import prepare, sources
 from train.errors import TrainError
 from train.free_images import NOTICE, PHOTOGRAPHS, Collected, Photograph, collect, installed_roots
@@ -86,12 +86,12 @@ def test_what_is_listed_is_free_and_not_held_out() -> None:
 def test_collects_reduced_photographs(tmp_path: Path, roots: dict[str, Path]) -> None:
     out = tmp_path / "new" / "free"
     done = collect(out, roots=roots)
-    files = list_pictures(out)
+    files = list_images(out)
     wanted = [p for p in PHOTOGRAPHS if p.package != "scikit-learn" and p.title != "Kite"]
     assert [path.name for path in files] == sorted(p.file for p in wanted)
     pixels = 0
     for photograph in wanted:
-        height, width = read_picture(out / photograph.file).pixels.shape[:2]
+        height, width = read_image(out / photograph.file).pixels.shape[:2]
         factor = photograph.factor
         assert (height, width) == (-(-14 // factor), -(-18 // factor))
         with Image.open(out / photograph.file) as image:
@@ -115,7 +115,7 @@ def test_licenses_are_written(tmp_path: Path, roots: dict[str, Path]) -> None:
     out = tmp_path / "free"
     collect(out, roots=roots)
     rows = table(out)
-    assert sorted(rows) == [path.name for path in list_pictures(out)]
+    assert sorted(rows) == [path.name for path in list_images(out)]
     for photograph in PHOTOGRAPHS:
         if photograph.file not in rows:
             continue
@@ -224,14 +224,14 @@ def test_command(
     assert told.out == f"--data.train '{out}'\n"
     lines = told.err.splitlines()
     assert lines[0] == "scikit-learn: 2 of 2 photographs missing; pip install scikit-learn"
-    assert lines[-1].startswith(f"collected: {out}, {len(list_pictures(out))} photographs, ")
+    assert lines[-1].startswith(f"collected: {out}, {len(list_images(out))} photographs, ")
     assert len(lines) == 3
     assert prepare.main(["free", str(out)]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"train.prepare: error: {out}: got a folder that is not empty")
     assert prepare.main(["free", str(out), "--overwrite"]) == 0
     source = sources.open_source(os.fspath(out))
-    assert len(source) == len(list_pictures(out))
+    assert len(source) == len(list_images(out))
     roots.clear()
     capsys.readouterr()
     assert prepare.main(["free", str(tmp_path / "none")]) == 2

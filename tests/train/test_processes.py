@@ -29,7 +29,7 @@ STEPS = 20 + 10 * KILLS
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.folder(tmp_path_factory.mktemp("data") / "pictures")
+    return tiny.folder(tmp_path_factory.mktemp("data") / "images")
 
 
 @pytest.fixture(scope="module")

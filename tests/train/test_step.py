@@ -36,7 +36,7 @@ def batch_of(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     side, channels, n = config.data.patch_size, config.model.channels, config.batch_size
     clean = rng.integers(0, 256, (n, side, side, channels), dtype=np.uint8)
-    examples = [config.task.degrade(picture, rng) for picture in clean]
+    examples = [config.task.degrade(image, rng) for image in clean]
     return {key: np.stack([e[key] for e in examples]) for key in examples[0]}
 
 
