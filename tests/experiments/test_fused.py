@@ -50,6 +50,7 @@ def test_gradients() -> None:
         np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()))
 
 
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
 def test_it_is_one_kernel() -> None:
     x, kernel, lam = jnp.ones((2, 24, 20, 6)), jnp.ones((7, 7, 6)), jnp.ones(6)
     traced = jax.jit(functools.partial(fused, padding=6)).trace(x, kernel, lam)

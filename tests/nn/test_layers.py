@@ -172,8 +172,9 @@ def test_compiler_does_not_keep_the_error_function_either() -> None:
         step = jax.jit(jax.grad(loss)).lower(jnp.ones((8, 8)), jnp.ones((4096, 8)))
         return step.compile().memory_analysis().temp_size_in_bytes
 
-    ours = temporaries(gelu)
-    assert ours < 0.8 * temporaries(functools.partial(jax.nn.gelu, approximate=False))
+    # Two maps a layer: newer compilers keep ten of jax.nn.gelu, older ones thirteen.
+    assert temporaries(gelu) < 8.1 * 4096 * 8 * 4
+    assert temporaries(functools.partial(jax.nn.gelu, approximate=False)) > 9.9 * 4096 * 8 * 4
 
 
 def test_block_keeps_little_for_the_backward_pass() -> None:
