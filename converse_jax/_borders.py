@@ -10,7 +10,7 @@ from converse_jax.imaging import circular_blur
 def extend_periodically(
     image: np.ndarray, margin: int, *, kernel: np.ndarray | None = None
 ) -> np.ndarray:
-    """Continue a image over its borders so that its periodic repetition has no edges.
+    """Continue an image over its borders so that its periodic repetition has no edges.
 
     Outside, the mirror images at both ends of an axis are blended into each other,
 

@@ -107,22 +107,22 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         return made
 
     def model(to: argparse.ArgumentParser, *, required: bool = True) -> None:
-        text = "a name of `converse-jax models`, a .safetensors or one of the authors' .pth files"
+        text = "network: a name of `converse-jax models`, a .safetensors, or an authors' .pth file"
         to.add_argument("--model", required=required, metavar="M", help=text)
-        text = "a Python file, or a module, that registers the network of M; it is run"
+        text = "Python file or module to run first, which registers the network of --model"
         to.add_argument("--plugin", action="append", default=[], metavar="NETWORK.PY", help=text)
 
     def overwrite(to: argparse.ArgumentParser) -> None:
-        to.add_argument("--overwrite", action="store_true", help="replace files that are there")
+        to.add_argument("--overwrite", action="store_true", help="replace existing files")
 
-    restore = command("restore", _restore, "restore a image, or the images of a folder")
-    restore.add_argument("source", metavar="IN", help="a image, a folder, or - for standard in")
-    restore.add_argument("target", metavar="OUT", help="a image, a folder, or - for standard out")
+    restore = command("restore", _restore, "restore an image, or the images of a folder")
+    restore.add_argument("source", metavar="IN", help="image, folder, or - for standard input")
+    restore.add_argument("target", metavar="OUT", help="image, folder, or - for standard output")
     restore.add_argument(
         "--task",
         choices=("photo", "denoise", "sr", "deblur"),
-        help="take the bundled network for an ordinary photograph (the default), for noise of one "
-        "level, to enlarge, or to reverse a known blur",
+        help="use the bundled network that improves a photograph (default), removes noise "
+        "of one level, enlarges, or reverses a known blur",
     )
     model(restore, required=False)
     restore.add_argument(
@@ -130,47 +130,66 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         type=_sigma,
         default="auto",
         metavar="S",
-        help="standard deviation of the noise on the scale of 0 to 255, or auto (the default): "
-        "estimated from each image",
+        help="noise standard deviation, 0-255 scale, or auto (default): estimate it per image",
     )
     restore.add_argument(
-        "--scale", type=int, choices=(2, 4), help="enlargement of --task sr; 2 by default"
+        "--scale", type=int, choices=(2, 4), help="enlargement factor of --task sr (default 2)"
     )
     restore.add_argument(
         "--strength",
         type=_strength,
         default=1.0,
         metavar="T",
-        help="blend with the original: 0 changes nothing, 1 (the default) is the network's result",
+        help="blend with the original, from 0 (unchanged) to 1 (default: fully restored)",
     )
-    restore.add_argument("--kernel", metavar="K.NPY", help="the blur, for a model that takes it")
-    restore.add_argument("--ensemble", action="store_true", help="mean of 8 turns: 8 times slower")
     restore.add_argument(
-        "--periodic", action="store_true", help="the image was blurred circularly: borders as is"
+        "--kernel",
+        metavar="K.NPY",
+        help="blur kernel to reverse (true convolution), for a network that takes one",
     )
-    restore.add_argument("--format", choices=_FORMATS, help="of standard out; png by default")
+    restore.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="average over the 8 rotations and reflections: 8 times slower",
+    )
+    restore.add_argument(
+        "--no-extend-borders",
+        action="store_true",
+        help="do not extend the borders before deblurring: the blur was circular",
+    )
+    restore.add_argument(
+        "--format", choices=_FORMATS, help="image format of standard output (default png)"
+    )
     overwrite(restore)
 
     evaluate = command("evaluate", _evaluate, "measure a model by the protocol of the paper")
     model(evaluate)
-    evaluate.add_argument("--task", required=True, choices=("denoise", "sr", "deblur"))
-    evaluate.add_argument("--data", required=True, metavar="DIR", help="a folder of clean images")
     evaluate.add_argument(
-        "--sigma", type=float, metavar="S", help="noise of 255: 25 to denoise, 2.55 to deblur"
+        "--task",
+        required=True,
+        choices=("denoise", "sr", "deblur"),
+        help="degradation to apply and to reverse",
     )
-    evaluate.add_argument("--kernel", metavar="K.NPY", help="the blur of the task deblur")
-    evaluate.add_argument("--json", metavar="OUT.JSON", help="also write the figures to a file")
+    evaluate.add_argument("--data", required=True, metavar="DIR", help="folder of clean images")
+    evaluate.add_argument(
+        "--sigma",
+        type=float,
+        metavar="S",
+        help="noise standard deviation, 0-255 scale (default 25 to denoise, 2.55 to deblur)",
+    )
+    evaluate.add_argument("--kernel", metavar="K.NPY", help="blur kernel of the task deblur")
+    evaluate.add_argument("--json", metavar="OUT.JSON", help="file to write the figures to as well")
     overwrite(evaluate)
 
     command("models", _models, "list the models that come with this package")
 
     convert = command("convert", _convert, "turn the authors' .pth weights into .safetensors")
-    convert.add_argument("source", metavar="IN.PTH")
-    convert.add_argument("target", metavar="OUT.SAFETENSORS")
+    convert.add_argument("source", metavar="IN.PTH", help="authors' weights to read")
+    convert.add_argument("target", metavar="OUT.SAFETENSORS", help="file to write")
     overwrite(convert)
 
     demo = command("demo", _demo, "restore photographs by the bundled networks, side by side")
-    demo.add_argument("--out", default=".", metavar="OUT", help="the image to make, or its folder")
+    demo.add_argument("--out", default=".", metavar="OUT", help="image to make, or its folder")
     demo.add_argument(
         "--operator",
         action="store_true",
@@ -283,7 +302,7 @@ def _restore(args: argparse.Namespace) -> int:
         "sigma": None if args.sigma is None else args.sigma / 255,
         "strength": args.strength,
         "ensemble": args.ensemble,
-        "extend_borders": not args.periodic,
+        "extend_borders": not args.no_extend_borders,
     }
     if is_folder:
         return _restore_folder(restorer, source, target, args.overwrite, options)

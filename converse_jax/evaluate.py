@@ -126,7 +126,7 @@ def evaluate(
             level = sigma / 255 if restorer.takes_sigma and sigma is not None else None
             restored = restorer(given, kernel=known, sigma=level, extend_borders=False)
             figures = score(to_uint8(restored), target, task=task, scale=card.scale)
-        except ValueError as error:  # a image too small, a kernel that is no blur
+        except ValueError as error:  # an image too small, a kernel that is no blur
             raise RestoreError(f"{path}: {error}") from None
         name = path.name if path == root else path.relative_to(root).as_posix()
         rows.append(Row(name=name, **figures))

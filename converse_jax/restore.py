@@ -16,7 +16,7 @@ from converse_jax.imaging import Image, estimate_noise
 from converse_jax.weights import ModelCard
 
 MARGIN_KERNELS = 3
-"""A image is extended by this many kernel widths on each side before it is deblurred."""
+"""An image is extended by this many kernel widths on each side before it is deblurred."""
 
 BLIND_MARGIN = 24
 """The same in pixels, where no kernel is given: three and a half of the paper's 7x7 kernels."""
@@ -27,7 +27,7 @@ _OTHER_NOISE_FACTOR, _OTHER_NOISE_LEVELS = 1.6, 4.0
 
 
 class RestoreError(ValueError):
-    """A image or a kernel that this model cannot restore with: what arrived, what to do."""
+    """An image or a kernel that this model cannot restore with: what arrived, what to do."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Restorer:
         ensemble: bool = False,
         extend_borders: bool = True,
     ) -> np.ndarray:
-        """Restore a image, ``[H, W, C] -> [sH, sW, C]``.
+        """Restore an image, ``[H, W, C] -> [sH, sW, C]``.
 
         A model of gray images restores each channel of a color image by itself; a model of
         color images sees a gray one repeated, and the mean of its channels is returned.
@@ -293,7 +293,7 @@ def restore_image(
     image: Image,
     **options: Any,
 ) -> Image:
-    """Restore a image with all that belongs to it; options as for `Restorer`.
+    """Restore an image with all that belongs to it; options as for `Restorer`.
 
     Bit depth, color profile and EXIF are kept. Transparency is restored as a gray image of its
     own, and stays exactly the same where it is the same everywhere, or where only noise is removed

@@ -170,7 +170,7 @@ def test_standard_input_and_output(
     capsysbinary.readouterr()
 
     for data, arguments, text in [
-        (b"junk", ["-", "-"], b"not a image; give a PNG"),
+        (b"junk", ["-", "-"], b"not an image; give a PNG"),
         (source.read_bytes(), ["-", "-", "--format", "jpeg"], b"JPEG holds no alpha channel"),
     ]:
         feed(data)
@@ -191,7 +191,7 @@ def test_a_kernel(tmp_path: Path, run: Run, refused: Callable[..., str], deblurr
     ]
     padded = np.pad(np.load(small) / 16, 2)
     exact = kernel_file(tmp_path / "exact.npy", padded)
-    options = ("--kernel", exact, "--periodic", "--ensemble")
+    options = ("--kernel", exact, "--no-extend-borders", "--ensemble")
     assert run("restore", source, tmp_path / "c.png", *model, *options) == (0, "", "")
     restorer = Restorer(*converse_jax.load(deblurrer))
     for name, more in [("b", {}), ("c", {"extend_borders": False, "ensemble": True})]:
@@ -520,3 +520,12 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert _compilation_cache._folder() == tmp_path / ".cache" / "converse-jax" / "xla"
+
+
+def test_every_entry_of_the_help_stands_by_itself() -> None:
+    _, commands = cli._parsers()
+    for name, parser in commands.items():
+        for action in parser._actions:
+            words = (action.help or "").split()
+            assert len(words) > 1, (name, action.dest)
+            assert words[0].lower() not in ("of", "in", "that", "and", "one", "its"), action.help

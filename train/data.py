@@ -84,7 +84,7 @@ def _large_enough(images: Images, side: int, field: str, say: Callable[[str], No
 
 
 def example(task: Task, image: np.ndarray, patch: int, rng: np.random.Generator) -> Example:
-    """A random patch of a image, degraded, in one of its 8 turns and mirror images.
+    """A random patch of an image, degraded, in one of its 8 turns and mirror images.
 
     The degradation sees a margin around the patch, so that near the patch's border it does what it
     does to the whole image (deblurring, where patches are periodic, has none).

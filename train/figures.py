@@ -49,5 +49,5 @@ def sheet(rows: Sequence[Sequence[tuple[str, np.ndarray]]]) -> np.ndarray:
 
 
 def write_sheet(path: Path, rows: Sequence[Sequence[tuple[str, np.ndarray]]]) -> None:
-    """Write labeled panels as a image file, replacing an older one."""
+    """Write labeled panels as an image file, replacing an older one."""
     write_image(path, Image(sheet(rows)), overwrite=True)

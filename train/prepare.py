@@ -200,7 +200,7 @@ def prepare(
 
     Raises:
       TrainError: something else is in its place, or it cannot be written.
-      ImageError: a image that cannot be read.
+      ImageError: an image that cannot be read.
     """
     target = root / plan.name / plan.config / plan.version
     if target.exists():

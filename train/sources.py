@@ -42,7 +42,7 @@ class Encoded(Protocol):
     def __len__(self) -> int: ...
 
     def open(self, index: int) -> BinaryIO:
-        """A image file, open for reading."""
+        """An image file, open for reading."""
 
     def name(self, index: int) -> str:
         """What to call it in a message."""
@@ -143,12 +143,12 @@ class Images:
         return f"Images({len(self)}, channels={self._channels})"
 
     def name(self, index: int) -> str:
-        """What to call a image in a message."""
+        """What to call an image in a message."""
         source, i = self._entries[index]
         return source.name(i)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Decode a image, or find it in memory.
+        """Decode an image, or find it in memory.
 
         Raises:
           TrainError: a damaged file; it is named.
@@ -190,7 +190,7 @@ class Images:
                     return image.height, image.width
         except (UnidentifiedImageError, OSError, ValueError) as error:
             raise TrainError(
-                f"{source.name(i)}: not a image that can be read ({type(error).__name__}); "
+                f"{source.name(i)}: not an image that can be read ({type(error).__name__}); "
                 "take it out"
             ) from None
 

@@ -78,7 +78,7 @@ class TfdsImages:
         return f"TfdsImages({self._label!r}, {len(self)} images)"
 
     def encoded(self, index: int) -> bytes:
-        """A image file, as it is stored.
+        """An image file, as it is stored.
 
         Raises:
           IndexError: there is no such image.
@@ -98,11 +98,11 @@ class TfdsImages:
             ) from None
 
     def open(self, index: int) -> BinaryIO:
-        """A image file, as it is stored, open for reading; raises what `encoded` raises."""
+        """An image file, as it is stored, open for reading; raises what `encoded` raises."""
         return _NamedBytes(self.encoded(index), self.name(index))
 
     def name(self, index: int) -> str:
-        """What to call a image in a message: "div2k/bicubic_x4 train 17"."""
+        """What to call an image in a message: "div2k/bicubic_x4 train 17"."""
         return f"{self._label} {index}"
 
 

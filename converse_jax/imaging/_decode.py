@@ -1,4 +1,4 @@
-"""Bytes of a image file to a `Image`.
+"""Bytes of an image file to a `Image`.
 
 Pillow decodes what has 8 bits a sample or less and reads the metadata; it has no 16-bit RGB (it
 silently keeps the upper 8 bits) and drops TIFF's unnamed alpha, so 16-bit PNG and the plain
@@ -54,7 +54,7 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Ima
         raise ImageError(f"{name}: the file is empty; fetch or export the image again")
     kind = sniff(data)
     if kind is None:
-        raise ImageError(f"{name}: not a image; give a PNG, JPEG, TIFF, WebP or BMP file")
+        raise ImageError(f"{name}: not an image; give a PNG, JPEG, TIFF, WebP or BMP file")
     from PIL.Image import DecompressionBombError
 
     try:

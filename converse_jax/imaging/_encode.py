@@ -1,4 +1,4 @@
-"""A `Image` to the bytes of a image file."""
+"""A `Image` to the bytes of an image file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HOLDS = {
 
 
 def encode_image(image: Image, format: str) -> bytes:
-    """Encode a image; nothing of its pixels is lost but what `bits` and JPEG imply.
+    """Encode an image; nothing of its pixels is lost but what `bits` and JPEG imply.
 
     PNG, TIFF and WebP are lossless, JPEG has quality 95 without chroma subsampling. WebP has no
     gray: it comes back as RGB. The ICC profile goes along where it fits the channels, EXIF

@@ -68,7 +68,7 @@ def write_image(
     overwrite: bool = False,
     format: str | None = None,
 ) -> None:
-    """Write a image file, whole or not at all.
+    """Write an image file, whole or not at all.
 
     The bytes go to a temporary file in the same folder, which then takes the target's name in
     one step. Without `overwrite` that step fails if the name has come into being meanwhile.
@@ -81,7 +81,7 @@ def write_image(
 
     Raises:
         ImageError: the file exists, its folder does not or cannot be written to, an unknown
-            extension or format, or a image that the format cannot hold.
+            extension or format, or an image that the format cannot hold.
     """
     path = Path(target)
     if format is None:

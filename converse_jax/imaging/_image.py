@@ -1,4 +1,4 @@
-"""A image in memory with all that a restored file must keep: alpha, bits, profile, EXIF."""
+"""An image in memory with all that a restored file must keep: alpha, bits, profile, EXIF."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXTENSIONS = {
 
 
 class ImageError(ValueError):
-    """A image file that cannot be read or written: which one, why, and what to do, in a line."""
+    """An image file that cannot be read or written: which one, why, and what to do, in a line."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,7 @@ def _checked(a: np.ndarray, b: np.ndarray, border: int) -> tuple[np.ndarray, np.
     height, width = a.shape[:2]
     if border < 0 or 2 * border >= min(height, width):
         raise ValueError(
-            f"border: got {border} for a image of {height}x{width}; "
+            f"border: got {border} for an image of {height}x{width}; "
             f"give 0 to {(min(height, width) - 1) // 2}"
         )
     inner = (slice(border, height - border), slice(border, width - border))

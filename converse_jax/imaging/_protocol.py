@@ -56,7 +56,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 
 def to_reference_uint8(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """A image in 8 bits with as many channels as a model has.
+    """An image in 8 bits with as many channels as a model has.
 
     Args:
         pixels: `[H, W, 1]` or `[H, W, 3]`, floating point in [0, 1].
@@ -109,7 +109,7 @@ def degrade_sr(clean: np.ndarray, *, scale: int = 4) -> tuple[np.ndarray, np.nda
         bottom and right to `[H', W', ...]`, multiples of `scale`.
 
     Raises:
-        ValueError: another dtype or rank, a scale below 1, a image smaller than the scale.
+        ValueError: another dtype or rank, a scale below 1, an image smaller than the scale.
 
     Source: paper sec. 5.2 and the authors' test script.
     """
@@ -142,7 +142,7 @@ def degrade_deblur(
         of 8; one shape.
 
     Raises:
-        ValueError: another dtype or rank, a image below 8x8, a kernel that is not 2-D or not
+        ValueError: another dtype or rank, an image below 8x8, a kernel that is not 2-D or not
             a blur (negative taps or a sum that is not 1 would leave the range of 8 bits).
 
     Source: paper sec. 5.3 and the authors' test script.
@@ -178,7 +178,7 @@ def score(restored: np.ndarray, target: np.ndarray, *, task: Task, scale: int = 
 
     Returns:
         `psnr`, `ssim` over all channels, `psnr_y`, `ssim_y` on the luma rounded to 8 bits.
-        A image without three channels is its own luma.
+        An image without three channels is its own luma.
 
     Raises:
         ValueError: an unknown task, or what `psnr` and `ssim` refuse.

@@ -61,7 +61,7 @@ def resize(
     scale: float | None = None,
     method: str = "bicubic",
 ) -> np.ndarray:
-    """Resize a image with an antialiased separable kernel, as MATLAB's `imresize` does.
+    """Resize an image with an antialiased separable kernel, as MATLAB's `imresize` does.
 
         out[i] = sum_j w((u_i - j) m) image[j] / sum_j w((u_i - j) m),   u_i = (i + 1/2)/s - 1/2
 
@@ -122,7 +122,7 @@ def modcrop(image: np.ndarray, multiple: int) -> np.ndarray:
         A view `[H - H mod multiple, W - W mod multiple, ...]`.
 
     Raises:
-        ValueError: a multiple below 1, or a image with a side shorter than it.
+        ValueError: a multiple below 1, or an image with a side shorter than it.
     """
     if multiple < 1:
         raise ValueError(f"multiple: got {multiple}; give an integer of at least 1")
@@ -130,6 +130,6 @@ def modcrop(image: np.ndarray, multiple: int) -> np.ndarray:
     if height == 0 or width == 0:
         raise ValueError(
             f"image: got {image.shape[0]}x{image.shape[1]}, of which no multiple of {multiple} "
-            f"can be cropped; give a image of at least {multiple}x{multiple}"
+            f"can be cropped; give an image of at least {multiple}x{multiple}"
         )
     return image[:height, :width]

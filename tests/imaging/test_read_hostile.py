@@ -26,14 +26,14 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
     with pytest.raises(ImageError, match="empty.png: the file is empty"):
         read_image(tmp_path / "empty.png")
-    (tmp_path / "note.png").write_text("not a image at all")
-    with pytest.raises(ImageError, match="note.png: not a image; give a PNG"):
+    (tmp_path / "note.png").write_text("not an image at all")
+    with pytest.raises(ImageError, match="note.png: not an image; give a PNG"):
         read_image(tmp_path / "note.png")
     with pytest.raises(ImageError, match="there is no such file"):
         read_image("x" * 5000)
     with pytest.raises(ImageError, match="gives str; open it for reading bytes"):
         read_image(io.StringIO("text"))  # type: ignore[arg-type]
-    with pytest.raises(ImageError, match="not a image"):
+    with pytest.raises(ImageError, match="not an image"):
         read_image(pillow(PilImage.new("L", (4, 4)), "GIF"))
 
 

@@ -209,7 +209,7 @@ def test_what_is_no_source(tmp_path: Path) -> None:
     text = refused(tiny.config(folder, data_validation=(str(small),)))
     assert "data.validation: all 1 images are smaller than 16x16" in text
     (folder / "empty.png").touch()
-    assert "empty.png: not a image that can be read" in refused(tiny.config(folder))
+    assert "empty.png: not an image that can be read" in refused(tiny.config(folder))
 
 
 def test_damaged_image_is_named(tmp_path: Path) -> None:
