@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -16,7 +16,7 @@ from converse_jax.plugins import PluginError, load_plugin
 from train.check_types import misfits
 from train.errors import TrainError
 from train.networks import Network
-from train.tasks import Task
+from train.tasks import Paired, Task
 
 # Fields of networks that count something.
 _COUNTS = {
@@ -34,6 +34,10 @@ def min_validation_side(task: Task) -> int:
     return max(16, 8 * task.scale)
 
 
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
+
+
 @dataclass(frozen=True)
 class Data:
     """Images and patches.
@@ -41,11 +45,18 @@ class Data:
     Attributes:
       train: sources of clean images, any number: folders; "tfds:NAME@SPLIT"; "embedded", a few
         photographs that need no download.
+      inputs: for each of these sources, the source of the degraded images that belong to its clean
+        ones, matched by path without extension; none: clean images are degraded as the task says.
+      weights: shares of the examples that are of each of these sources; none: every image has the
+        same share.
       validation: sources of held-out images; none: some of the training images.
+      validation_inputs: like `inputs`, for these.
       num_validation: how many images to hold out.
       validation_size: side of the middle part of each held-out image that is measured; that of
         the smallest of them, if it is smaller.
       patch_size: side of the clean patches.
+      detail: random patches of an image to choose from: the one with most detail is taken; smooth
+        ones, such as sky, teach little.
       threads: threads that read and degrade images.
       workers: processes that read and degrade instead; each has as many threads.
       cache_mb: memory for decoded images, in megabytes.
@@ -53,14 +64,40 @@ class Data:
     """
 
     train: tuple[str, ...] = ("embedded",)
+    inputs: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
     validation: tuple[str, ...] = ()
+    validation_inputs: tuple[str, ...] = ()
     num_validation: int = 8
     validation_size: int = 256
     patch_size: int = 128
+    detail: int = 1
     threads: int = 4
     workers: int = 0
     cache_mb: float = 4096
     tfds_dir: str | None = None
+
+    def problem(self) -> str | None:
+        """What is wrong with the sources, if anything."""
+        if self.inputs and len(self.inputs) != len(self.train):
+            return (
+                f"data.inputs: got {len(self.inputs)} for the {len(self.train)} of data.train; "
+                "give one for each, in their order"
+            )
+        expected = len(self.validation) if self.inputs else 0
+        if len(self.validation_inputs) != expected:
+            return (
+                f"data.validation-inputs: got {len(self.validation_inputs)}; give {expected}: one "
+                "for each of data.validation if there are data.inputs"
+            )
+        if self.weights and len(self.weights) != len(self.train):
+            return (
+                f"data.weights: got {len(self.weights)} for the {len(self.train)} of data.train; "
+                "give one for each"
+            )
+        if not all(0 < weight < float("inf") for weight in self.weights):
+            return f"data.weights: got {_listed(self.weights)}; give positive numbers"
+        return None
 
 
 @dataclass(frozen=True)
@@ -135,6 +172,11 @@ class Config:
     keep: int = 3
     max_skipped: int = 20
 
+    def __post_init__(self) -> None:
+        """Inputs that are given are not made: the task only says what they are."""
+        if self.data.inputs and not isinstance(self.task, Paired):
+            object.__setattr__(self, "task", Paired(self.task.name, self.task.scale))
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; `model` and `task` say their kind."""
         values = asdict(self)
@@ -174,6 +216,7 @@ class Config:
             "data.num-validation": (data.num_validation, 1),
             "data.validation-size": (data.validation_size, min_validation_side(task)),
             "data.patch-size": (data.patch_size, 8),
+            "data.detail": (data.detail, 1),
             "data.threads": (data.threads, 0),
             "data.workers": (data.workers, 0),
             "data.cache-mb": (data.cache_mb, 0),
@@ -191,6 +234,7 @@ class Config:
         ]
         if not data.train:
             problems.append('data.train: got nothing; give folders, "tfds:NAME" or "embedded"')
+        problems.append(data.problem())
         if self.model.channels not in (1, 3):
             problems.append(f"model.channels: got {self.model.channels}; give 1 (gray) or 3 (RGB)")
         if not 0 <= self.ema < 1:
@@ -231,11 +275,13 @@ class Config:
                 f"task: {type(self.model).__name__} learns {' or '.join(learns)}, and "
                 f"{type(task).__name__} is {kind}"
             )
-        elif lacking:
+        elif lacking and not isinstance(task, Paired):
             problems.append(
                 f"task: {type(self.model).__name__} is called with {', '.join(sorted(lacking))}, "
                 f"which {type(task).__name__} does not give"
             )
+        if isinstance(task, Paired):
+            problems.append(self._paired_problem())
         problems.append(task.problem())
         sizes = getattr(self.model, "blur_size", None), getattr(task, "kernel_size", None)
         if None not in sizes and sizes[0] != sizes[1]:
@@ -254,6 +300,18 @@ class Config:
                 f"{self.batch_size}"
             )
         return problems
+
+    def _paired_problem(self) -> str | None:
+        network = type(self.model).__name__
+        if not self.data.inputs:
+            return "data.inputs: got nothing; give the source of the inputs of the Paired task"
+        further = [name for name in self.model.inputs if name != "input"]
+        if further:
+            return (
+                f"data.inputs: pairs give no {' and '.join(further)}, which the network "
+                f"{network} is told; give one that is not, or no inputs"
+            )
+        return None
 
     def check_devices(self, devices: int) -> None:
         """Raise a TrainError if the batch cannot be shared by so many devices."""

@@ -3,6 +3,9 @@
 Example number i of a run, i = step * batch_size + row, is image ``shuffle(seed)[i]``, and what is
 drawn for it (corner, turn, noise, kernel) comes from a generator seeded with (seed, i). So two runs
 see the same data whatever the number of workers and processes, and a run resumes by counting.
+
+With weights, i alone says which source it is of, and the how many-th example of that: the sources
+alternate as evenly as their weights allow. Each has shuffled epochs of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import collections
 import contextlib
 import itertools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -20,8 +23,8 @@ import numpy as np
 
 from train.config import Config, min_validation_side
 from train.errors import TrainError
-from train.sources import EMBEDDED, Images, open_source
-from train.tasks import Example, Task
+from train.sources import EMBEDDED, Decoded, Images, counterparts, open_source
+from train.tasks import Example, Paired, Task
 
 # What seeds are derived for: streams of the same seed must not repeat each other.
 _SHUFFLE, _EXAMPLES, _HELD_OUT = range(3)
@@ -37,15 +40,10 @@ def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, Ima
       TrainError: no images, or none as large as a patch; small ones are named.
     """
     data = config.data
-    cache = data.cache_mb / max(1, data.workers)
-
-    def images(names: tuple[str, ...], *, held_out: bool = False) -> Images:
-        sources = [open_source(n, held_out=held_out, tfds_dir=data.tfds_dir) for n in names]
-        return Images(sources, config.model.channels, cache_mb=cache)
-
-    train = images(data.train)
+    train = _open(config, data.train, data.inputs)
     if data.validation or data.train == (EMBEDDED,):
-        held_out = images(data.validation or data.train, held_out=True)
+        names, inputs = data.validation or data.train, data.validation_inputs
+        held_out = _open(config, names, inputs, held_out=True)
         if len(held_out) > data.num_validation:
             held_out = held_out.select(_spread(len(held_out), data.num_validation))
     else:
@@ -59,7 +57,32 @@ def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, Ima
         held_out = train.select(chosen)
         train = train.select(sorted(set(range(len(train))) - set(chosen)))
     train = _large_enough(train, config.data.patch_size, "data.patch-size", say)
+    empty = [n for k, n in enumerate(data.train) if data.weights and not train.of_source(k)]
+    if empty:
+        raise TrainError(
+            f"data.weights: no image of {', '.join(empty)} is left to train on, as all are held "
+            "out or too small; leave it out of data.train and data.weights"
+        )
     return train, _large_enough(held_out, min_validation_side(config.task), "data.validation", say)
+
+
+def _open(
+    config: Config, names: Sequence[str], inputs: Sequence[str], *, held_out: bool = False
+) -> Images:
+    data = config.data
+    sources = [open_source(n, held_out=held_out, tfds_dir=data.tfds_dir) for n in names]
+    field = "data.validation-inputs" if held_out else "data.inputs"
+    given = [
+        counterparts(open_source(n, tfds_dir=data.tfds_dir), source, f"{field}: {n}, of {name}")
+        for n, source, name in zip(inputs, sources, names, strict=bool(inputs))
+    ]
+    return Images(
+        sources,
+        config.model.channels,
+        inputs=given,
+        scale=config.task.scale,
+        cache_mb=data.cache_mb / max(1, data.workers),
+    )
 
 
 def _spread(total: int, count: int) -> list[int]:
@@ -83,30 +106,61 @@ def _large_enough(images: Images, side: int, field: str, say: Callable[[str], No
     return images.select(sorted(set(range(len(images))) - set(small)))
 
 
-def example(task: Task, image: np.ndarray, patch: int, rng: np.random.Generator) -> Example:
-    """A random patch of an image, degraded, in one of its 8 turns and mirror images.
+def example(
+    task: Task, image: Decoded, patch: int, rng: np.random.Generator, *, detail: int = 1
+) -> Example:
+    """A random patch of an image or a pair, degraded, in one of its 8 turns and mirror images.
 
     The degradation sees a margin around the patch, so that near the patch's border it does what it
     does to the whole image (deblurring, where patches are periodic, has none).
 
     Args:
       task: degrades.
-      image: uint8 ``[H, W, C]``, at least patch x patch.
+      image: uint8 ``[H, W, C]``, at least patch x patch; for `Paired`, the clean one and its
+        input.
       patch: side of the clean patch, a multiple of the task's scale.
       rng: draws everything.
+      detail: of so many random patches the one with most detail is taken.
     """
     s, margin = task.scale, task.margin
-    height, width = image.shape[:2]
-    top, left = (s * int(rng.integers((side - patch) // s + 1)) for side in (height, width))
+    clean = image[0] if isinstance(image, tuple) else image
+    height, width = clean.shape[:2]
+    corners = [
+        tuple(s * int(rng.integers((side - patch) // s + 1)) for side in (height, width))
+        for _ in range(detail)
+    ]
+    top, left = corners[0]
+    if detail > 1:
+        top, left = max(corners, key=lambda at: _detail(clean[at[0] :, at[1] :][:patch, :patch]))
     # Not past the last whole block of s pixels: the task crops to a multiple of s.
     rows = slice(max(top - margin, 0), min(top + patch + margin, height - height % s))
     columns = slice(max(left - margin, 0), min(left + patch + margin, width - width % s))
-    degraded = task.degrade(image[rows, columns], rng)
+    degraded = _degrade(task, image, rows, columns, rng)
     y, x = top - rows.start, left - columns.start
     degraded["target"] = degraded["target"][y : y + patch, x : x + patch]
     degraded["input"] = degraded["input"][y // s : (y + patch) // s, x // s : (x + patch) // s]
     quarters, mirror = int(rng.integers(4)), bool(rng.integers(2))
     return {key: _turn(value, quarters, mirror) for key, value in degraded.items()}
+
+
+def _degrade(
+    task: Task, image: Decoded, rows: slice, columns: slice, rng: np.random.Generator
+) -> Example:
+    """A part of an image, degraded; of a pair, the part of both."""
+    if isinstance(image, tuple):
+        assert isinstance(task, Paired)  # Config makes the task of inputs so
+        clean, given = image
+        y, x = (slice(n.start // task.scale, n.stop // task.scale) for n in (rows, columns))
+        return task.example(clean[rows, columns], given[y, x])
+    assert not isinstance(task, Paired)
+    return task.degrade(image[rows, columns], rng)
+
+
+def _detail(pixels: np.ndarray) -> float:
+    """Mean absolute difference of neighboring pixels, on green, most of luma, of a color image."""
+    # In 16 bits the sums of differences of 8 bits are exact, and need no floats.
+    luma = pixels[..., pixels.shape[-1] // 2].astype(np.int16)
+    return float(sum(np.abs(np.diff(luma, axis=axis)).mean() for axis in (0, 1)))
 
 
 def _turn(x: np.ndarray, quarters: int, mirror: bool) -> np.ndarray:
@@ -121,10 +175,11 @@ class _Examples:
 
     def __init__(self, config: Config) -> None:
         self._task, self._patch, self._seed = config.task, config.data.patch_size, config.seed
+        self._detail = config.data.detail
 
-    def __call__(self, index: int, image: np.ndarray) -> Example:
+    def __call__(self, index: int, image: Decoded) -> Example:
         rng = np.random.default_rng([self._seed, _EXAMPLES, index])
-        return example(self._task, image, self._patch, rng)
+        return example(self._task, image, self._patch, rng, detail=self._detail)
 
 
 @contextlib.contextmanager
@@ -142,17 +197,17 @@ def host_batches(
     Yields:
       An iterator of NumPy batches ``[batch_size / processes, ...]``.
     """
-    # Not without end: Grain's endless data sets are longer than Python can count.
-    epochs = -(-config.steps * config.batch_size // len(images))
-    seed = int(np.random.SeedSequence([config.seed, _SHUFFLE]).generate_state(1)[0])
-    dataset = (
-        grain.MapDataset.source(images)
-        .shuffle(seed=seed)
-        .repeat(epochs)
-        .map_with_index(_Examples(config))[process::processes]
-        .batch(config.batch_size // processes)[start : config.steps]
-    )
     data = config.data
+    if data.weights:
+        parts = [
+            _epochs(config, images.of_source(k), _SHUFFLE, k) for k in range(len(data.weights))
+        ]
+        decoded = grain.MapDataset.mix(parts, data.weights).map(images.__getitem__)
+    else:
+        decoded = _epochs(config, images, _SHUFFLE)
+    dataset = decoded.map_with_index(_Examples(config))[process::processes].batch(
+        config.batch_size // processes
+    )[start : config.steps]
     # A thread that waits for the next batch holds one: two batches ahead are enough.
     read = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=8 * data.threads)
     batches = dataset.to_iter_dataset(read)
@@ -168,6 +223,14 @@ def host_batches(
         yield iterator
     finally:
         iterator.close()
+
+
+def _epochs(config: Config, images: Any, *stream: int) -> grain.MapDataset:
+    """Shuffled epochs, enough for a run of these alone."""
+    seed = int(np.random.SeedSequence([config.seed, *stream]).generate_state(1)[0])
+    # Not without end: Grain's endless data sets are longer than Python can count.
+    epochs = -(-config.steps * config.batch_size // len(images))
+    return grain.MapDataset.source(images).shuffle(seed=seed).repeat(epochs)
 
 
 def _leave_ctrl_c(index: int, count: int) -> None:
@@ -206,9 +269,12 @@ def held_out_examples(
     examples: list[Any] = []
     for index in range(len(images)):
         image = images[index]
-        top, left = ((n - side) // 2 for n in image.shape[:2])
+        clean = image[0] if isinstance(image, tuple) else image
+        top, left = ((n - side) // 2 for n in clean.shape[:2])
+        if isinstance(image, tuple):  # its pixels are blocks of the clean one's
+            top, left = (n - n % config.task.scale for n in (top, left))
         # The seed of the data does not matter here: runs are to be compared.
         rng = np.random.default_rng([0, _HELD_OUT, index])
-        middle = image[top : top + side, left : left + side]
-        examples.append(config.task.degrade(middle, rng))
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        examples.append(_degrade(config.task, image, rows, columns, rng))
     return examples

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import importlib.util
+import re
 import threading
 import warnings
 from collections.abc import Sequence
@@ -18,6 +20,15 @@ from train.tfds_source import TfdsImages
 
 EMBEDDED = "embedded"
 TFDS = "tfds:"
+
+# Ends of names that tell an input from its target, such as x4 in 0001x4.png.
+_SIDE = re.compile(
+    r"([_-]?x[2348]|[_-](lr[2348]?|hr|noisy|clean|blur|blurred|sharp|gt|input|target))$",
+    re.IGNORECASE,
+)
+
+Decoded = np.ndarray | tuple[np.ndarray, np.ndarray]
+"""A clean image, uint8 ``[H, W, C]``; of a pair, it and its input ``[H / scale, W / scale, C]``."""
 
 # Photographs in the wheel of scikit-image; those to learn from, and those held out.
 _TRAIN = (
@@ -47,13 +58,17 @@ class Encoded(Protocol):
     def name(self, index: int) -> str:
         """What to call it in a message."""
 
+    def key(self, index: int) -> str:
+        """What it has in common with its counterpart in another source."""
+
 
 class ImageFiles:
     """Image files by path."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        """Take paths."""
+    def __init__(self, paths: Sequence[Path], root: str | Path | None = None) -> None:
+        """Take paths, below a folder if it is given."""
         self._paths = list(paths)
+        self._root = root
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -68,6 +83,70 @@ class ImageFiles:
     def name(self, index: int) -> str:
         """Its path."""
         return str(self._paths[index])
+
+    def key(self, index: int) -> str:
+        """Its path below the folder, without extension."""
+        path = self._paths[index].with_suffix("")
+        return path.name if self._root is None else path.relative_to(self._root).as_posix()
+
+
+class _Reordered:
+    """Some of a source's images, in another order."""
+
+    def __init__(self, source: Encoded, indices: Sequence[int]) -> None:
+        self._source, self._indices = source, list(indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def open(self, index: int) -> BinaryIO:
+        return self._source.open(self._indices[index])
+
+    def name(self, index: int) -> str:
+        return self._source.name(self._indices[index])
+
+    def key(self, index: int) -> str:
+        return self._source.key(self._indices[index])
+
+
+def counterparts(inputs: Encoded, targets: Encoded, where: str) -> Encoded:
+    """The inputs in the order of their targets.
+
+    A pair has the same path below the two folders; extensions do not count, nor, if names differ,
+    ends that say which of the two it is: x4, _LR and _HR, _noisy and _clean, and the like. Of TFDS,
+    a pair has the same number.
+
+    Args:
+      inputs: in any order.
+      targets: as many.
+      where: what to call the two sources in a message.
+
+    Raises:
+      TrainError: images without counterpart, or with several; they are named.
+    """
+    exact = [[source.key(i) for i in range(len(source))] for source in (inputs, targets)]
+    plain = [[_SIDE.sub("", key) for key in keys] for keys in exact]
+    for of_inputs, of_targets in (exact, plain):
+        if sorted(of_inputs) == sorted(set(of_targets)) and len(inputs) == len(targets):
+            place = {key: i for i, key in enumerate(of_inputs)}
+            return _Reordered(inputs, [place[key] for key in of_targets])
+    names: dict[str, list[str]] = {"no counterpart": [], "several counterparts": []}
+    for source, own, others in ((inputs, 0, 1), (targets, 1, 0)):
+        count = collections.Counter(plain[others])
+        for i, key in enumerate(plain[own]):
+            if count[key] != 1:
+                names["several counterparts" if count[key] else "no counterpart"].append(
+                    source.name(i)
+                )
+    found = "; ".join(f"{what} of {_few(of)}" for what, of in names.items() if of)
+    raise TrainError(
+        f"{where}: {found}; give two folders in which an input and its target have the same path, "
+        "but for the extension and ends such as x4, _LR, _HR, _noisy, _clean"
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def open_source(name: str, *, held_out: bool = False, tfds_dir: str | None = None) -> Encoded:
@@ -95,7 +174,7 @@ def open_source(name: str, *, held_out: bool = False, tfds_dir: str | None = Non
         ) from None
     if not paths:
         raise TrainError(f"{name}: holds no images; give a folder with PNG, JPEG or TIFF files")
-    return ImageFiles(paths)
+    return ImageFiles(paths, name)
 
 
 def _embedded(names: Sequence[str]) -> list[Path]:
@@ -116,24 +195,35 @@ def _embedded(names: Sequence[str]) -> list[Path]:
 
 
 class Images:
-    """Decoded images, uint8 ``[H, W, channels]``, kept in memory up to a limit.
+    """Decoded images, uint8 ``[H, W, channels]``, or pairs, kept in memory up to a limit.
 
     What is kept first stays: shuffled epochs visit all images equally often, and a cache that
     forgets the oldest would forget each just before it is wanted.
     """
 
-    def __init__(self, sources: Sequence[Encoded], channels: int, *, cache_mb: float = 0) -> None:
+    def __init__(
+        self,
+        sources: Sequence[Encoded],
+        channels: int,
+        *,
+        inputs: Sequence[Encoded] = (),
+        scale: int = 1,
+        cache_mb: float = 0,
+    ) -> None:
         """Chain sources.
 
         Args:
           sources: of encoded images.
           channels: 1 (luma of color images) or 3.
+          inputs: of pairs, for each source the inputs in the order of its targets.
+          scale: of pairs, how many times as large a target is as its input.
           cache_mb: memory for decoded images, in megabytes.
         """
-        self._entries = [(source, i) for source in sources for i in range(len(source))]
+        self._sources, self._inputs, self._scale = list(sources), list(inputs), scale
+        self._entries = [(k, i) for k, source in enumerate(sources) for i in range(len(source))]
         self._channels = channels
         self._room = int(cache_mb * 1e6)
-        self._cache: dict[int, np.ndarray] = {}
+        self._cache: dict[int, Decoded] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -144,61 +234,90 @@ class Images:
 
     def name(self, index: int) -> str:
         """What to call an image in a message."""
-        source, i = self._entries[index]
+        source, i = self._entry(index)
         return source.name(i)
 
-    def __getitem__(self, index: int) -> np.ndarray:
-        """Decode an image, or find it in memory.
+    def of_source(self, number: int) -> list[int]:
+        """Which images are of one of the sources."""
+        return [index for index, (k, _) in enumerate(self._entries) if k == number]
+
+    def __getitem__(self, index: int) -> Decoded:
+        """Decode an image or a pair, or find it in memory.
 
         Raises:
-          TrainError: a damaged file; it is named.
+          TrainError: a damaged file, or a pair whose sizes do not fit; it is named.
         """
         kept = self._cache.get(index)
         if kept is not None:
             return kept
-        source, i = self._entries[index]
+        source, i = self._entry(index)
+        image = self._decode(source, i)
+        found: Decoded = image
+        size = image.nbytes
+        if self._inputs:
+            given = self._decode(self._inputs[self._entries[index][0]], i)
+            height, width = given.shape[:2]
+            if (height, width) != tuple(n // self._scale for n in image.shape[:2]):
+                raise TrainError(self._misfit(index, image.shape[:2], given.shape[:2]))
+            image = image[: self._scale * height, : self._scale * width]
+            found = image, given
+            size += given.nbytes
+        with self._lock:
+            if index not in self._cache and size <= self._room:
+                self._room -= size
+                self._cache[index] = found
+        return found
+
+    def _decode(self, source: Encoded, i: int) -> np.ndarray:
         try:
             with source.open(i) as file:
                 pixels = read_image(file).pixels
         except ImageError as error:
             raise TrainError(f"{error}, or take it out of the folder") from None
-        image = to_reference_uint8(pixels, self._channels)
-        with self._lock:
-            if index not in self._cache and image.nbytes <= self._room:
-                self._room -= image.nbytes
-                self._cache[index] = image
-        return image
+        return to_reference_uint8(pixels, self._channels)
 
     def sizes(self) -> list[tuple[int, int]]:
         """``(height, width)`` of all, up to a turn, from the heads of the files.
 
         Raises:
-          TrainError: a file that is no image; it is named.
+          TrainError: a file that is no image, or a pair whose sizes do not fit; it is named.
         """
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(self._size, range(len(self))))
 
     def _size(self, index: int) -> tuple[int, int]:
-        from PIL import Image as PilImage
-        from PIL import UnidentifiedImageError
+        source, i = self._entry(index)
+        size = _size_in_head(source, i)
+        if self._inputs:
+            given = _size_in_head(self._inputs[self._entries[index][0]], i)
+            small = size[0] // self._scale, size[1] // self._scale
+            if given not in (small, small[::-1]):  # a camera may note that one is to be turned
+                raise TrainError(self._misfit(index, size, given))
+        return size
 
-        source, i = self._entries[index]
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what is in its metadata
-                with source.open(i) as file, PilImage.open(file) as image:
-                    return image.height, image.width
-        except (UnidentifiedImageError, OSError, ValueError) as error:
-            raise TrainError(
-                f"{source.name(i)}: not an image that can be read ({type(error).__name__}); "
-                "take it out"
-            ) from None
+    def _misfit(self, index: int, size: Sequence[int], given: Sequence[int]) -> str:
+        number, i = self._entries[index]
+        return (
+            f"{self._inputs[number].name(i)}: got {given[1]}x{given[0]}, with a target "
+            f"{self.name(index)} of {size[1]}x{size[0]}; give pairs whose targets are "
+            f"{self._scale} times as large, the scale of the task"
+        )
 
     def select(self, indices: Sequence[int]) -> Images:
         """Some of the images, with a memory of their own of the same size."""
-        chosen = Images([], self._channels, cache_mb=self._room / 1e6)
+        chosen = Images(
+            self._sources,
+            self._channels,
+            inputs=self._inputs,
+            scale=self._scale,
+            cache_mb=self._room / 1e6,
+        )
         chosen._entries = [self._entries[i] for i in indices]
         return chosen
+
+    def _entry(self, index: int) -> tuple[Encoded, int]:
+        number, i = self._entries[index]
+        return self._sources[number], i
 
     def __getstate__(self) -> dict[str, object]:
         # For worker processes: each fills its own cache.
@@ -207,3 +326,19 @@ class Images:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
+
+
+def _size_in_head(source: Encoded, index: int) -> tuple[int, int]:
+    from PIL import Image as PilImage
+    from PIL import UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is in its metadata
+            with source.open(index) as file, PilImage.open(file) as image:
+                return image.height, image.width
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise TrainError(
+            f"{source.name(index)}: not an image that can be read ({type(error).__name__}); "
+            "take it out"
+        ) from None

@@ -212,6 +212,37 @@ class Deblur(Task):
         return example | {"kernel": kernel.astype(np.float32)}
 
 
+@dataclass(frozen=True)
+class Paired(Task):
+    """Pairs of input and target from files: nothing is degraded. `data.inputs` makes any task so.
+
+    Attributes:
+      name: "denoise", "sr" or "deblur".
+      scale: 2, 3 or 4 for super-resolution, 1 for the others.
+    """
+
+    name: imaging.Task = "denoise"  # type: ignore[misc]
+    scale: int = 1
+
+    def problem(self) -> str | None:
+        """What is wrong with the values, if anything."""
+        scales = {"denoise": (1,), "sr": (2, 3, 4), "deblur": (1,)}
+        if self.name not in scales:
+            return f"task.name: got {self.name!r}; give one of {', '.join(scales)}"
+        if self.scale not in scales[self.name]:
+            listed = " or ".join(map(str, scales[self.name]))
+            return f"task.scale: got {self.scale}; give {listed} for {self.name}"
+        return None
+
+    def example(self, clean: np.ndarray, given: np.ndarray) -> Example:
+        """A pair as it is."""
+        return _example(clean, _unit(given))
+
+    def baseline(self, example: Example) -> tuple[str, np.ndarray] | None:
+        """Bicubic enlargement, or None."""
+        return SuperResolve(self.scale).baseline(example) if self.name == "sr" else None
+
+
 def _unit(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) / np.float32(255)
 

@@ -105,6 +105,10 @@ class TfdsImages:
         """What to call an image in a message: "div2k/bicubic_x4 train 17"."""
         return f"{self._label} {index}"
 
+    def key(self, index: int) -> str:
+        """Its number: features of one example are a pair."""
+        return str(index)
+
 
 class _NamedBytes(io.BytesIO):
     def __init__(self, data: bytes, name: str) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from train import prepare
 from train.config import Config
 from train.data import example, held_out_examples, host_batches, open_images
 from train.errors import TrainError
+from train.networks import DnCNN, SRResNet, USRNet
 from train.sources import ImageFiles, Images, open_source
-from train.tasks import Deblur, Denoise, Example, SuperResolve
+from train.tasks import Deblur, Denoise, Example, Paired, SuperResolve
 
 
 @pytest.fixture
@@ -78,11 +80,181 @@ def test_every_image_is_seen_once_an_epoch(tmp_path: Path) -> None:
     assert levels[:8] != levels[8:]
 
 
+def flat(folder: Path, levels: range) -> str:
+    folder.mkdir()
+    for level in levels:
+        PilImage.fromarray(np.full((16, 16), level, np.uint8)).save(folder / f"{level:03}.png")
+    return str(folder)
+
+
+def test_sources_have_the_shares_of_their_weights(tmp_path: Path) -> None:
+    """Three images with weight 3 and thirty with 1, each in shuffled epochs of its own."""
+    few, many = flat(tmp_path / "few", range(3)), flat(tmp_path / "many", range(100, 130))
+    held_out = flat(tmp_path / "held_out", range(1))
+    config = tiny.config(
+        "", task=Denoise(sigma=0), steps=30, data_train=(few, many), data_weights=(3.0, 1.0),
+        data_validation=(held_out,),
+    )  # fmt: skip
+    batches = first(config, 30)
+    levels = [round(float(t[0, 0, 0]) * 255) for b in batches for t in b["target"]]
+    of_few, of_many = ([x for x in levels if (x < 100) is low] for low in (True, False))
+    assert len(of_few) == 180 and len(of_many) == 60
+    assert all(sum(t[0, 0, 0] * 255 < 99 for t in b["target"]) == 6 for b in batches)
+    assert all(sorted(of_few[i : i + 3]) == [0, 1, 2] for i in range(0, 180, 3))
+    assert len({tuple(of_few[i : i + 3]) for i in range(0, 180, 3)}) == 6
+    assert sorted(of_many[:30]) == sorted(of_many[30:]) == list(range(100, 130))
+    assert of_many[:30] != of_many[30:]
+    assert_same(first(config, 30, start=25), batches[25:])
+    shares = [first(config, 3, process=p, processes=2) for p in range(2)]
+    for p, step in itertools.product(range(2), range(3)):
+        np.testing.assert_array_equal(shares[p][step]["input"], batches[step]["input"][p::2])
+
+
+def test_weights_with_workers(folder: Path, tmp_path: Path) -> None:
+    other = tiny.folder(tmp_path / "other", [(40, 40)] * 3)
+    changes = {"data_train": (str(folder), str(other)), "data_weights": (1.0, 2.5)}
+    expected = first(tiny.config("", **changes), 6)
+    assert_same(first(tiny.config("", **changes, data_workers=2), 2, start=4), expected[4:])
+
+
+@pytest.mark.parametrize(
+    ("weights", "text"),
+    [((1.0,), "data.weights: got 1 for the 2"), ((1.0, 0.0), "got 1.0, 0.0; give positive")],
+)
+def test_weights_that_cannot_be(weights: tuple[float, ...], text: str) -> None:
+    with pytest.raises(TrainError, match=text):
+        tiny.config("", data_train=("a", "b"), data_weights=weights).check()
+
+
+def test_weight_of_what_is_not_there(folder: Path, tmp_path: Path) -> None:
+    small = tiny.folder(tmp_path / "small", [(8, 9)] * 3)
+    train = (str(folder), str(small))
+    text = refused(tiny.config("", data_train=train, data_weights=(1.0, 1.0)))
+    assert f"no image of {small} is left" in text
+
+
+def pairs(root: Path, scale: int, count: int = 5, end: str = "") -> dict[str, tuple[str, ...]]:
+    """Folders of targets, and of inputs that are each target's every so many-th pixel, plus one."""
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        pixels = rng.integers(0, 255, (24 + scale * i, 31, 3), dtype=np.uint8)
+        small = pixels[: pixels.shape[0] // scale * scale : scale, : 31 // scale * scale : scale]
+        for side, name, image in (
+            ("target", f"{i}.png", pixels),
+            ("input", f"{i}{end}.png", small),
+        ):
+            (root / side / "below").mkdir(parents=True, exist_ok=True)
+            plus = side == "input"
+            PilImage.fromarray(image + np.uint8(plus)).save(root / side / "below" / name)
+    return {"data_train": (str(root / "target"),), "data_inputs": (str(root / "input"),)}
+
+
+@pytest.mark.parametrize(("scale", "end"), [(1, ""), (2, "x2")])
+def test_pairs_stay_together(tmp_path: Path, scale: int, end: str) -> None:
+    model = DnCNN(channels=3) if scale == 1 else SRResNet()
+    task = Denoise() if scale == 1 else SuperResolve(scale)
+    config = tiny.config("", model=model, task=task, **pairs(tmp_path, scale, end=end))
+    config.check()
+    assert config.task == Paired(task.name, scale)
+    corners = set()
+    for batch in first(config, 6):
+        assert batch["target"].shape == (8, 16, 16, 3)
+        difference = batch["input"][..., None, :] - batch["target"].reshape(
+            8, 16 // scale, scale, 16 // scale, scale, 3
+        ).transpose(0, 1, 3, 2, 4, 5).reshape(8, 16 // scale, 16 // scale, scale**2, 3)
+        # Of the pixels of each block, the one in the corner that the turn has made first.
+        matches = (np.abs(difference * 255 - 1) < 1e-3).all((1, 2, 4))
+        assert matches.any(-1).all()
+        corners |= {int(np.argmax(m)) for m in matches}
+    assert corners == set(range(scale**2))
+    (held_out,) = held_out_examples(config, open_images(config, print)[1])
+    assert held_out["input"].shape == (16 // scale, 16 // scale, 3)
+    shown = held_out["input"] - held_out["target"][::scale, ::scale]
+    np.testing.assert_allclose(shown * 255, 1, atol=1e-3)
+
+
+def test_pairs_of_validation(tmp_path: Path) -> None:
+    changes = pairs(tmp_path / "train", 1)
+    others = pairs(tmp_path / "validation", 1, count=2)
+    config = tiny.config(
+        "", model=DnCNN(channels=3), **changes, data_num_validation=2,
+        data_validation=others["data_train"], data_validation_inputs=others["data_inputs"],
+    )  # fmt: skip
+    config.check()
+    train, held_out = open_images(config, print)
+    assert (len(train), len(held_out)) == (5, 2)
+    for example_ in held_out_examples(config, held_out):
+        np.testing.assert_allclose((example_["input"] - example_["target"]) * 255, 1, atol=1e-3)
+
+
+def test_pairs_that_are_none(tmp_path: Path) -> None:
+    changes = pairs(tmp_path, 2, end="_LR2")
+    config = tiny.config("", model=SRResNet(), task=SuperResolve(2), **changes)
+    open_images(config, print)
+    inputs = tmp_path / "input" / "below"
+    (inputs / "3_LR2.png").rename(inputs / "other.png")
+    text = refused(config)
+    assert f"data.inputs: {tmp_path}/input, of {tmp_path}/target: no counterpart of " in text
+    assert "below/other.png" in text and "below/3.png" in text and "0.png" not in text
+    (inputs / "other.png").rename(inputs / "2.png")
+    assert "several counterparts of" in refused(config)
+    (inputs / "2.png").rename(inputs / "3_LR2.png")
+    PilImage.new("RGB", (14, 12)).save(inputs / "0_LR2.png")
+    text = refused(config)
+    assert "0_LR2.png: got 14x12, with a target" in text and "of 31x24" in text
+    # As if turned by a camera; that it is not is known once it is decoded.
+    PilImage.new("RGB", (12, 15)).save(inputs / "0_LR2.png")
+    with pytest.raises(TrainError, match=r"0_LR2\.png: got 12x15, with a target"):
+        first(config, 6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"data_inputs": ("a", "b")}, "data.inputs: got 2 for the 1 of data.train"),
+        ({"data_validation_inputs": ("a",)}, "data.validation-inputs: got 1; give 0"),
+        (
+            {"data_inputs": ("a",), "data_validation": ("b",)},
+            "data.validation-inputs: got 0; give 1",
+        ),
+        ({"task": Paired()}, "data.inputs: got nothing"),
+        ({"data_inputs": ("a",), "task": SuperResolve(2)}, "learns denoise, and Paired is sr"),
+        ({"data_inputs": ("a",), "task": Paired(scale=2)}, "task.scale: got 2; give 1 for denoise"),
+        (
+            {"data_inputs": ("a",), "model": USRNet(), "task": Deblur()},
+            "pairs give no kernel, which the network USRNet is told",
+        ),
+        ({"data_inputs": ("a",), "model": DnCNN(noise_level=True)}, "pairs give no sigma"),
+    ],
+)
+def test_pairs_that_cannot_be(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(TrainError, match=text):
+        tiny.config("x", **changes).check()
+
+
 def test_patches_are_turned_in_eight_ways() -> None:
     image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
     rng = np.random.default_rng(0)
     seen = {example(Denoise(sigma=0), image, 4, rng)["target"].tobytes() for _ in range(200)}
     assert len(seen) == 8
+
+
+def test_patch_with_most_detail_of_several() -> None:
+    """One candidate draws as before; of many, the one that holds the most of the texture."""
+    image = np.full((40, 200, 3), 90, np.uint8)
+    rng = np.random.default_rng(0)
+    image[:, 120:150] = rng.integers(0, 256, (40, 30, 3))
+    textured = {}
+    for detail in (1, 40):
+        patches = [
+            example(Denoise(sigma=0), image, 16, np.random.default_rng(seed), detail=detail)
+            for seed in range(50)
+        ]
+        textured[detail] = np.mean([p["target"].std() > 0.2 for p in patches])
+    assert textured[1] < 0.3
+    assert textured[40] == 1
+    one = example(Denoise(), image, 16, np.random.default_rng(3), detail=1)
+    assert_same([one], [example(Denoise(), image, 16, np.random.default_rng(3))])
 
 
 def test_noise_has_its_level() -> None:
