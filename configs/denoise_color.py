@@ -5,7 +5,8 @@
 The architecture is the winner of a race at equal time (docs/weights.md): 129,708 parameters, a
 23rd of the time of Converse-DnCNN.
 
-Expected: the figures in docs/weights.md, which also says what each hour bought.
+Expected: 30.44 dB on BSDS500 val at sigma 25 after 7,500 steps, 25 minutes of two cores
+(docs/weights.md); it still climbs.
 """
 
 from train.config import Config, Data, Optimizer
@@ -25,7 +26,7 @@ config = Config(
     task=Denoise(sigma=0, sigma_max=50),
     data=Data(patch_size=96, validation_size=240),
     optimizer=Optimizer(learning_rate=2e-3, schedule="cosine", warmup=100, clip=1.0),
-    steps=10_000,
+    steps=7500,
     batch_size=8,
     ema=0.998,
     log_every=100,

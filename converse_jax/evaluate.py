@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,6 +13,7 @@ from typing import Any, TypedDict
 import jax
 import numpy as np
 
+from converse_jax._atomic import write_bytes
 from converse_jax._version import __version__
 from converse_jax.imaging import (
     Score,
@@ -193,14 +193,10 @@ def write_report(path: str | os.PathLike[str], report: Report, *, overwrite: boo
     check_report_path(path, overwrite=overwrite)
     path = Path(path)
     text = json.dumps(_finite(report), indent=1) + "\n"
-    temporary = path.parent / f".converse-{secrets.token_hex(8)}.tmp"
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_bytes(path, text.encode(), overwrite=overwrite)
     except OSError as error:
         raise RestoreError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_report_path(path: str | os.PathLike[str], *, overwrite: bool) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from pathlib import Path
 from typing import BinaryIO
 
+from converse_jax._atomic import write_bytes
 from converse_jax.imaging._decode import decode_image
 from converse_jax.imaging._encode import encode_image
 from converse_jax.imaging._image import EXTENSIONS, MAX_PIXELS, Image, ImageError
@@ -102,7 +101,9 @@ def write_image(
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     try:
-        _place(data, path, overwrite)
+        write_bytes(path, data, overwrite=overwrite)
+    except FileExistsError:
+        raise _exists(path) from None
     except OSError as error:
         raise ImageError(
             f"{path}: cannot be written ({error.strerror}); check the folder and its free space"
@@ -111,31 +112,6 @@ def write_image(
 
 def _exists(path: Path) -> ImageError:
     return ImageError(f"{path}: exists already; give another name, or overwrite=True")
-
-
-def _place(data: bytes, path: Path, overwrite: bool) -> None:
-    """Write `data` beside `path`, then give it that name in one step."""
-    # A short name of its own: a long target's name leaves no room for a suffix.
-    temporary = path.parent / f".converse-{secrets.token_hex(8)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if not overwrite:
-            try:
-                # Unlike a rename, a link never replaces what is there.
-                os.link(temporary, path)
-                return
-            except FileExistsError:
-                raise _exists(path) from None
-            except OSError:  # a file system without hard links
-                if os.path.lexists(path):
-                    raise _exists(path) from None
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

@@ -20,7 +20,7 @@ from train.config import parse_command, read_config
 from train.errors import TrainError
 from train.state import Network
 
-README = tiny.ROOT / "README.md"
+README = tiny.ROOT / "docs" / "training.md"
 
 NETWORK = '''
 from flax import nnx
