@@ -3,7 +3,7 @@
     python -m train configs/denoise_color.py --data.train BSDS500/train BSDS500/test
 
 The architecture is the winner of a race at equal time (docs/weights.md): 129,708 parameters, a
-23rd of the time of Converse-DnCNN.
+28th of the time of Converse-DnCNN.
 
 Expected: 30.44 dB on BSDS500 val at sigma 25 after 7,500 steps, 25 minutes of two cores
 (docs/weights.md); it still climbs.

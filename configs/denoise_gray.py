@@ -4,7 +4,7 @@
         --data.train BSDS500/train BSDS500/test
 
 The architecture is the winner of a race at equal time (docs/weights.md): 129,708 parameters, a
-23rd of the time of Converse-DnCNN.
+28th of the time of Converse-DnCNN.
 
 Expected: the figures in docs/weights.md, which also says what each hour bought.
 """
