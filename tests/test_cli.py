@@ -100,7 +100,7 @@ def kernel_file(path: Path, kernel: np.ndarray) -> Path:
 # restore
 
 
-def test_restore_a_image(tmp_path: Path, run: Run, denoiser: Path) -> None:
+def test_restore_an_image(tmp_path: Path, run: Run, denoiser: Path) -> None:
     source, target = write(tmp_path / "a.png", 7, 9, 1, bits=16), tmp_path / "b.tif"
     assert run("restore", source, target, "--model", denoiser) == (0, "", "")
     want = Restorer(*converse_jax.load(denoiser))(read_image(source).pixels)

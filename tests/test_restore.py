@@ -289,7 +289,7 @@ def test_transfer_functions_that_would_fill_the_memory_are_not_kept(
     np.testing.assert_allclose(restored, model(image(20, 20, 1)), rtol=1e-5, atol=1e-5)
 
 
-def test_a_image_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     restorer = Restorer(Deblur(), card("deblur", needs_kernel=True))
     kernel = gaussian_kernel(7, 1.0)
     monkeypatch.setattr(_programs, "available_memory", lambda: 1_000_000)
@@ -493,7 +493,7 @@ def test_only_deblurring_extends() -> None:
 # Images
 
 
-def test_a_image_keeps_what_belongs_to_it() -> None:
+def test_an_image_keeps_what_belongs_to_it() -> None:
     given = Image(image(6, 5, 3), bits=16, icc_profile=profile(b"RGB "), exif=exif(1))
     got = restore_image(Restorer(Enlarge(2, gain=2.0), card("sr", 3, 2)), given)
     assert (got.bits, got.icc_profile, got.exif) == (16, given.icc_profile, given.exif)

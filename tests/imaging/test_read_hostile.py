@@ -77,7 +77,7 @@ def test_truncated_files(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_damaged_files_give_a_image_or_a_image_error(kind: str) -> None:
+def test_damaged_files_give_an_image_or_an_image_error(kind: str) -> None:
     rng = np.random.default_rng(0)
     damaged = 0
     for _ in range(60):

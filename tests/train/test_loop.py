@@ -117,7 +117,7 @@ def test_finished_run_says_so(
     assert summary.read_text().split(". ")[0] == before.split(". ")[0]
 
 
-def test_exported_weights_restore_a_image(
+def test_exported_weights_restore_an_image(
     six: Path, config: Config, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "tiny.safetensors"
@@ -134,6 +134,22 @@ def test_exported_weights_restore_a_image(
     command = ["restore", str(images / "0.png"), str(clean), "--model", str(target)]
     assert converse_jax_command(command) == 0
     assert clean.is_file()
+
+
+def test_the_card_is_what_the_person_says(
+    six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes, target = tmp_path / "notes.json", tmp_path / "a.safetensors"
+    notes.write_text('{"trained_on": ["two photographs"], "hardware": "a laptop"}')
+    options = ["--license", "CC0-1.0", "--source", "a student", "--notes", str(notes)]
+    assert export.main([str(six), str(target), "--name", "mine", *options]) == 0
+    card = converse_jax.load(target)[1]
+    assert (card.name, card.license, card.source) == ("mine", "CC0-1.0", "a student")
+    assert card.notes["trained_on"] == ["two photographs"]
+    assert (card.notes["hardware"], card.notes["step"]) == ("a laptop", 6)
+    notes.write_text("[1]")
+    assert export.main([str(six), str(tmp_path / "b.safetensors"), "--notes", str(notes)]) == 2
+    assert "got a list; expected a JSON object" in capsys.readouterr().err
 
 
 def test_export_refuses(six: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,7 @@ def test_default_data_dir(
     assert (tmp_path / "elsewhere" / "five").is_dir()
 
 
-def test_tiles_cover_a_image_and_end_at_its_edge(
+def test_tiles_cover_an_image_and_end_at_its_edge(
     tmp_path: Path, data: Path, run: Callable[..., str]
 ) -> None:
     large, small = noise(0, 20, 33, 3), noise(1, 8, 8, 3)
