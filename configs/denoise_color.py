@@ -10,12 +10,12 @@ Expected: 30.44 dB on BSDS500 val at sigma 25 after 7,500 steps, 25 minutes of t
 """
 
 from train.config import Config, Data, Optimizer
-from train.networks import DnCNN
+from train.networks import ConverseDnCNNConfig
 from train.tasks import Denoise
 
 config = Config(
     name="denoise-color",
-    model=DnCNN(
+    model=ConverseDnCNNConfig(
         channels=3,
         num_features=48,
         num_blocks=6,

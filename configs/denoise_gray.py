@@ -10,12 +10,12 @@ Expected: the figures in docs/weights.md, which also says what each hour bought.
 """
 
 from train.config import Config, Data, Optimizer
-from train.networks import DnCNN
+from train.networks import ConverseDnCNNConfig
 from train.tasks import Denoise
 
 config = Config(
     name="denoise-gray",
-    model=DnCNN(
+    model=ConverseDnCNNConfig(
         channels=1,
         num_features=48,
         num_blocks=6,

@@ -9,11 +9,11 @@ Expected: the figures in docs/weights.md, which also says what each hour bought.
 
 from train.camera import Photo
 from train.config import Config, Data, Optimizer
-from train.networks import DnCNN
+from train.networks import ConverseDnCNNConfig
 
 config = Config(
     name="photo",
-    model=DnCNN(
+    model=ConverseDnCNNConfig(
         channels=3,
         num_features=48,
         num_blocks=6,

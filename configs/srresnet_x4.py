@@ -9,12 +9,12 @@ each patch.
 """
 
 from train.config import Config, Data
-from train.networks import SRResNet
+from train.networks import ConverseSRResNetConfig
 from train.tasks import SuperResolve
 
 config = Config(
     name="converse-srresnet-x{scale}",
-    model=SRResNet(),
+    model=ConverseSRResNetConfig(),
     task=SuperResolve(scale=4),
     # 48 x 48 pixels of the small image.
     data=Data(patch_size=192),

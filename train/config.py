@@ -15,7 +15,7 @@ from converse_jax import imaging
 from converse_jax.plugins import PluginError, load_plugin
 from train.check_types import misfits
 from train.errors import TrainError
-from train.networks import Network
+from train.networks import NetworkConfig
 from train.tasks import Paired, Task
 
 # Fields of networks that count something.
@@ -154,7 +154,7 @@ class Config:
     """
 
     name: str
-    model: Network
+    model: NetworkConfig
     task: Task
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)

@@ -13,7 +13,7 @@ from converse_jax import ModelCard, WeightsError, load
 from converse_jax.weights import assemble, weights_file
 from train.config import Config
 from train.errors import TrainError
-from train.state import Network
+from train.state import FunctionalNetwork
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Initial:
     remark: str
 
 
-def read_initial(config: Config, network: Network, name: str, *, partial: bool) -> Initial:
+def read_initial(
+    config: Config, network: FunctionalNetwork, name: str, *, partial: bool
+) -> Initial:
     """Read weights for the network of a run.
 
     Args:

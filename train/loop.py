@@ -21,7 +21,7 @@ from train.meter import Means, Meter
 from train.processes import StopSignal, meet
 from train.report import card_of, sample_sheet, write_report
 from train.state import (
-    Network,
+    FunctionalNetwork,
     abstract_state,
     make_mesh,
     make_optimizer,
@@ -62,7 +62,7 @@ def train(command: Command) -> int:
     images, held_out_images = open_images(config, tell)
     held_out = held_out_examples(config, held_out_images, tell)
 
-    network = Network(config)
+    network = FunctionalNetwork(config)
     network.check_output(held_out[0])
     optimizer = make_optimizer(config.optimizer, config.steps)
     initial, init = None, None

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from converse_jax.imaging import score, to_uint8
 from train.config import Config
-from train.state import Arrays, Network, replicated, shared
+from train.state import Arrays, FunctionalNetwork, replicated, shared
 from train.tasks import Example
 
 
@@ -34,7 +34,7 @@ class HeldOut:
     """The held-out images, ready to be restored: one on each device at a time."""
 
     def __init__(
-        self, config: Config, examples: Sequence[Example], network: Network, mesh: Mesh
+        self, config: Config, examples: Sequence[Example], network: FunctionalNetwork, mesh: Mesh
     ) -> None:
         """Take examples of one size."""
         self._config = config

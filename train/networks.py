@@ -30,7 +30,7 @@ class RematConverseBlock(ConverseBlock):
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkConfig:
     """The arguments of a registered network; one of your own is a frozen dataclass derived from it.
 
     Attributes:
@@ -91,7 +91,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class _ConverseNetwork(Network):
+class _ConverseNetwork(NetworkConfig):
     """What the networks of the paper share.
 
     Attributes:
@@ -111,7 +111,7 @@ class _ConverseNetwork(Network):
 
 
 @dataclass(frozen=True)
-class DnCNN(_ConverseNetwork):
+class ConverseDnCNNConfig(_ConverseNetwork):
     """Converse-DnCNN, for denoising.
 
     Attributes:
@@ -134,7 +134,7 @@ class DnCNN(_ConverseNetwork):
 
 
 @dataclass(frozen=True)
-class SRResNet(_ConverseNetwork):
+class ConverseSRResNetConfig(_ConverseNetwork):
     """Converse-SRResNet, for super-resolution; the scale is that of the task.
 
     Attributes:
@@ -158,7 +158,7 @@ class SRResNet(_ConverseNetwork):
 
 
 @dataclass(frozen=True)
-class USRNet(_ConverseNetwork):
+class ConverseUSRNetConfig(_ConverseNetwork):
     """Converse-USRNet, for deblurring with a known kernel.
 
     Attributes:
@@ -179,7 +179,7 @@ class USRNet(_ConverseNetwork):
 
 
 @dataclass(frozen=True)
-class BlindNet(_ConverseNetwork):
+class ConverseNetConfig(_ConverseNetwork):
     """ConverseNet, for blind deblurring.
 
     Attributes:

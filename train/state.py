@@ -45,7 +45,7 @@ class TrainState:
     skipped_in_a_row: jax.Array
 
 
-class Network:
+class FunctionalNetwork:
     """The configured network as a pure function of its named weights."""
 
     def __init__(self, config: Config) -> None:
@@ -175,7 +175,7 @@ def shared(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
-def init_state(network: Network, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(network: FunctionalNetwork, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step, a function of the seed."""
     params = network.init()
     zero = jnp.zeros((), jnp.int32)
@@ -185,7 +185,7 @@ def init_state(network: Network, optimizer: optax.GradientTransformation) -> Tra
 
 
 def abstract_state(
-    network: Network, optimizer: optax.GradientTransformation, mesh: Mesh
+    network: FunctionalNetwork, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
     """Shapes and shardings of the state."""
     whole = replicated(mesh)
@@ -195,7 +195,9 @@ def abstract_state(
     )
 
 
-def make_state(network: Network, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def make_state(
+    network: FunctionalNetwork, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
     """The state before the first step, born on all devices."""
     # A thousand small draws: LLVM takes seconds to optimize what runs once.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None

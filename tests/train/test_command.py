@@ -13,8 +13,13 @@ from train import __main__ as command
 from train.config import Command, Config, Optimizer, differences, read_config
 from train.errors import TrainError
 from train.huge_pages import with_huge_pages
-from train.networks import BlindNet, DnCNN, SRResNet, USRNet
-from train.state import Network
+from train.networks import (
+    ConverseDnCNNConfig,
+    ConverseNetConfig,
+    ConverseSRResNetConfig,
+    ConverseUSRNetConfig,
+)
+from train.state import FunctionalNetwork
 from train.tasks import Deblur, Denoise, SuperResolve
 
 CONFIGS = sorted((tiny.ROOT / "configs").glob("*.py"))
@@ -108,7 +113,7 @@ def test_full_size_networks_are_the_papers() -> None:
     for path in CONFIGS:
         if path.stem in sizes:
             config = read_config(str(path))
-            params = train.state.jax.eval_shape(Network(config).init)
+            params = train.state.jax.eval_shape(FunctionalNetwork(config).init)
             assert sum(p.size for p in params.values()) == sizes.pop(path.stem)
             assert (config.batch_size, config.steps, config.loss) == (16, 800_000, "l1")
     assert not sizes
@@ -173,23 +178,26 @@ def test_files_that_are_no_configuration(source: str, text: str, tmp_path: Path)
         ({"ema": 1.0}, "ema: got 1.0"),
         ({"data_patch_size": 4}, "data.patch-size: got 4; give at least 8"),
         ({"data_train": ()}, "data.train: got nothing"),
-        ({"model": DnCNN(channels=2)}, "model.channels: got 2"),
-        ({"model": SRResNet()}, "SRResNet learns sr, and Denoise is denoise"),
-        ({"model": BlindNet()}, "BlindNet learns deblur, and"),
+        ({"model": ConverseDnCNNConfig(channels=2)}, "model.channels: got 2"),
         (
-            {"model": SRResNet(), "task": SuperResolve(3)},
+            {"model": ConverseSRResNetConfig()},
+            "ConverseSRResNetConfig learns sr, and Denoise is denoise",
+        ),
+        ({"model": ConverseNetConfig()}, "ConverseNetConfig learns deblur, and"),
+        (
+            {"model": ConverseSRResNetConfig(), "task": SuperResolve(3)},
             "data.patch-size: got 16, no multiple of the scale 3; give 15",
         ),
-        ({"model": SRResNet(), "task": SuperResolve(5)}, "task.scale: got 5"),
+        ({"model": ConverseSRResNetConfig(), "task": SuperResolve(5)}, "task.scale: got 5"),
         (
-            {"model": USRNet(), "task": Deblur(kernel_size=5)},
+            {"model": ConverseUSRNetConfig(), "task": Deblur(kernel_size=5)},
             "task.kernel-size: got 5, but the network takes kernels of 7",
         ),
         ({"optimizer": Optimizer(betas=(0.9, 1.0))}, "optimizer.betas: got (0.9, 1.0)"),
         ({"optimizer": Optimizer(weight_decay=-1.0)}, "optimizer.weight-decay: got -1.0"),
         ({"task": Denoise(sigma=-1)}, "task.sigma: got -1"),
         ({"task": Denoise(sigma=30, sigma_max=20)}, "task.sigma-max: got 20"),
-        ({"model": BlindNet(), "task": Deblur(kernel_size=6)}, "give an odd number"),
+        ({"model": ConverseNetConfig(), "task": Deblur(kernel_size=6)}, "give an odd number"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -223,9 +231,12 @@ def test_values_that_cannot_be(changes: dict[str, Any], text: str) -> None:
         ({"task": Denoise(sigma="25")}, "task.sigma: got '25'; give a number"),
         ({"task": Denoise(sigma_max=float("nan"))}, "task.sigma-max: got nan"),
         ({"task": None}, "task: got None; give a Task of train.tasks"),
-        ({"model": DnCNN}, "model: got <class 'train.networks.DnCNN'>; give "),
+        ({"model": ConverseDnCNNConfig}, "model: got <class 'train.networks.ConverseDnCNNConfig'>; give "),
         ({"optimizer": Optimizer(betas=(float("nan"), 0.9))}, "optimizer.betas: got (nan, 0.9)"),
-        ({"model": DnCNN(padding_mode="mirror")}, "model.padding-mode: got 'mirror'; give "),
+        (
+            {"model": ConverseDnCNNConfig(padding_mode="mirror")},
+            "model.padding-mode: got 'mirror'; give ",
+        ),
         ({"name": None}, "name: got None; give a text"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

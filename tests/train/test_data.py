@@ -15,7 +15,7 @@ from train import prepare
 from train.config import Config
 from train.data import example, held_out_examples, host_batches, open_images
 from train.errors import TrainError
-from train.networks import DnCNN, SRResNet, USRNet
+from train.networks import ConverseDnCNNConfig, ConverseSRResNetConfig, ConverseUSRNetConfig
 from train.sources import ImageFiles, Images, open_source
 from train.tasks import Deblur, Denoise, Example, Paired, SuperResolve
 
@@ -151,7 +151,7 @@ def pairs(root: Path, scale: int, count: int = 5, end: str = "") -> dict[str, tu
 
 @pytest.mark.parametrize(("scale", "end"), [(1, ""), (2, "x2")])
 def test_pairs_stay_together(tmp_path: Path, scale: int, end: str) -> None:
-    model = DnCNN(channels=3) if scale == 1 else SRResNet()
+    model = ConverseDnCNNConfig(channels=3) if scale == 1 else ConverseSRResNetConfig()
     task = Denoise() if scale == 1 else SuperResolve(scale)
     config = tiny.config("", model=model, task=task, **pairs(tmp_path, scale, end=end))
     config.check()
@@ -177,7 +177,7 @@ def test_pairs_of_validation(tmp_path: Path) -> None:
     changes = pairs(tmp_path / "train", 1)
     others = pairs(tmp_path / "validation", 1, count=2)
     config = tiny.config(
-        "", model=DnCNN(channels=3), **changes, data_num_validation=2,
+        "", model=ConverseDnCNNConfig(channels=3), **changes, data_num_validation=2,
         data_validation=others["data_train"], data_validation_inputs=others["data_inputs"],
     )  # fmt: skip
     config.check()
@@ -189,7 +189,7 @@ def test_pairs_of_validation(tmp_path: Path) -> None:
 
 def test_pairs_that_are_none(tmp_path: Path) -> None:
     changes = pairs(tmp_path, 2, end="_LR2")
-    config = tiny.config("", model=SRResNet(), task=SuperResolve(2), **changes)
+    config = tiny.config("", model=ConverseSRResNetConfig(), task=SuperResolve(2), **changes)
     open_images(config, print)
     inputs = tmp_path / "input" / "below"
     (inputs / "3_LR2.png").rename(inputs / "other.png")
@@ -221,10 +221,13 @@ def test_pairs_that_are_none(tmp_path: Path) -> None:
         ({"data_inputs": ("a",), "task": SuperResolve(2)}, "learns denoise, and Paired is sr"),
         ({"data_inputs": ("a",), "task": Paired(scale=2)}, "task.scale: got 2; give 1 for denoise"),
         (
-            {"data_inputs": ("a",), "model": USRNet(), "task": Deblur()},
-            "pairs give no kernel, which the network USRNet is told",
+            {"data_inputs": ("a",), "model": ConverseUSRNetConfig(), "task": Deblur()},
+            "pairs give no kernel, which the network ConverseUSRNetConfig is told",
         ),
-        ({"data_inputs": ("a",), "model": DnCNN(noise_level=True)}, "pairs give no sigma"),
+        (
+            {"data_inputs": ("a",), "model": ConverseDnCNNConfig(noise_level=True)},
+            "pairs give no sigma",
+        ),
     ],
 )
 def test_pairs_that_cannot_be(changes: dict[str, Any], text: str) -> None:

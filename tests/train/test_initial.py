@@ -17,8 +17,8 @@ from train.config import Command, Config, Optimizer
 from train.errors import TrainError
 from train.initial import read_initial
 from train.loop import train
-from train.networks import DnCNN
-from train.state import Network, make_mesh, make_optimizer, make_state, start_from
+from train.networks import ConverseDnCNNConfig
+from train.state import FunctionalNetwork, make_mesh, make_optimizer, make_state, start_from
 
 MODEL = {
     "channels": 1,
@@ -51,7 +51,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_run_starts_from_the_weights(config: Config, weights: Path) -> None:
-    network, mesh = Network(config), make_mesh()
+    network, mesh = FunctionalNetwork(config), make_mesh()
     initial = read_initial(config, network, str(weights), partial=False)
     drawn = make_state(network, make_optimizer(config.optimizer, 2), mesh)
     state = start_from(drawn, initial.arrays, mesh)
@@ -89,7 +89,7 @@ def test_record_survives_stops_and_the_checkpoint_wins(
 def test_what_does_not_fit_is_refused(config: Config, weights: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     other = dataclasses.replace(
-        config, model=DnCNN(num_features=2, num_blocks=2, kernel_size=5, channels=1)
+        config, model=ConverseDnCNNConfig(num_features=2, num_blocks=2, kernel_size=5, channels=1)
     )
     with pytest.raises(TrainError) as caught:
         train(Command(config=other, run=run, init=str(weights)))
@@ -97,9 +97,11 @@ def test_what_does_not_fit_is_refused(config: Config, weights: Path, tmp_path: P
     assert "--init-partial takes what fits" in text
     assert "missing (body.1.expand1.bias, body.1.expand1.kernel" in text
     assert "1 misshapen (body.0.spatial.kernel is (3, 3, 4), needs (5, 5, 4))" in text
-    less = dataclasses.replace(config, model=DnCNN(num_features=2, num_blocks=0, kernel_size=3))
+    less = dataclasses.replace(
+        config, model=ConverseDnCNNConfig(num_features=2, num_blocks=0, kernel_size=3)
+    )
     with pytest.raises(TrainError, match=r"unexpected \(body\.0"):
-        read_initial(less, Network(less), str(weights), partial=False)
+        read_initial(less, FunctionalNetwork(less), str(weights), partial=False)
     with pytest.raises(TrainError, match="--init: nowhere.pth: no such file"):
         train(Command(config=config, run=run, init="nowhere.pth"))
     with pytest.raises(TrainError, match="give --init WEIGHTS"):
@@ -111,7 +113,7 @@ def test_part_of_the_weights(config: Config, weights: Path) -> None:
     color = dataclasses.replace(
         config, model=dataclasses.replace(config.model, channels=3, padding_mode="reflect")
     )
-    network = Network(color)
+    network = FunctionalNetwork(color)
     initial = read_initial(color, network, str(weights), partial=True)
     left = {"head.kernel", "tail.kernel", "tail.bias"}
     assert network.shapes.keys() - initial.arrays.keys() == left
@@ -129,8 +131,8 @@ def test_part_of_the_weights(config: Config, weights: Path) -> None:
 @pytest.mark.parity
 def test_from_the_authors_weights(shared: Path) -> None:
     path = shared / "weights/converse_dncnn.pth"
-    config = tiny.config("unused", model=DnCNN(kernel_size=7))
-    network = Network(config)
+    config = tiny.config("unused", model=ConverseDnCNNConfig(kernel_size=7))
+    network = FunctionalNetwork(config)
     initial = read_initial(config, network, str(path), partial=False)
     assert initial.arrays.keys() == network.shapes.keys()
     model, _ = converse_jax.load(path)

@@ -17,7 +17,7 @@ from train import export, processes, run_folder
 from train.config import Command, Config
 from train.errors import TrainError, TrainStopped
 from train.loop import train
-from train.state import Network
+from train.state import FunctionalNetwork
 from train.tasks import Denoise
 
 
@@ -129,7 +129,7 @@ def test_exported_weights_restore_an_image(
     arrays = tiny.saved(six, 6)
     ema = {k.removeprefix("ema."): v for k, v in arrays.items() if k.startswith("ema.")}
     x = np.random.default_rng(0).random((1, 16, 16, 1), np.float32)
-    np.testing.assert_array_equal(model(x), Network(config)(ema, {"input": x}))
+    np.testing.assert_array_equal(model(x), FunctionalNetwork(config)(ema, {"input": x}))
     clean = tmp_path / "clean.png"
     command = ["restore", str(images / "0.png"), str(clean), "--model", str(target)]
     assert converse_jax_command(command) == 0

@@ -18,7 +18,7 @@ from train import __main__ as command
 from train import export
 from train.config import parse_command, read_config
 from train.errors import TrainError
-from train.state import Network
+from train.state import FunctionalNetwork
 
 README = tiny.ROOT / "docs" / "training.md"
 
@@ -52,12 +52,12 @@ import numpy as np
 
 import {module}
 from tests.train import tiny
-from train.networks import Network
+from train.networks import NetworkConfig
 from train.tasks import Example, Task
 
 
 @dataclass(frozen=True)
-class Filter(Network):
+class Filter(NetworkConfig):
     """A filter.
 
     Attributes:
@@ -187,14 +187,14 @@ def test_help_has_the_fields_of_ones_own(
     config.check()
     half = parse_command(config, ["--dtype", "bfloat16"]).config
     with pytest.raises(TrainError, match=r"ThirdFilter.__init__ takes no `dtype`"):
-        Network(half)
+        FunctionalNetwork(half)
     again = parse_command(config, ["--remat"]).config
     with pytest.raises(TrainError, match="--remat: ThirdFilter.__init__ takes no `block`"):
-        Network(again)
+        FunctionalNetwork(again)
     example = {"input": np.zeros((8, 8, 1), np.float32), "target": np.zeros((4, 4, 1))}
-    Network(config).check_output({"input": example["input"], "target": example["input"]})
+    FunctionalNetwork(config).check_output({"input": example["input"], "target": example["input"]})
     with pytest.raises(TrainError, match=r"makes \[1, 8, 8, 1\] of an .* are \[1, 4, 4, 1\]"):
-        Network(config).check_output(example)
+        FunctionalNetwork(config).check_output(example)
 
 
 def test_example_of_the_readme(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_example_of_the_readme(tmp_path: Path) -> None:
     assert config.name == "plain-15"
     rng = np.random.default_rng(0)
     example = config.task.degrade(rng.integers(0, 256, (8, 9, 1), dtype=np.uint8), rng)
-    network = Network(config)
+    network = FunctionalNetwork(config)
     assert network.shapes["head.kernel"] == (3, 3, 1, 4)
     network.check_output(example)
 

@@ -12,7 +12,7 @@ from train import export
 from train.config import Command, Config, Optimizer
 from train.loop import train
 from train.meter import Means
-from train.networks import SRResNet
+from train.networks import ConverseSRResNetConfig
 from train.tasks import SuperResolve
 
 
@@ -67,7 +67,7 @@ def test_super_resolution_is_measured_on_luma_and_says_so(
     run = tmp_path / "run"
     enlarging = dataclasses.replace(
         config,
-        model=SRResNet(num_features=2, num_blocks=1, kernel_size=3),
+        model=ConverseSRResNetConfig(num_features=2, num_blocks=1, kernel_size=3),
         task=SuperResolve(scale=2),
         # So far that nothing good can come of it.
         optimizer=Optimizer(learning_rate=1.0),

@@ -14,10 +14,10 @@ from jax.sharding import Mesh
 from tests.train import tiny
 from train.checkpoint import named_leaves
 from train.config import Config, Optimizer
-from train.networks import BlindNet, SRResNet, USRNet
+from train.networks import ConverseNetConfig, ConverseSRResNetConfig, ConverseUSRNetConfig
 from train.state import (
     DATA,
-    Network,
+    FunctionalNetwork,
     TrainState,
     make_optimizer,
     make_schedule,
@@ -44,7 +44,7 @@ class Run:
     """A configuration compiled for some devices."""
 
     def __init__(self, config: Config, devices: int = 1) -> None:
-        self.config, self.mesh, self.network = config, mesh_of(devices), Network(config)
+        self.config, self.mesh, self.network = config, mesh_of(devices), FunctionalNetwork(config)
         optimizer = make_optimizer(config.optimizer, config.steps)
         self.start = make_state(self.network, optimizer, self.mesh)
         jitted = jit_step(make_step(config, self.network, optimizer), self.mesh)
@@ -66,7 +66,7 @@ def one() -> Run:
 
 
 DEBLUR = {
-    "model": USRNet(num_features=2, num_blocks=1, num_iterations=1, blur_size=3),
+    "model": ConverseUSRNetConfig(num_features=2, num_blocks=1, num_iterations=1, blur_size=3),
     "task": Deblur(kernel_size=3),
     "accumulation": 2,
     "batch_size": 16,
@@ -92,11 +92,11 @@ def test_eight_devices_are_one(changes: dict[str, object]) -> None:
 
 def test_accumulation_and_remat_give_the_same_gradient() -> None:
     config = tiny.config("unused")
-    batch, params = batch_of(config), Network(config).init()
+    batch, params = batch_of(config), FunctionalNetwork(config).init()
 
     def compute(**changes: object) -> object:
         changed = dataclasses.replace(config, **changes)
-        return jax.jit(functools.partial(loss_and_gradient, changed, Network(changed)))(
+        return jax.jit(functools.partial(loss_and_gradient, changed, FunctionalNetwork(changed)))(
             params, batch
         )
 
@@ -109,7 +109,7 @@ def test_remat_keeps_less_for_the_backward_pass() -> None:
     sizes = {}
     for remat in (False, True):
         config = tiny.config("unused", remat=remat)
-        network, batch = Network(config), batch_of(config)
+        network, batch = FunctionalNetwork(config), batch_of(config)
         _, pullback = jax.vjp(lambda p: network(p, batch), network.init())  # noqa: B023
         sizes[remat] = sum(x.size for x in jax.tree.leaves(pullback))
     assert sizes[True] < sizes[False] / 2
@@ -178,16 +178,16 @@ def test_losses() -> None:
 @pytest.mark.parametrize(
     ("model", "task"),
     [
-        (SRResNet(num_features=2, num_blocks=1), SuperResolve(scale=2)),
-        (USRNet(num_features=2, num_blocks=1, num_iterations=1), Deblur()),
-        (BlindNet(num_features=2, num_blocks=1, num_iterations=1), Deblur()),
+        (ConverseSRResNetConfig(num_features=2, num_blocks=1), SuperResolve(scale=2)),
+        (ConverseUSRNetConfig(num_features=2, num_blocks=1, num_iterations=1), Deblur()),
+        (ConverseNetConfig(num_features=2, num_blocks=1, num_iterations=1), Deblur()),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_the_other_networks_take_a_step(model: object, task: object) -> None:
     config = tiny.config("unused", model=model, task=task, data_patch_size=12, batch_size=1)
     config.check()
-    before = Network(config).init()
+    before = FunctionalNetwork(config).init()
     state, numbers = Run(config)([batch_of(config)] * 2)
     assert np.isfinite(numbers[-1]["loss"])
     assert numbers[-1]["skipped"] == 0

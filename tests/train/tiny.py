@@ -17,7 +17,7 @@ from PIL import Image
 
 from train.checkpoint import Checkpoints
 from train.config import Config, Data, Optimizer
-from train.networks import DnCNN
+from train.networks import ConverseDnCNNConfig
 from train.tasks import Denoise
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def config(images: Path | str, **changes: Any) -> Config:
     of_data = {k.removeprefix("data_"): changes.pop(k) for k in list(changes) if k[:5] == "data_"}
     base = Config(
         name="tiny",
-        model=DnCNN(num_features=2, num_blocks=1, kernel_size=3),
+        model=ConverseDnCNNConfig(num_features=2, num_blocks=1, kernel_size=3),
         task=Denoise(),
         data=dataclasses.replace(data, **of_data),
         optimizer=Optimizer(learning_rate=1e-3, warmup=2),
