@@ -73,17 +73,14 @@ def main() -> int:
         package = "cuda13" if gpu else "tpu"
         parser.error(f'{args.target}: {message}; its compiler comes with "jax[{package}]"')
 
-    from converse_jax.ops import compiled_for
-
-    with compiled_for("gpu" if gpu else "tpu"):
-        chosen = [
-            program
-            for program in programs(devices, gpu=gpu, quick=args.quick)
-            if args.only is None or args.only in program.name
-        ]
-        if not chosen:
-            parser.error(f"--only: no program's name contains {args.only!r}")
-        done = [_report(program, args.target) for program in chosen]
+    chosen = [
+        program
+        for program in programs(devices, quick=args.quick)
+        if args.only is None or args.only in program.name
+    ]
+    if not chosen:
+        parser.error(f"--only: no program's name contains {args.only!r}")
+    done = [_report(program, args.target) for program in chosen]
     return 0 if all(done) else 1
 
 
@@ -119,11 +116,14 @@ def _gpu(name: str, memory: int, bandwidth: int) -> str:
     """
 
 
-def programs(devices: list[Any], *, gpu: bool, quick: bool) -> Iterator[Program]:
-    """The operator by each method, and inference, on one device; the training step on all."""
+def programs(devices: list[Any], *, quick: bool) -> Iterator[Program]:
+    """The operator by each method, and inference, on one device; the training step on all.
+
+    The networks take "dft" or "direct", which "auto" takes for maps of these sizes on the CPU.
+    """
     for row in suite(quick=quick):
         if isinstance(row, Operator) and row.what != "forward prepared":
-            for method in valid_methods(row.scale, row.kernel_size, row.size, gpu=gpu):
+            for method in valid_methods(row.scale, row.kernel_size):
                 yield _operator(row, method, devices[0])
         elif isinstance(row, Inference):
             yield _inference(row, devices[0])
@@ -178,10 +178,10 @@ def _inference(row: Inference, device: Any) -> Program:
     graphdef, state = nnx.split(model)
     place = SingleDeviceSharding(device)
     state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), state)
-    pictures = [(1, row.size, row.size, model.channels)]
+    images = [(1, row.size, row.size, model.channels)]
     if row.network == "ConverseUSRNet":
-        pictures.append((model.blur_size, model.blur_size))
-    args = (jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in pictures)
+        images.append((model.blur_size, model.blur_size))
+    args = (jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in images)
     fn = jax.jit(lambda state, *args: nnx.merge(graphdef, state)(*args))
     return Program(row.name, fn, (state, *args))
 
@@ -199,13 +199,13 @@ def _training(row: Training, devices: list[Any]) -> Program:
     mesh = Mesh(np.array(devices), (DATA,), axis_types=(AxisType.Auto,))
     config, network = our_network(row)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    picture = jax.ShapeDtypeStruct(
+    image = jax.ShapeDtypeStruct(
         (row.batch, row.size, row.size, 1), jnp.float32, sharding=shared(mesh)
     )
     return Program(
         f"{row.name}, {len(devices)} device{'s' * (len(devices) > 1)}",
         jit_step(make_step(config, network, optimizer), mesh),
-        (abstract_state(network, optimizer, mesh), {"input": picture, "target": picture}),
+        (abstract_state(network, optimizer, mesh), {"input": image, "target": image}),
     )
 
 

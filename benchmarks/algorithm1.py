@@ -111,7 +111,7 @@ class Converse2D(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Normalise over the channels at each pixel, then scale and shift per channel."""
+    """Normalize over the channels at each pixel, then scale and shift per channel."""
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
@@ -121,9 +121,9 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Channel-first: no transpose, since the FFT behind it wants each map contiguous."""
-        centred = x - x.mean(1, keepdim=True)
-        std = torch.sqrt(centred.square().mean(1, keepdim=True) + self.eps)
-        return self.weight[:, None, None] * (centred / std) + self.bias[:, None, None]
+        centered = x - x.mean(1, keepdim=True)
+        std = torch.sqrt(centered.square().mean(1, keepdim=True) + self.eps)
+        return self.weight[:, None, None] * (centered / std) + self.bias[:, None, None]
 
 
 class ConverseBlock(nn.Module):

@@ -73,13 +73,9 @@ def crossover(sides: Sequence[int], fft: Sequence[float], other: Sequence[float]
     return round(sides[i] * (sides[i + 1] / sides[i]) ** part)
 
 
-def valid_methods(scale: int, kernel: int, side: int, *, gpu: bool) -> list[str]:
-    """The methods that are worth while for an operator, but for "auto"."""
-    from converse_jax.ops import is_direct, is_fused
-
-    direct = is_direct((kernel, kernel), scale)
-    fused = gpu and is_fused((side, side), scale)  # elsewhere it is interpreted
-    return ["fft", "dft"] + ["direct"] * direct + ["fused"] * fused
+def valid_methods(scale: int, kernel: int) -> list[str]:
+    """The methods that hold for an operator, but for "auto"."""
+    return ["fft", "dft"] + ["direct"] * (kernel <= scale)
 
 
 def measure(case: Case, side: int, *, quick: bool) -> dict[str, float]:
@@ -128,8 +124,7 @@ def _programs(case: Case, side: int) -> dict[str, Program]:
         compiled = jax.jit(function).lower(*args).compile()
         return lambda: jax.block_until_ready(compiled(*args))
 
-    gpu = jax.default_backend() == "gpu"
-    return {m: program(m) for m in valid_methods(case.scale, case.kernel, side, gpu=gpu)}
+    return {m: program(m) for m in valid_methods(case.scale, case.kernel)}
 
 
 def _leaves(result: Any) -> list[Any]:
@@ -178,7 +173,7 @@ def main() -> int:
             found["rows"].append({**case._asdict(), "side": side, "ms": times[-1]})
             print(f"{case.name}, {side:4d}: {_line(times[-1])}", flush=True)
             _write(args.json, found)
-        for other in ("dft", "direct", "fused"):
+        for other in ("dft", "direct"):
             if all(other in t for t in times):
                 at = crossover(sides, [t["fft"] for t in times], [t[other] for t in times])
                 found["crossovers"].append({**case._asdict(), "over": other, "side": at})

@@ -1,4 +1,4 @@
-"""The paper's networks on both sides, with the same weights: inference of one picture."""
+"""The paper's networks on both sides, with the same weights: inference of one image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from converse_jax.weights import load_torch_state
 
 
 def build(row: Inference, setup: Setup) -> Work:
-    """Both programs on the same picture, checked against Algorithm 1 in float64.
+    """Both programs on the same image, checked against Algorithm 1 in float64.
 
     Parameters are arguments of our program: XLA folds nothing of them, as PyTorch does not.
     """

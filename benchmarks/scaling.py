@@ -48,7 +48,7 @@ def exponent(sizes: Sequence[float], times: Sequence[float]) -> float:
 
 
 def draw(scaling: dict[str, Any], path: Path, machine: str) -> None:
-    """Write the picture."""
+    """Write the image."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -87,7 +87,7 @@ def _along(
         seconds = 0.3 if quick else 3.0
         turns = race(work.programs, seconds=seconds, min_rounds=3, max_rounds=20)
         for side, times in ms.items():
-            # The shortest: a neighbour who takes a core in one point would bend the line.
+            # The shortest: a neighbor who takes a core in one point would bend the line.
             times.append(1e3 * min(turn.wall for turn in turns[side]))
     exponents = {side: exponent(values, times) for side, times in ms.items()}
     padded = [row.padded for row in rows]
@@ -99,12 +99,12 @@ def _panel(axis: Any, name: str, found: dict[str, Any]) -> None:
 
     values = found["values"]
     for side, times in found["ms"].items():
-        colour, power = _COLOURS[side], found["exponents"][side]
+        color, power = _COLOURS[side], found["exponents"][side]
         label = rf"{_NAMES[side]}, $\propto$ {name}$^{{\,{power:.2f}}}$"
-        axis.plot(values, times, color=colour, linewidth=1.8, label=label)
+        axis.plot(values, times, color=color, linewidth=1.8, label=label)
         for value, time, padded in zip(values, times, found["padded"], strict=True):
-            face = "white" if name == "side" and _is_prime(padded) else colour
-            axis.plot(value, time, "o", color=colour, markerfacecolor=face, markersize=6.5)
+            face = "white" if name == "side" and _is_prime(padded) else color
+            axis.plot(value, time, "o", color=color, markerfacecolor=face, markersize=6.5)
     if name == "side":
         axis.plot([], [], "o", color="0.4", mfc="white", label="padded side is prime")
     axis.set_xscale("log", base=2)

@@ -39,7 +39,7 @@ class Operator:
 
 @dataclass(frozen=True)
 class Inference:
-    """One picture of `size` x `size` through one of the paper's networks, 64 features wide."""
+    """One image of `size` x `size` through one of the paper's networks, 64 features wide."""
 
     network: Literal["ConverseDnCNN", "ConverseSRResNet", "ConverseUSRNet"]
     size: int

@@ -37,7 +37,7 @@ def race(
 def compare(turns: Mapping[str, Sequence[Turn]]) -> dict[str, Any]:
     """Median times, and reference / ours over the rounds: above 1, ours is faster.
 
-    A ratio is taken round by round: a neighbour who takes a core slows both turns of a round, not
+    A ratio is taken round by round: a neighbor who takes a core slows both turns of a round, not
     one side of the table. `ratio_best` divides the shortest times, `ratio_cpu` is the median for
     processor time: the one to trust on a busy machine with one thread (with several it also counts
     the spinning of OpenMP's threads). `compiled` is the reference under `torch.compile`, or absent.

@@ -134,7 +134,7 @@ class ConverseUSRNet(nn.Module):
 
 
 def start_small(module: nn.Module) -> None:
-    """Initialise the 1x1 convolutions: normal, std 0.02, no bias."""
+    """Initialize the 1x1 convolutions: normal, std 0.02, no bias."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.normal_(part.weight, std=0.02)

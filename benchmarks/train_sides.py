@@ -133,7 +133,7 @@ def gradient_errors(row: Training, device: str) -> tuple[float, float]:
 def our_network(row: Training) -> tuple[Any, Any]:
     """The configuration of a row, and its network."""
     from train.config import Optimizer, read_config
-    from train.state import Network
+    from train.state import FunctionalNetwork
 
     paper = read_config(str(Path(__file__).parents[1] / "configs" / "dncnn_gray_sigma25.py"))
     config = dataclasses.replace(
@@ -144,7 +144,7 @@ def our_network(row: Training) -> tuple[Any, Any]:
         accumulation=row.accumulation,
         remat=row.remat,
     )
-    return config, Network(config)
+    return config, FunctionalNetwork(config)
 
 
 def _our_arrays(network: Any, weights: Mapping[str, Any]) -> dict[str, Any]:

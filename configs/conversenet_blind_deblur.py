@@ -9,12 +9,12 @@ each patch.
 """
 
 from train.config import Config, Data
-from train.networks import BlindNet
+from train.networks import ConverseNetConfig
 from train.tasks import Deblur
 
 config = Config(
     name="conversenet-blind-deblur",
-    model=BlindNet(),
+    model=ConverseNetConfig(),
     task=Deblur(sigma=2.55),
     data=Data(patch_size=128),
 )

@@ -9,12 +9,12 @@ A device with little memory computes the same batch in parts: --accumulation 4.
 """
 
 from train.config import Config, Data
-from train.networks import DnCNN
+from train.networks import ConverseDnCNNConfig
 from train.tasks import Denoise
 
 config = Config(
-    name="converse-dncnn-gray-25",
-    model=DnCNN(),
+    name="converse-dncnn-gray-{sigma}",
+    model=ConverseDnCNNConfig(),
     task=Denoise(sigma=25),
     data=Data(patch_size=128),
 )

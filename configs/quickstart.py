@@ -4,16 +4,16 @@
     python -m train.export runs/quickstart quickstart.safetensors
     converse-jax restore noisy.png clean.png --model quickstart.safetensors
 
-Expected: at least 7 dB above the noisy pictures, in less than four minutes on two CPU cores.
+Expected: at least 7 dB above the noisy images, in less than four minutes on two CPU cores.
 """
 
 from train.config import Config, Data, Optimizer
-from train.networks import DnCNN
+from train.networks import ConverseDnCNNConfig
 from train.tasks import Denoise
 
 config = Config(
     name="quickstart",
-    model=DnCNN(num_features=16, num_blocks=4, kernel_size=3),
+    model=ConverseDnCNNConfig(num_features=16, num_blocks=4, kernel_size=3),
     task=Denoise(sigma=25),
     data=Data(train=("embedded",), patch_size=28),
     optimizer=Optimizer(learning_rate=8e-3, schedule="cosine", warmup=20, clip=1.0),

@@ -9,13 +9,13 @@ each patch.
 """
 
 from train.config import Config, Data
-from train.networks import SRResNet
+from train.networks import ConverseSRResNetConfig
 from train.tasks import SuperResolve
 
 config = Config(
-    name="converse-srresnet-x4",
-    model=SRResNet(),
+    name="converse-srresnet-x{scale}",
+    model=ConverseSRResNetConfig(),
     task=SuperResolve(scale=4),
-    # 48 x 48 pixels of the small picture.
+    # 48 x 48 pixels of the small image.
     data=Data(patch_size=192),
 )

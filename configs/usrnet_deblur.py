@@ -9,12 +9,12 @@ each patch. The first losses are large (the data modules start from random kerne
 """
 
 from train.config import Config, Data
-from train.networks import USRNet
+from train.networks import ConverseUSRNetConfig
 from train.tasks import Deblur
 
 config = Config(
     name="converse-usrnet-deblur",
-    model=USRNet(),
+    model=ConverseUSRNetConfig(),
     task=Deblur(sigma=2.55),
     data=Data(patch_size=128),
 )

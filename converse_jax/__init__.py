@@ -1,5 +1,7 @@
 """Reverse convolution (Converse2D) for JAX: operator, Flax layers, networks and weights."""
 
+from typing import TYPE_CHECKING, Any
+
 from converse_jax import models, nn
 from converse_jax._version import __version__ as __version__
 from converse_jax.ops import (
@@ -12,8 +14,12 @@ from converse_jax.ops import (
 )
 from converse_jax.weights import ModelCard, WeightsError, list_models, load, save
 
+if TYPE_CHECKING:
+    from converse_jax.restore import Restorer, restore_image
+
 __all__ = [
     "ModelCard",
+    "Restorer",
     "Transfer",
     "WeightsError",
     "apply_transfer",
@@ -25,5 +31,15 @@ __all__ = [
     "load",
     "models",
     "nn",
+    "restore_image",
     "save",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Who trains or imports layers has no use for image files.
+    if name in ("Restorer", "restore_image"):
+        from converse_jax import restore
+
+        return getattr(restore, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,14 +10,14 @@ from converse_jax.imaging import circular_blur
 def extend_periodically(
     image: np.ndarray, margin: int, *, kernel: np.ndarray | None = None
 ) -> np.ndarray:
-    """Continue a picture over its borders so that its periodic repetition has no edges.
+    """Continue an image over its borders so that its periodic repetition has no edges.
 
     Outside, the mirror images at both ends of an axis are blended into each other,
 
         e[H - 1 + t] = (1 - w_t) x[H - t] + w_t x[g - t],   w_t = (1 - cos(pi (t - 1/2) / g)) / 2
 
     for t = 1..g in the gap of g = 2 margin pixels before the next repetition. With a kernel, the
-    extension is then blurred: there it becomes what a blurred picture can be ("edge taper").
+    extension is then blurred: there it becomes what a blurred image can be ("edge taper").
 
     Args:
       image: ``[H, W, C]``; its pixels stay as they are, in the middle of the result.

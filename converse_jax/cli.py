@@ -1,6 +1,6 @@
 """The command `converse-jax`.
 
-Exit status: 0; 1 if some pictures of a folder failed; 2 for a mistake in the command or its files,
+Exit status: 0; 1 if some images of a folder failed; 2 for a mistake in the command or its files,
 with one line that says which; 130 after Ctrl-C.
 """
 
@@ -20,8 +20,9 @@ from converse_jax._version import __version__
 if TYPE_CHECKING:
     import numpy as np
 
-    from converse_jax.restore import Restorer
-    from converse_jax.restore_files import FileResult
+    from converse_jax.demo import Example, Restoration
+    from converse_jax.restore import Plan, Restorer
+    from converse_jax.restore_files import AnyRestorer, FileResult
     from converse_jax.weights import ModelCard
 
 _APP_PACKAGES = {"PIL": "pillow", "imagecodecs": "imagecodecs", "skimage": "scikit-image"}
@@ -39,7 +40,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, those of the process by default; the exit status."""
-    from converse_jax.imaging import PictureError
+    from converse_jax.imaging import ImageError
+    from converse_jax.plugins import PluginError
     from converse_jax.restore import RestoreError
     from converse_jax.weights import WeightsError
 
@@ -50,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
-    except (UsageError, PictureError, RestoreError, WeightsError) as error:
+    except (UsageError, ImageError, PluginError, RestoreError, WeightsError) as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
         package = _APP_PACKAGES.get((error.name or "").split(".")[0])
@@ -93,7 +95,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     parser = _Parser(
         prog="converse-jax",
-        description="Restore pictures with reverse convolution networks.",
+        description="Restore images with reverse convolution networks.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"converse-jax {__version__}")
@@ -104,60 +106,146 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         made.set_defaults(run=run)
         return made
 
-    def model(to: argparse.ArgumentParser) -> None:
-        text = "a name of `converse-jax models`, a .safetensors or one of the authors' .pth files"
-        to.add_argument("--model", required=True, metavar="M", help=text)
+    def model(to: argparse.ArgumentParser, *, required: bool = True) -> None:
+        text = "network: a name of `converse-jax models`, a .safetensors, or an authors' .pth file"
+        to.add_argument("--model", required=required, metavar="M", help=text)
+        text = "Python file or module to run first, which registers the network of --model"
+        to.add_argument("--plugin", action="append", default=[], metavar="NETWORK.PY", help=text)
 
     def overwrite(to: argparse.ArgumentParser) -> None:
-        to.add_argument("--overwrite", action="store_true", help="replace files that are there")
+        to.add_argument("--overwrite", action="store_true", help="replace existing files")
 
-    restore = command("restore", _restore, "restore a picture, or the pictures of a folder")
-    restore.add_argument("source", metavar="IN", help="a picture, a folder, or - for standard in")
-    restore.add_argument("target", metavar="OUT", help="a picture, a folder, or - for standard out")
-    model(restore)
-    restore.add_argument("--kernel", metavar="K.NPY", help="the blur, for a model that takes it")
-    restore.add_argument("--ensemble", action="store_true", help="mean of 8 turns: 8 times slower")
+    restore = command("restore", _restore, "restore an image, or the images of a folder")
+    restore.add_argument("source", metavar="IN", help="image, folder, or - for standard input")
+    restore.add_argument("target", metavar="OUT", help="image, folder, or - for standard output")
     restore.add_argument(
-        "--periodic", action="store_true", help="the picture was blurred circularly: borders as is"
+        "--task",
+        choices=("photo", "denoise", "sr", "deblur"),
+        help="use the bundled network that improves a photograph (default), removes noise "
+        "of one level, enlarges, or reverses a known blur",
     )
-    restore.add_argument("--format", choices=_FORMATS, help="of standard out; png by default")
+    model(restore, required=False)
+    restore.add_argument(
+        "--sigma",
+        type=_sigma,
+        default="auto",
+        metavar="S",
+        help="noise standard deviation, 0-255 scale, or auto (default): estimate it per image",
+    )
+    restore.add_argument(
+        "--scale", type=int, choices=(2, 4), help="enlargement factor of --task sr (default 2)"
+    )
+    restore.add_argument(
+        "--strength",
+        type=_strength,
+        default=1.0,
+        metavar="T",
+        help="blend with the original, from 0 (unchanged) to 1 (default: fully restored)",
+    )
+    restore.add_argument(
+        "--kernel",
+        metavar="K.NPY",
+        help="blur kernel to reverse (true convolution), for a network that takes one",
+    )
+    restore.add_argument(
+        "--ensemble",
+        action="store_true",
+        help="average over the 8 rotations and reflections: 8 times slower",
+    )
+    restore.add_argument(
+        "--no-extend-borders",
+        action="store_true",
+        help="do not extend the borders before deblurring: the blur was circular",
+    )
+    restore.add_argument(
+        "--format", choices=_FORMATS, help="image format of standard output (default png)"
+    )
     overwrite(restore)
 
     evaluate = command("evaluate", _evaluate, "measure a model by the protocol of the paper")
     model(evaluate)
-    evaluate.add_argument("--task", required=True, choices=("denoise", "sr", "deblur"))
-    evaluate.add_argument("--data", required=True, metavar="DIR", help="a folder of clean pictures")
     evaluate.add_argument(
-        "--sigma", type=float, metavar="S", help="noise of 255: 25 to denoise, 2.55 to deblur"
+        "--task",
+        required=True,
+        choices=("denoise", "sr", "deblur"),
+        help="degradation to apply and to reverse",
     )
-    evaluate.add_argument("--kernel", metavar="K.NPY", help="the blur of the task deblur")
-    evaluate.add_argument("--json", metavar="OUT.JSON", help="also write the figures to a file")
+    evaluate.add_argument("--data", required=True, metavar="DIR", help="folder of clean images")
+    evaluate.add_argument(
+        "--sigma",
+        type=float,
+        metavar="S",
+        help="noise standard deviation, 0-255 scale (default 25 to denoise, 2.55 to deblur)",
+    )
+    evaluate.add_argument("--kernel", metavar="K.NPY", help="blur kernel of the task deblur")
+    evaluate.add_argument("--json", metavar="OUT.JSON", help="file to write the figures to as well")
     overwrite(evaluate)
 
     command("models", _models, "list the models that come with this package")
 
     convert = command("convert", _convert, "turn the authors' .pth weights into .safetensors")
-    convert.add_argument("source", metavar="IN.PTH")
-    convert.add_argument("target", metavar="OUT.SAFETENSORS")
+    convert.add_argument("source", metavar="IN.PTH", help="authors' weights to read")
+    convert.add_argument("target", metavar="OUT.SAFETENSORS", help="file to write")
     overwrite(convert)
 
-    demo = command("demo", _demo, "reverse a blur and a down-sampling of a photograph")
+    demo = command("demo", _demo, "restore photographs by the bundled networks, side by side")
+    demo.add_argument("--out", default=".", metavar="OUT", help="image to make, or its folder")
     demo.add_argument(
-        "--out", default=".", metavar="OUT", help="the picture to make, or its folder"
+        "--operator",
+        action="store_true",
+        help="reverse a blur and a down-sampling by the operator alone, without a network",
     )
     overwrite(demo)
     return parser, dict(commands.choices)
 
 
+def _sigma(text: str) -> float | None:
+    """A noise level on the scale of 0 to 255; None for auto."""
+    if text == "auto":
+        return None
+    return _number(text, 0, 255, "a noise level from 0 to 255, or auto")
+
+
+def _strength(text: str) -> float:
+    return _number(text, 0, 1, "a number from 0 to 1")
+
+
+def _number(text: str, low: float, high: float, expected: str) -> float:
+    with contextlib.suppress(ValueError):
+        if low <= (number := float(text)) <= high:
+            return number
+    raise argparse.ArgumentTypeError(f"got {text!r}; expected {expected}")
+
+
 def _restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
     """The model and the kernel of the command."""
     from converse_jax import _compilation_cache
+    from converse_jax.plugins import load_plugin
     from converse_jax.restore import Restorer
     from converse_jax.weights import load
 
+    for plugin in args.plugin:
+        load_plugin(plugin)
     kernel = None if args.kernel is None else read_kernel(args.kernel)
     _compilation_cache.enable()
     return Restorer(*load(args.model)), kernel
+
+
+def _bundled_restorer(args: argparse.Namespace) -> tuple[AnyRestorer, np.ndarray | None]:
+    """The networks of the package for the task of the command, and the kernel."""
+    from converse_jax import _compilation_cache
+    from converse_jax.bundled import BundledRestorer, BundledTask
+
+    task: BundledTask = args.task or "photo"
+    if task == "deblur" and args.kernel is None:
+        raise UsageError("--task deblur needs the blur: give --kernel K.NPY")
+    if task != "deblur" and args.kernel is not None:
+        raise UsageError(f"--kernel is for --task deblur, got --task {task}")
+    if task not in ("photo", "denoise") and args.sigma is not None:
+        raise UsageError(f"--sigma is for --task photo and denoise, got --task {task}")
+    kernel = None if args.kernel is None else read_kernel(args.kernel)
+    _compilation_cache.enable()
+    return BundledRestorer(task, scale=args.scale), kernel
 
 
 def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:
@@ -168,7 +256,7 @@ def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:
     """
     import numpy as np
 
-    from converse_jax.restore import RestoreError, normalised_kernel
+    from converse_jax.restore import RestoreError, normalized_kernel
 
     try:
         with Path(path).open("rb") as file:
@@ -181,7 +269,7 @@ def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:
             f"{path}: is no .npy file of numbers; write one with numpy.save(path, kernel)"
         ) from None
     try:
-        kernel, remarks = normalised_kernel(array)
+        kernel, remarks = normalized_kernel(array)
     except RestoreError as error:
         raise RestoreError(f"{path}: {error}") from None
     for remark in remarks:
@@ -195,20 +283,26 @@ def _restore(args: argparse.Namespace) -> int:
     source, target = Path(args.source), Path(args.target)
     is_folder = args.source != "-" and os.path.isdir(source)
     if is_folder and args.target == "-":
-        raise UsageError(f"{source} is a folder, whose pictures do not go to standard output")
+        raise UsageError(f"{source} is a folder, whose images do not go to standard output")
     if args.target == "-" and sys.stdout.isatty():
         raise UsageError("standard output is a terminal; send it to a file or another program")
     if not is_folder and args.target != "-" and os.path.isdir(target):
-        raise UsageError(f"{target} is a folder; name the picture to make in it")
-    restorer, kernel = _restorer(args)
+        raise UsageError(f"{target} is a folder; name the image to make in it")
+    if args.model is not None and (args.task or args.scale):
+        option = "--task" if args.task else "--scale"
+        raise UsageError(f"{option} chooses a bundled network: leave it out, or --model")
+    restorer: AnyRestorer
+    restorer, kernel = (_restorer if args.model is not None else _bundled_restorer)(args)
     if kernel is not None:
         kernel, remarks = restorer.prepare_kernel(kernel)
         for remark in remarks:
             _say(remark)
     options: dict[str, Any] = {
         "kernel": kernel,
+        "sigma": None if args.sigma is None else args.sigma / 255,
+        "strength": args.strength,
         "ensemble": args.ensemble,
-        "extend_borders": not args.periodic,
+        "extend_borders": not args.no_extend_borders,
     }
     if is_folder:
         return _restore_folder(restorer, source, target, args.overwrite, options)
@@ -218,31 +312,35 @@ def _restore(args: argparse.Namespace) -> int:
     from converse_jax.restore_files import restore_file
 
     given = sys.stdin.buffer if args.source == "-" else source
-    note = restore_file(restorer, given, target, overwrite=args.overwrite, **options)
-    if note is not None:
-        _say(note)
+    _say_plan(restore_file(restorer, given, target, overwrite=args.overwrite, **options))
     return 0
 
 
+def _say_plan(plan: Plan) -> None:
+    for line in (*plan.notes, *(() if plan.noise is None else (plan.noise,))):
+        _say(line)
+
+
 def _restore_to_stdout(
-    restorer: Restorer, args: argparse.Namespace, options: dict[str, Any]
+    restorer: AnyRestorer, args: argparse.Namespace, options: dict[str, Any]
 ) -> None:
-    from converse_jax.imaging import encode_picture, read_picture
-    from converse_jax.restore import restore_picture
+    from converse_jax.imaging import encode_image, read_image
+    from converse_jax.restore import restore_image
     from converse_jax.restore_files import check_holds
 
     format = args.format or "png"
-    picture = read_picture(sys.stdin.buffer if args.source == "-" else args.source)
-    check_holds("standard output", picture, format)
-    if (remark := restorer.remark(picture.pixels.shape[-1])) is not None:
-        _say(remark)
-    data = encode_picture(restore_picture(restorer, picture, **options), format)
+    image = read_image(sys.stdin.buffer if args.source == "-" else args.source)
+    check_holds("standard output", image, format)
+    plan = restorer.plan(image.pixels, sigma=options.pop("sigma"))
+    _say_plan(plan)
+    restored = restore_image(plan.restorer, image, sigma=plan.sigma, **options)
+    data = encode_image(restored, format)
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def _restore_folder(
-    restorer: Restorer, source: Path, target: Path, overwrite: bool, options: dict[str, Any]
+    restorer: AnyRestorer, source: Path, target: Path, overwrite: bool, options: dict[str, Any]
 ) -> int:
     from converse_jax.restore_files import restore_folder
 
@@ -250,10 +348,15 @@ def _restore_folder(
     with _progress("restoring") as advance:
 
         def on_result(result: FileResult, number: int, total: int) -> None:
-            if result.remark and result.remark not in said:
-                said.add(result.remark)
-                failed = result.status == "failed"
-                _say(f"failed: {result.remark}" if failed else result.remark)
+            if result.reason is not None:
+                _say(f"failed: {result.reason}")
+            if result.plan is not None:
+                for note in result.plan.notes:
+                    if note not in said:
+                        _say(note)
+                    said.add(note)
+                if result.plan.noise is not None:
+                    _say(f"{result.source}: {result.plan.noise}")
             advance(number, total)
 
         counts = restore_folder(
@@ -325,7 +428,7 @@ def _models(args: argparse.Namespace) -> int:
 
     cards = list_models()
     for name, card in cards.items():
-        print(f"{name:<28} {card.architecture:<17} {_purpose(card):<41} {card.licence}")
+        print(f"{name:<28} {card.architecture:<17} {_purpose(card):<41} {card.license}")
     if not cards:
         print("No models come with this version of converse-jax.")
         print("Give the path of weights instead: the authors' .pth files, or our .safetensors:")
@@ -334,11 +437,13 @@ def _models(args: argparse.Namespace) -> int:
 
 
 def _purpose(card: ModelCard) -> str:
-    kind = "colour" if card.channels == 3 else "gray"
+    kind = "color" if card.channels == 3 else "gray"
     if card.task == "sr":
         return f"x{card.scale} super-resolution, {kind}"
     kernel = ", kernel given" if card.needs_kernel else ""
     sigma = "" if card.sigma is None else f", sigma {card.sigma:g}"
+    if card.sigma_range is not None:
+        sigma = ", sigma {:g} to {:g}".format(*card.sigma_range)
     return f"{card.task}, {kind}{sigma}{kernel}"
 
 
@@ -359,18 +464,42 @@ def _convert(args: argparse.Namespace) -> int:
 
 def _demo(args: argparse.Namespace) -> int:
     from converse_jax import _compilation_cache
-    from converse_jax.demo import DEFAULT_NAME, demo
+    from converse_jax.demo import DEFAULT_NAME, choose_examples
 
     _compilation_cache.enable()
     target = Path(args.out)
     if os.path.isdir(target):
         target = target / DEFAULT_NAME
-    deblurred, enlarged = demo(target, overwrite=args.overwrite)
-    for what, result in (("deblurring", deblurred), ("super-resolution x2", enlarged)):
-        gain = result.psnr_after - result.psnr_before
-        print(
-            f"{what:<20} {result.psnr_before:.2f} dB -> {result.psnr_after:.2f} dB "
-            f"({gain:+.2f} dB, lambda {result.lam:.2g})"
-        )
+    examples, missing = ([], []) if args.operator else choose_examples()
+    if examples:
+        _demo_networks(target, examples, args.overwrite)
+        if missing:
+            _say(f"left out, as their networks do not come with this package: {', '.join(missing)}")
+    else:
+        _demo_operator(target, args.overwrite)
+        if not args.operator:
+            _say("no network of the demo comes with this package: this is the operator alone")
     print(target)
     return 0
+
+
+def _demo_networks(target: Path, examples: list[Example], overwrite: bool) -> None:
+    from converse_jax import demo
+
+    def on_result(result: Restoration) -> None:
+        _print_gain(result.example.network, result.psnr_before, result.psnr_after)
+
+    demo.demo_networks(target, examples, overwrite=overwrite, on_result=on_result)
+
+
+def _demo_operator(target: Path, overwrite: bool) -> None:
+    from converse_jax import demo
+
+    deblurred, enlarged = demo.demo_operator(target, overwrite=overwrite)
+    for what, x in (("deblurring", deblurred), ("super-resolution x2", enlarged)):
+        _print_gain(what, x.psnr_before, x.psnr_after, f", lambda {x.lam:.2g}")
+
+
+def _print_gain(name: str, before: float, after: float, more: str = "") -> None:
+    line = f"{name:<20} {before:.2f} dB -> {after:.2f} dB ({after - before:+.2f} dB{more})"
+    print(line, flush=True)

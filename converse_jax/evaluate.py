@@ -1,4 +1,4 @@
-"""The evaluation protocol of the paper's tables, applied to a model and a folder of pictures."""
+"""The evaluation protocol of the paper's tables, applied to a model and a folder of images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,20 +13,21 @@ from typing import Any, TypedDict
 import jax
 import numpy as np
 
+from converse_jax._atomic import write_bytes
 from converse_jax._version import __version__
 from converse_jax.imaging import (
     Score,
     Task,
-    clean_picture,
     degrade_deblur,
     degrade_denoise,
     degrade_sr,
-    list_pictures,
-    read_picture,
+    list_images,
+    read_image,
     score,
+    to_reference_uint8,
     to_uint8,
 )
-from converse_jax.restore import RestoreError, Restorer, normalised_kernel
+from converse_jax.restore import RestoreError, Restorer, normalized_kernel
 
 SIGMAS: dict[Task, float | None] = {"denoise": 25.0, "sr": None, "deblur": 2.55}
 """Noise of the paper's experiments, in 8-bit levels; super-resolution has none."""
@@ -36,7 +36,7 @@ METRICS = ("psnr", "ssim", "psnr_y", "ssim_y")
 
 
 class Row(Score):
-    """The figures of one picture."""
+    """The figures of one image."""
 
     name: str
 
@@ -68,27 +68,27 @@ def evaluate(
     kernel: np.ndarray | None = None,
     on_result: Callable[[Row, int, int], None] | None = None,
 ) -> Report:
-    """Degrade each picture, restore it, and measure: the protocol of the paper's tables.
+    """Degrade each image, restore it, and measure: the protocol of the paper's tables.
 
-    A model of gray pictures is given the luma of colour ones, 0.299 R + 0.587 G + 0.114 B; a model
-    of colour pictures is given gray ones as three equal channels. Transparency is left out.
+    A model of gray images is given the luma of color ones, 0.299 R + 0.587 G + 0.114 B; a model
+    of color images is given gray ones as three equal channels. Transparency is left out.
 
     Args:
       restorer: the network; its card says the scale.
-      data: a folder of pictures, those in folders below it included, or one picture.
+      data: a folder of images, those in folders below it included, or one image.
       task: "denoise", "sr" or "deblur"; must be the model's.
       sigma: standard deviation of the noise in 8-bit levels; None means `SIGMAS` of the task.
       kernel: the blur of the task "deblur", ``[kh, kw]``, not negative.
-      on_result: called after each picture with its figures, its number from 1 on, and how many
+      on_result: called after each image with its figures, its number from 1 on, and how many
         there are.
 
     Returns:
-      The means over all pictures and the figures of each, with what they belong to.
+      The means over all images and the figures of each, with what they belong to.
 
     Raises:
       RestoreError: another task than the model's, a kernel that is missing or has no use, a
-        picture too small to be measured.
-      PictureError: data cannot be read.
+        image too small to be measured.
+      ImageError: data cannot be read.
     """
     card = restorer.card
     if task != card.task:
@@ -100,22 +100,22 @@ def evaluate(
         raise RestoreError("sigma: the protocol of 'sr' adds no noise; leave it out")
     sigma = SIGMAS[task] if sigma is None else sigma
     if kernel is not None:
-        kernel, _ = normalised_kernel(kernel)
+        kernel, _ = normalized_kernel(kernel)
     if (task == "deblur") != (kernel is not None):
         raise RestoreError(
-            "kernel: task 'deblur' blurs the pictures first; give the kernel (--kernel k.npy)"
+            "kernel: task 'deblur' blurs the images first; give the kernel (--kernel k.npy)"
             if kernel is None
             else f"kernel: task {task!r} blurs nothing; leave it out"
         )
-    # A blind model is not told the kernel its pictures were blurred with.
+    # A blind model is not told the kernel its images were blurred with.
     known = None if restorer.blur_size is None else kernel
     restorer.prepare_kernel(known)
 
     root, paths = Path(data), [Path(data)]
     if os.path.isdir(root):
-        paths = list_pictures(root)
+        paths = list_images(root)
     if not paths:
-        raise RestoreError(f"{root}: holds no pictures; give a folder with PNG, JPEG or TIFF files")
+        raise RestoreError(f"{root}: holds no images; give a folder with PNG, JPEG or TIFF files")
     rows: list[Row] = []
     remarks: dict[str, None] = {}
     for number, path in enumerate(paths, 1):
@@ -123,9 +123,10 @@ def evaluate(
         remarks |= {remark: None} if remark else {}
         try:
             given, target = _degrade(clean, task, sigma, card.scale, kernel)
-            restored = restorer(given, kernel=known, extend_borders=False)
+            level = sigma / 255 if restorer.takes_sigma and sigma is not None else None
+            restored = restorer(given, kernel=known, sigma=level, extend_borders=False)
             figures = score(to_uint8(restored), target, task=task, scale=card.scale)
-        except ValueError as error:  # a picture too small, a kernel that is no blur
+        except ValueError as error:  # an image too small, a kernel that is no blur
             raise RestoreError(f"{path}: {error}") from None
         name = path.name if path == root else path.relative_to(root).as_posix()
         rows.append(Row(name=name, **figures))
@@ -149,14 +150,14 @@ def evaluate(
 
 
 def _read_clean(path: Path, channels: int) -> tuple[np.ndarray, str | None]:
-    """The picture in 8 bits with the model's channels, and a remark if it had others."""
-    pixels = read_picture(path).pixels
-    clean = clean_picture(pixels, channels)
+    """The image in 8 bits with the model's channels, and a remark if it had others."""
+    pixels = read_image(path).pixels
+    clean = to_reference_uint8(pixels, channels)
     if pixels.shape[-1] == channels:
         return clean, None
     if channels == 1:
-        return clean, "colour pictures were converted to gray, as the model is gray"
-    return clean, "gray pictures were given to the model as three equal channels"
+        return clean, "color images were converted to gray, as the model is gray"
+    return clean, "gray images were given to the model as three equal channels"
 
 
 def _degrade(
@@ -184,7 +185,7 @@ def _versions() -> dict[str, str]:
 
 
 def write_report(path: str | os.PathLike[str], report: Report, *, overwrite: bool = False) -> None:
-    """Write a report as JSON, whole or not at all; an infinite PSNR (equal pictures) is null.
+    """Write a report as JSON, whole or not at all; an infinite PSNR (equal images) is null.
 
     Raises:
       RestoreError: the file is there and overwrite is False, or it cannot be written.
@@ -192,14 +193,10 @@ def write_report(path: str | os.PathLike[str], report: Report, *, overwrite: boo
     check_report_path(path, overwrite=overwrite)
     path = Path(path)
     text = json.dumps(_finite(report), indent=1) + "\n"
-    temporary = path.parent / f".converse-{secrets.token_hex(8)}.tmp"
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_bytes(path, text.encode(), overwrite=overwrite)
     except OSError as error:
         raise RestoreError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def check_report_path(path: str | os.PathLike[str], *, overwrite: bool) -> None:

@@ -1,59 +1,58 @@
-"""Picture in, picture out: a network applied to photographs of any size."""
+"""Image in, image out: a network applied to photographs of any size."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 
 from converse_jax._borders import extend_periodically
-from converse_jax.imaging import Picture
-from converse_jax.nn import call_prepared, collect_transfers
+from converse_jax._programs import Programs
+from converse_jax.imaging import Image, estimate_noise
 from converse_jax.weights import ModelCard
 
 MARGIN_KERNELS = 3
-"""A picture is extended by this many kernel widths on each side before it is deblurred."""
+"""An image is extended by this many kernel widths on each side before it is deblurred."""
 
 BLIND_MARGIN = 24
 """The same in pixels, where no kernel is given: three and a half of the paper's 7x7 kernels."""
 
-# A picture and, for the ensemble, the same lying on its side.
-_MAX_PROGRAMS = 2
-
-# Transfer functions are computed once for a size of picture where they take at most this part of
-# the memory that is there: some 40 MB a layer at 256x256 pixels.
-_PREPARED_PART = 0.2
-
-
-@dataclass
-class _Program:
-    """The network compiled for one size of picture."""
-
-    run: Any
-    collect: Any
-    """Computes the transfer functions; None where they are left to `run`."""
-    transfers: Any = None
-    kernel: bytes | None = None
-    """The blur kernel that the transfer functions were made for."""
+# An image whose noise differs from what a network was trained for by more than this factor, and by
+# more than this many levels of 255, is restored visibly worse than it could be.
+_OTHER_NOISE_FACTOR, _OTHER_NOISE_LEVELS = 1.6, 4.0
 
 
 class RestoreError(ValueError):
-    """A picture or a kernel that this model cannot restore with: what arrived, what to do."""
+    """An image or a kernel that this model cannot restore with: what arrived, what to do."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one image will be restored.
+
+    Attributes:
+      restorer: by which network.
+      sigma: the noise level it is told, in the units of the image; None if it takes none.
+      notes: what a person should know of this network and images like this.
+      noise: what they should know of the noise of this very image, if anything.
+    """
+
+    restorer: Restorer
+    sigma: float | None
+    notes: tuple[str, ...]
+    noise: str | None
 
 
 class Restorer:
-    """A network ready to restore pictures of any size, in full float32 precision.
+    """A network ready to restore images of any size, in full float32 precision.
 
-    The network is compiled once for each size of picture, and the transfer functions of its layers
+    The network is compiled once for each size of image, and the transfer functions of its layers
     are computed once for it and for a blur kernel. Those of the last two sizes are kept, so that
-    pictures of many sizes fill no memory; the persistent cache of the command keeps the programs of
+    images of many sizes fill no memory; the persistent cache of the command keeps the programs of
     all sizes on disk. `free` gives the memory back.
     """
 
@@ -61,51 +60,41 @@ class Restorer:
         """Make a restorer of what `converse_jax.load` returns."""
         self.card = card
         self.blur_size: int | None = getattr(model, "blur_size", None)
-        graphdef, self._state = nnx.split(model)
-
-        def run(state: Any, transfers: Any, image: jax.Array, *kernel: jax.Array) -> jax.Array:
-            model = nnx.merge(graphdef, state)
-            # Accelerators multiply float32 as TF32 or bfloat16 unless asked otherwise.
-            with jax.default_matmul_precision("highest"):
-                if transfers is None:
-                    return model(image, *kernel)
-                return call_prepared(model, transfers, image, *kernel)
-
-        def collect(state: Any, image: jax.Array, *kernel: jax.Array) -> Any:
-            with jax.default_matmul_precision("highest"):
-                return collect_transfers(nnx.merge(graphdef, state), image, *kernel)
-
-        self._run: Any = jax.jit(run)
-        self._collect: Any = jax.jit(collect)
-        self._programs: OrderedDict[tuple[int, ...], _Program] = OrderedDict()
+        self.takes_sigma: bool = card.needs_sigma
+        self._programs = Programs(model)
 
     def __call__(
         self,
         image: np.ndarray,
         *,
         kernel: np.ndarray | None = None,
+        sigma: float | None = None,
+        strength: float = 1.0,
         ensemble: bool = False,
         extend_borders: bool = True,
     ) -> np.ndarray:
-        """Restore a picture, ``[H, W, C] -> [sH, sW, C]``.
+        """Restore an image, ``[H, W, C] -> [sH, sW, C]``.
 
-        A model of gray pictures restores each channel of a colour picture by itself; a model of
-        colour pictures sees a gray one repeated, and the mean of its channels is returned.
+        A model of gray images restores each channel of a color image by itself; a model of
+        color images sees a gray one repeated, and the mean of its channels is returned.
 
         Args:
           image: floating point ``[H, W, C]`` in [0, 1], C = 1 or 3.
           kernel: the blur kernel ``[kh, kw]``, for the models that take one (`prepare_kernel`).
-          ensemble: the mean over the 8 turns and mirror images of picture and kernel.
-          extend_borders: before deblurring, continue the picture smoothly over its borders
-            (`extend_periodically`): the networks take it for periodic. For photographs; pictures
+          sigma: the standard deviation of the noise in the units of image (25 / 255), for the
+            models that are told it; None estimates it (`estimate_noise`).
+          strength: 1 is the result of the network, 0 the image as it came, between them a blend.
+          ensemble: the mean over the 8 turns and mirror images of image and kernel.
+          extend_borders: before deblurring, continue the image smoothly over its borders
+            (`extend_periodically`): the networks take it for periodic. For photographs; images
             that were blurred circularly, as in the evaluation protocol, need False.
 
         Returns:
           float32, not clipped; s is the model's scale.
 
         Raises:
-          RestoreError: an image or a kernel the model has no use for, or a picture that needs more
-            memory than there is.
+          RestoreError: an image, a kernel, a level or a strength the model has no use for, or a
+            image that needs more memory than there is.
         """
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
@@ -113,6 +102,8 @@ class Restorer:
         if not np.issubdtype(image.dtype, np.floating):
             raise RestoreError(f"image: got {image.dtype}; give floats in [0, 1], e.g. image / 255")
         fitted, _ = self.prepare_kernel(kernel)
+        self._check_strength(strength)
+        sigma = self._level(image, sigma)
         if ensemble and fitted is not None and fitted.shape[0] % 2 == 0:
             raise RestoreError(
                 f"ensemble: the model's kernels of {fitted.shape[0]}x{fitted.shape[0]} have no "
@@ -120,13 +111,13 @@ class Restorer:
             )
         size = f"{image.shape[1]}x{image.shape[0]}"
         image = image.astype(np.float32)
-        margin = 0
+        given, margin = image, 0
         if extend_borders and self.card.task == "deblur":
             margin = BLIND_MARGIN if fitted is None else MARGIN_KERNELS * fitted.shape[0]
             image = extend_periodically(image, margin, kernel=fitted)
         turns = _TURNS if ensemble else _TURNS[:1]
         results = (
-            turn_back(self._restore(turn(image), None if fitted is None else turn(fitted)))
+            turn_back(self._restore(turn(image), None if fitted is None else turn(fitted), sigma))
             for turn, turn_back in turns
         )
         try:
@@ -134,11 +125,68 @@ class Restorer:
         except MemoryError as error:
             raise RestoreError(
                 f"image: {size} pixels need more memory than there is ({error}); "
-                "cut the picture into parts or make it smaller"
+                "cut the image into parts or make it smaller"
             ) from None
         border = self.card.scale * margin
         height, width = result.shape[:2]
-        return result[border : height - border, border : width - border]
+        result = result[border : height - border, border : width - border]
+        if strength == 1:
+            return result
+        return given + np.float32(strength) * (result - given)
+
+    def _check_strength(self, strength: float) -> None:
+        if not 0 <= strength <= 1:
+            raise RestoreError(f"strength: got {strength}; expected 0 (the image) to 1 (restored)")
+        if strength != 1 and self.card.scale != 1:
+            raise RestoreError(
+                f"strength: {self.card.name} enlarges, so there is no original to blend with; "
+                "leave it out"
+            )
+
+    def _level(self, image: np.ndarray, sigma: float | None) -> float | None:
+        """The noise level that the network is told, None if it takes none."""
+        if not self.takes_sigma:
+            if sigma is not None:
+                raise RestoreError(
+                    f"sigma: {self.card.name} ({self.card.architecture}) takes no noise level; "
+                    "leave it out"
+                )
+            return None
+        if sigma is None:
+            return estimate_noise(image)
+        if not 0 <= sigma < float("inf"):
+            raise RestoreError(f"sigma: got {sigma}; expected a standard deviation of at least 0")
+        return float(sigma)
+
+    def plan(self, image: np.ndarray, *, sigma: float | None = None) -> Plan:
+        """How an image will be restored: the noise level, given or estimated, and notes.
+
+        Args:
+          image: floating point ``[H, W, C]`` in [0, 1].
+          sigma: noise level in the units of image, for the models that are told it; None estimates.
+
+        Raises:
+          RestoreError: a level that the model has no use for.
+        """
+        level, card = self._level(image, sigma), self.card
+        notes = () if (note := self.remark(image.shape[-1])) is None else (note,)
+        noise = None
+        if level is not None:
+            low, high = card.sigma_range or (0.0, float("inf"))
+            origin = "estimated" if sigma is None else "given"
+            noise = f"noise of {255 * level:.1f} (of 255), {origin}"
+            if not low <= round(255 * level, 3) <= high:
+                noise += f"; {card.name} was trained for {low:g} to {high:g}"
+        elif card.task == "denoise" and card.sigma is not None:
+            found = 255 * estimate_noise(image)
+            less, more = sorted((found, card.sigma))
+            if more > _OTHER_NOISE_FACTOR * less and more - less > _OTHER_NOISE_LEVELS:
+                effect = "fine detail will be lost" if found < card.sigma else "noise will stay"
+                noise = (
+                    f"noise of {found:.1f} (of 255), estimated, but {card.name} was trained for "
+                    f"{card.sigma:g}: {effect}"
+                )
+        return Plan(self, level, notes, noise)
 
     def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
         """The kernel as the model takes it, and remarks about what had to be done for it.
@@ -148,7 +196,7 @@ class Restorer:
 
         Raises:
           RestoreError: a kernel for a model that takes none, none for one that needs it, one that
-            `normalised_kernel` refuses, or one that is larger than the model's.
+            `normalized_kernel` refuses, or one that is larger than the model's.
         """
         name = f"{self.card.name} ({self.card.architecture})"
         if kernel is None:
@@ -157,7 +205,7 @@ class Restorer:
             raise RestoreError(f"kernel: {name} needs the blur kernel; give one (--kernel k.npy)")
         if self.blur_size is None:
             raise RestoreError(f"kernel: {name} takes none; leave it out")
-        kernel, remarks = normalised_kernel(kernel)
+        kernel, remarks = normalized_kernel(kernel)
         (height, width), size = kernel.shape, self.blur_size
         if height > size or width > size:
             raise RestoreError(
@@ -173,69 +221,29 @@ class Restorer:
         return padded, remarks
 
     def remark(self, channels: int) -> str | None:
-        """What a person should know about restoring pictures of so many channels, if anything."""
+        """What a person should know about restoring images of so many channels, if anything."""
         if channels > self.card.channels:
-            return f"{self.card.name} is a model of gray pictures: each channel is restored alone"
+            return f"{self.card.name} is a model of gray images: each channel is restored alone"
         if channels < self.card.channels:
-            return f"{self.card.name} is a model of colour pictures: the gray channel is repeated"
+            return f"{self.card.name} is a model of color images: the gray channel is repeated"
         return None
 
-    def _restore(self, image: np.ndarray, kernel: np.ndarray | None) -> np.ndarray:
+    def _restore(
+        self, image: np.ndarray, kernel: np.ndarray | None, sigma: float | None
+    ) -> np.ndarray:
         """`image` may have any number of channels, and has its final size."""
         if image.shape[-1] == self.card.channels:
-            return self._apply(image, kernel)
+            return self._programs(image, kernel, sigma)
         if self.card.channels == 1:
             # One after the other: as a batch they would need three times the memory.
-            maps = [self._apply(image[..., c, None], kernel) for c in range(image.shape[-1])]
+            maps = [self._programs(x[..., None], kernel, sigma) for x in np.moveaxis(image, -1, 0)]
             return np.concatenate(maps, axis=-1)
         repeated = np.repeat(image, self.card.channels, axis=-1)
-        return self._apply(repeated, kernel).mean(axis=-1, keepdims=True)
-
-    def _apply(self, image: np.ndarray, kernel: np.ndarray | None) -> np.ndarray:
-        arrays = (image,) if kernel is None else (image, kernel.astype(np.float32))
-        try:
-            program = self._program(*arrays)
-            key = None if kernel is None else kernel.tobytes()
-            if program.collect is not None and (program.transfers is None or program.kernel != key):
-                program.transfers, program.kernel = program.collect(self._state, *arrays), key
-            return np.asarray(program.run(self._state, program.transfers, *arrays))
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise MemoryError("the device's is full") from None
-
-    def _program(self, *arrays: np.ndarray) -> _Program:
-        """The compiled network for arrays of these shapes."""
-        shape = arrays[0].shape
-        if shape in self._programs:
-            self._programs.move_to_end(shape)
-            return self._programs[shape]
-        available = available_memory()
-        transfers = jax.eval_shape(self._collect, self._state, *arrays)
-        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(transfers))
-        prepared = size > 0 and (available is None or size <= _PREPARED_PART * available)
-        collect = None
-        if prepared:
-            collect = self._collect.lower(self._state, *arrays).compile()
-        else:
-            transfers = None
-        run = self._run.lower(self._state, transfers, *arrays).compile()
-        # Else every size ever seen stays in memory: some 13 MB each for a network of four blocks.
-        self._run.clear_cache()
-        self._collect.clear_cache()
-        if jax.default_backend() == "cpu":
-            # An accelerator says so when its memory is full; Linux kills the process.
-            needed = _bytes_needed(run) + (size if prepared else 0)
-            if available is not None and needed > available:
-                raise MemoryError(f"{needed / 1e9:.3g} GB of {available / 1e9:.3g} GB available")
-        self._programs[shape] = _Program(run, collect)
-        if len(self._programs) > _MAX_PROGRAMS:
-            self._programs.popitem(last=False)
-        return self._programs[shape]
+        return self._programs(repeated, kernel, sigma).mean(axis=-1, keepdims=True)
 
     def free(self) -> None:
         """Give back the memory of all programs and transfer functions; they are made again."""
-        self._programs.clear()
+        self._programs.free()
 
 
 def _turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
@@ -258,7 +266,7 @@ _TURNS = [
 ]
 
 
-def normalised_kernel(kernel: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def normalized_kernel(kernel: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """A blur kernel ``[kh, kw]`` divided by its sum, float64, and a remark where that changed it.
 
     Raises:
@@ -280,51 +288,26 @@ def normalised_kernel(kernel: np.ndarray) -> tuple[np.ndarray, list[str]]:
     return taps / total, [f"the kernel was divided by its sum, {total:.6g}"]
 
 
-def _bytes_needed(program: Any) -> int:
-    """Memory for one run, of which the program knows all but the buffers of the FFT (under 10%)."""
-    analysis = program.memory_analysis()
-    if analysis is None:
-        return 0
-    return int(1.1 * analysis.temp_size_in_bytes) + int(analysis.output_size_in_bytes)
-
-
-def available_memory() -> int | None:
-    """Bytes this process can still take, None where the system does not say (it is no Linux)."""
-    found = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")]
-    with contextlib.suppress(OSError, ValueError):  # a container's own limit, "max" if it has none
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        found.append(max(limit - int((group / "memory.current").read_text()), 0))
-    return min(found, default=None)
-
-
-def restore_picture(
+def restore_image(
     restorer: Restorer,
-    picture: Picture,
-    *,
-    kernel: np.ndarray | None = None,
-    ensemble: bool = False,
-    extend_borders: bool = True,
-) -> Picture:
-    """Restore a picture with all that belongs to it; arguments as for `Restorer`.
+    image: Image,
+    **options: Any,
+) -> Image:
+    """Restore an image with all that belongs to it; options as for `Restorer`.
 
-    Bit depth, colour profile and EXIF are kept. Transparency is restored as a gray picture of its
-    own, and stays exactly the same where it is the same everywhere.
+    Bit depth, color profile and EXIF are kept. Transparency is restored as a gray image of its
+    own, and stays exactly the same where it is the same everywhere, or where only noise is removed
+    whose level is known: transparency has none.
 
     Raises:
       RestoreError: as `Restorer`.
     """
-    restore = functools.partial(
-        restorer, kernel=kernel, ensemble=ensemble, extend_borders=extend_borders
-    )
-    pixels = np.clip(restore(picture.pixels), 0.0, 1.0)
-    alpha = picture.alpha
+    restore: Callable[[np.ndarray], np.ndarray] = functools.partial(restorer, **options)
+    pixels = np.clip(restore(image.pixels), 0.0, 1.0)
+    alpha = image.alpha
     if alpha is not None:
         if (alpha == alpha[0, 0]).all():
             alpha = np.full(pixels.shape[:2], alpha[0, 0])
-        else:
+        elif not restorer.takes_sigma:
             alpha = np.clip(restore(alpha[..., None])[..., 0], 0.0, 1.0)
-    return replace(picture, pixels=pixels, alpha=alpha)
+    return replace(image, pixels=pixels, alpha=alpha)

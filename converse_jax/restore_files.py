@@ -1,4 +1,4 @@
-"""Restoring picture files: one, or a folder of them."""
+"""Restoring image files: one, or a folder of them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,33 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Protocol
 
 import jax
+import numpy as np
 
 from converse_jax.imaging import (
-    Picture,
-    PictureError,
-    encode_picture,
-    list_pictures,
-    read_picture,
-    write_picture,
+    Image,
+    ImageError,
+    encode_image,
+    list_images,
+    read_image,
+    write_image,
 )
-from converse_jax.imaging._picture import EXTENSIONS
-from converse_jax.restore import RestoreError, Restorer, restore_picture
+from converse_jax.imaging._image import EXTENSIONS
+from converse_jax.restore import Plan, RestoreError, restore_image
 
 _SIZES_BETWEEN_CLEARINGS = 32
+
+
+class AnyRestorer(Protocol):
+    """A `Restorer`, or a `BundledRestorer` that chooses one for each image."""
+
+    def plan(self, image: np.ndarray, *, sigma: float | None = None) -> Plan:
+        """By which network an image is restored, and what is to be said of it."""
+
+    def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
+        """The kernel as the network takes it."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +41,18 @@ class FileResult:
     """What became of one file.
 
     Attributes:
-      source: the picture that was read.
+      source: the image that was read.
       target: the file that was written, or would have been.
       status: "restored", "skipped" (target was there already) or "failed".
-      remark: for a restored file what `Restorer.remark` says of it, for a failed one the reason.
+      plan: for a restored file, how it was restored.
+      reason: for a failed one, why.
     """
 
     source: Path
     target: Path
     status: Literal["restored", "skipped", "failed"]
-    remark: str | None = None
+    plan: Plan | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,64 +65,66 @@ class Counts:
 
 
 def restore_file(
-    restorer: Restorer,
+    restorer: AnyRestorer,
     source: str | os.PathLike[str] | BinaryIO,
     target: str | os.PathLike[str],
     *,
     overwrite: bool = False,
+    sigma: float | None = None,
     **options: Any,
-) -> str | None:
-    """Restore one picture file; `options` are those of `restore_picture`.
+) -> Plan:
+    """Restore one image file; `sigma` is as for `Restorer.plan`, `options` as for `Restorer`.
 
-    The folder of `target` is made if it is missing. Returns what `Restorer.remark` says of it.
+    The folder of `target` is made if it is missing. Returns how it was restored.
 
     Raises:
-      PictureError: source cannot be read, target cannot be written or is there already.
+      ImageError: source cannot be read, target cannot be written or is there already.
       RestoreError: as `Restorer`.
     """
     target = Path(target)
     restorer.prepare_kernel(options.get("kernel"))
     # Before the work, what would make it useless: a result that cannot be written.
     if not overwrite and os.path.lexists(target):
-        raise PictureError(
+        raise ImageError(
             f"{target}: exists already; name another file, or overwrite it (--overwrite)"
         )
     format = _format(target)
-    picture = read_picture(source)
-    check_holds(str(target), picture, format)
+    image = read_image(source)
+    check_holds(str(target), image, format)
     try:
-        restored = restore_picture(restorer, picture, **options)
+        plan = restorer.plan(image.pixels, sigma=sigma)
+        restored = restore_image(plan.restorer, image, sigma=plan.sigma, **options)
     except RestoreError as error:
         name = source if isinstance(source, (str, os.PathLike)) else "standard input"
         raise RestoreError(f"{name}: {error}") from None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PictureError(f"{target.parent}: cannot be made ({error.strerror})") from None
-    write_picture(target, restored, overwrite=overwrite)
-    return restorer.remark(picture.pixels.shape[-1])
+        raise ImageError(f"{target.parent}: cannot be made ({error.strerror})") from None
+    write_image(target, restored, overwrite=overwrite)
+    return plan
 
 
-def check_holds(name: str, picture: Picture, format: str) -> None:
-    """Raise a PictureError about `name` if the format cannot hold all that is in the picture."""
-    alpha = None if picture.alpha is None else picture.alpha[:1, :1]
+def check_holds(name: str, image: Image, format: str) -> None:
+    """Raise a ImageError about `name` if the format cannot hold all that is in the image."""
+    alpha = None if image.alpha is None else image.alpha[:1, :1]
     try:
         # One pixel is enough to be told.
-        encode_picture(replace(picture, pixels=picture.pixels[:1, :1], alpha=alpha), format)
-    except PictureError as error:
-        raise PictureError(f"{name}: {error}") from None
+        encode_image(replace(image, pixels=image.pixels[:1, :1], alpha=alpha), format)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
 
 
 def _format(target: Path) -> str:
     format = EXTENSIONS.get(target.suffix.lower())
     if format is None:
         known = " ".join(EXTENSIONS)
-        raise PictureError(f"{target}: the extension {target.suffix!r} is not one of {known}")
+        raise ImageError(f"{target}: the extension {target.suffix!r} is not one of {known}")
     return format
 
 
 def restore_folder(
-    restorer: Restorer,
+    restorer: AnyRestorer,
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     *,
@@ -117,40 +132,40 @@ def restore_folder(
     on_result: Callable[[FileResult, int, int], None] | None = None,
     **options: Any,
 ) -> Counts:
-    """Restore the pictures of a folder into another, under the same names and sub-folders.
+    """Restore the images of a folder into another, under the same names and sub-folders.
 
-    Pictures that are in the target already are skipped, unless `overwrite`. One that cannot be
-    restored does not stop the others. Pictures of one size follow each other, for each size is
+    Images that are in the target already are skipped, unless `overwrite`. One that cannot be
+    restored does not stop the others. Images of one size follow each other, for each size is
     compiled.
 
     Args:
       restorer: the network.
-      source: a folder; pictures in folders below it are found too.
+      source: a folder; images in folders below it are found too.
       target: another folder, made if it is missing. It may lie in source: it is not read then.
-      overwrite: replace the pictures that are there.
-      on_result: called after each picture with its result, its number from 1 on, and how many
+      overwrite: replace the images that are there.
+      on_result: called after each image with its result, its number from 1 on, and how many
         there are.
-      options: those of `restore_picture`.
+      options: those of `restore_file`.
 
     Returns:
-      The numbers of pictures.
+      The numbers of images.
 
     Raises:
-      PictureError: no such source, no pictures in it, or a target that is source or a file.
+      ImageError: no such source, no images in it, or a target that is source or a file.
       RestoreError: a kernel that the model has no use for.
     """
     source, target = Path(source), Path(target)
     restorer.prepare_kernel(options.get("kernel"))
-    pictures = _pictures_outside(source, target)
-    finished = [] if overwrite else [p for p in pictures if os.path.lexists(target / p)]
-    waiting = sorted((_size(source / p), p) for p in set(pictures) - set(finished))
+    images = _images_outside(source, target)
+    finished = [] if overwrite else [p for p in images if os.path.lexists(target / p)]
+    waiting = sorted((_size(source / p), p) for p in set(images) - set(finished))
 
     counts = {"restored": 0, "skipped": 0, "failed": 0}
 
     def report(result: FileResult) -> None:
         counts[result.status] += 1
         if on_result is not None:
-            on_result(result, sum(counts.values()), len(pictures))
+            on_result(result, sum(counts.values()), len(images))
 
     for name in finished:
         report(FileResult(source / name, target / name, "skipped"))
@@ -163,42 +178,42 @@ def restore_folder(
             jax.clear_caches()
             sizes = {size}
         try:
-            remark = restore_file(
+            plan = restore_file(
                 restorer, source / name, target / name, overwrite=overwrite, **options
             )
-            report(FileResult(source / name, target / name, "restored", remark))
-        except (PictureError, RestoreError) as error:
-            report(FileResult(source / name, target / name, "failed", str(error)))
+            report(FileResult(source / name, target / name, "restored", plan))
+        except (ImageError, RestoreError) as error:
+            report(FileResult(source / name, target / name, "failed", reason=str(error)))
         except (OSError, MemoryError) as error:
             reason = f"{source / name}: {str(error) or type(error).__name__}"
-            report(FileResult(source / name, target / name, "failed", reason))
+            report(FileResult(source / name, target / name, "failed", reason=reason))
     return Counts(**counts)
 
 
-def _pictures_outside(source: Path, target: Path) -> list[Path]:
-    """Pictures in source but not in target, relative to source."""
-    found = list_pictures(source)
+def _images_outside(source: Path, target: Path) -> list[Path]:
+    """Images in source but not in target, relative to source."""
+    found = list_images(source)
     own, others = source.resolve(), target.resolve()
     if own == others:
-        raise PictureError(f"{target}: is the folder that is read; name another one to write to")
+        raise ImageError(f"{target}: is the folder that is read; name another one to write to")
     if os.path.lexists(target) and not target.is_dir():
-        raise PictureError(f"{target}: is a file; the pictures of a folder need a folder")
+        raise ImageError(f"{target}: is a file; the images of a folder need a folder")
     inside = [path for path in found if not path.resolve().is_relative_to(others)]
     # A target that lies above source holds all of it: then nothing was written by us there.
     chosen = found if own.is_relative_to(others) else inside
     if not chosen:
-        raise PictureError(f"{source}: holds no pictures ({' '.join(EXTENSIONS)})")
+        raise ImageError(f"{source}: holds no images ({' '.join(EXTENSIONS)})")
     return [path.relative_to(source) for path in chosen]
 
 
 def _size(path: Path) -> tuple[int, ...]:
-    """Width, height and whether the picture lies on its side, for sorting: (0,) if unreadable."""
-    from PIL import Image
+    """Width, height and whether the image lies on its side, for sorting: (0,) if unreadable."""
+    from PIL import Image as PilImage
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with PilImage.open(path) as image:
                 return (*image.size, int(image.getexif().get(0x0112, 1) > 4))
     except Exception:  # reading it in earnest will say what is wrong with it
         return (0,)

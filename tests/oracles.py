@@ -35,7 +35,7 @@ def converse_map(
     padding_mode: str,
     x0: str,
 ) -> np.ndarray:
-    """Minimise ``||y - A x||^2 + lam ||x - x0||^2`` over all maps x, by stacking both terms."""
+    """Minimize ``||y - A x||^2 + lam ||x - x0||^2`` over all maps x, by stacking both terms."""
     y = np.pad(y, padding, mode=NUMPY_MODES[padding_mode])
     initial = np.kron(y, np.full((scale, scale), 1.0 if x0 == "nearest" else 0.0))
     matrix = blur_matrix(kernel, y.shape, scale)

@@ -17,8 +17,8 @@ import pytest
 from flax import nnx
 
 import converse_jax
-from converse_jax import ModelCard, _compilation_cache, cli, demo, restore
-from converse_jax.imaging import Picture, encode_picture, read_picture, write_picture
+from converse_jax import ModelCard, _compilation_cache, _programs, cli, demo
+from converse_jax.imaging import Image, encode_image, read_image, write_image
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
 from converse_jax.restore import Restorer
 
@@ -53,7 +53,7 @@ def refused(run: Run) -> Callable[..., str]:
 
 
 def let_through(model: Any) -> None:
-    """Untrained weights make every picture nearly black: pass the picture on, and blocks add."""
+    """Untrained weights make every image nearly black: pass the image on, and blocks add."""
     features = model.head.kernel.shape[-1]
     model.head.kernel.set_value(jnp.eye(1, features))
     model.tail.kernel.set_value(jnp.eye(features, 1))
@@ -82,13 +82,13 @@ def deblurrer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def picture(*shape: int, **more: Any) -> Picture:
-    return Picture(np.random.default_rng(0).random(shape, dtype=np.float32), **more)
+def image(*shape: int, **more: Any) -> Image:
+    return Image(np.random.default_rng(0).random(shape, dtype=np.float32), **more)
 
 
 def write(path: Path, *shape: int, **more: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(path, picture(*shape, **more))
+    write_image(path, image(*shape, **more))
     return path
 
 
@@ -100,25 +100,25 @@ def kernel_file(path: Path, kernel: np.ndarray) -> Path:
 # restore
 
 
-def test_restore_a_picture(tmp_path: Path, run: Run, denoiser: Path) -> None:
+def test_restore_an_image(tmp_path: Path, run: Run, denoiser: Path) -> None:
     source, target = write(tmp_path / "a.png", 7, 9, 1, bits=16), tmp_path / "b.tif"
     assert run("restore", source, target, "--model", denoiser) == (0, "", "")
-    want = Restorer(*converse_jax.load(denoiser))(read_picture(source).pixels)
-    got = read_picture(target)
+    want = Restorer(*converse_jax.load(denoiser))(read_image(source).pixels)
+    got = read_image(target)
     assert got.bits == 16
-    assert np.abs(want - read_picture(source).pixels).max() > 0.004  # the network does something
+    assert np.abs(want - read_image(source).pixels).max() > 0.004  # the network does something
     np.testing.assert_allclose(got.pixels, np.clip(want, 0, 1), atol=1 / 65535)
 
 
-def test_a_gray_model_on_colour_pictures_says_so(tmp_path: Path, run: Run, denoiser: Path) -> None:
+def test_a_gray_model_on_color_images_says_so(tmp_path: Path, run: Run, denoiser: Path) -> None:
     write(tmp_path / "in" / "a.png", 5, 6, 3)
     write(tmp_path / "in" / "b.png", 5, 6, 3)
-    note = "tiny is a model of gray pictures: each channel is restored alone\n"
+    note = "tiny is a model of gray images: each channel is restored alone\n"
     one = run("restore", tmp_path / "in" / "a.png", tmp_path / "b.png", "--model", denoiser)
     assert one == (0, "", note)
     many = run("restore", tmp_path / "in", tmp_path / "out", "--model", denoiser)
     assert many == (0, "", note + "2 restored, 0 skipped (there already), 0 failed\n")
-    single, of_many = read_picture(tmp_path / "b.png"), read_picture(tmp_path / "out" / "a.png")
+    single, of_many = read_image(tmp_path / "b.png"), read_image(tmp_path / "out" / "a.png")
     np.testing.assert_array_equal(single.pixels, of_many.pixels)
 
 
@@ -143,9 +143,9 @@ def test_standard_input_and_output(
     monkeypatch: pytest.MonkeyPatch,
     capsysbinary: pytest.CaptureFixture[bytes],
 ) -> None:
-    given = picture(5, 6, 3, alpha=picture(5, 6, 1).pixels[..., 0])
+    given = image(5, 6, 3, alpha=image(5, 6, 1).pixels[..., 0])
     source = tmp_path / "a.png"
-    write_picture(source, given)
+    write_image(source, given)
     model = ("--model", str(denoiser))
     assert cli.main(["restore", str(source), str(tmp_path / "b.png"), *model]) == 0
     capsysbinary.readouterr()
@@ -157,20 +157,20 @@ def test_standard_input_and_output(
     assert cli.main(["restore", "-", "-", *model]) == 0
     out, err = capsysbinary.readouterr()
     assert out == (tmp_path / "b.png").read_bytes()
-    assert err == b"tiny is a model of gray pictures: each channel is restored alone\n"
+    assert err == b"tiny is a model of gray images: each channel is restored alone\n"
 
     assert cli.main(["restore", str(source), "-", *model, "--format", "tiff"]) == 0
     out, _ = capsysbinary.readouterr()
     assert out.startswith(b"II*\0")
-    np.testing.assert_array_equal(read_picture(out).pixels, read_picture(tmp_path / "b.png").pixels)
+    np.testing.assert_array_equal(read_image(out).pixels, read_image(tmp_path / "b.png").pixels)
 
-    feed(encode_picture(given, "webp"))
+    feed(encode_image(given, "webp"))
     assert cli.main(["restore", "-", str(tmp_path / "c.png"), *model]) == 0
-    assert read_picture(tmp_path / "c.png").alpha is not None
+    assert read_image(tmp_path / "c.png").alpha is not None
     capsysbinary.readouterr()
 
     for data, arguments, text in [
-        (b"junk", ["-", "-"], b"not a picture; give a PNG"),
+        (b"junk", ["-", "-"], b"not an image; give a PNG"),
         (source.read_bytes(), ["-", "-", "--format", "jpeg"], b"JPEG holds no alpha channel"),
     ]:
         feed(data)
@@ -191,12 +191,12 @@ def test_a_kernel(tmp_path: Path, run: Run, refused: Callable[..., str], deblurr
     ]
     padded = np.pad(np.load(small) / 16, 2)
     exact = kernel_file(tmp_path / "exact.npy", padded)
-    options = ("--kernel", exact, "--periodic", "--ensemble")
+    options = ("--kernel", exact, "--no-extend-borders", "--ensemble")
     assert run("restore", source, tmp_path / "c.png", *model, *options) == (0, "", "")
     restorer = Restorer(*converse_jax.load(deblurrer))
     for name, more in [("b", {}), ("c", {"extend_borders": False, "ensemble": True})]:
-        want = restorer(read_picture(source).pixels, kernel=padded, **more)  # type: ignore[arg-type]
-        got = read_picture(tmp_path / f"{name}.png").pixels
+        want = restorer(read_image(source).pixels, kernel=padded, **more)  # type: ignore[arg-type]
+        got = read_image(tmp_path / f"{name}.png").pixels
         np.testing.assert_allclose(got, np.clip(want, 0, 1), atol=0.5001 / 255)
 
     large = kernel_file(tmp_path / "large.npy", np.ones((9, 7)) / 63)
@@ -257,19 +257,33 @@ def test_refused_restorations(
     for arguments, text in [
         (("none.png", new, *model), "none.png: there is no such file; check the path"),
         ((source, old, *model), f"{old}: exists already; name another file, or overwrite it"),
-        ((source, folder, *model), f"{folder} is a folder; name the picture to make in it"),
-        ((folder, "-", *model), "whose pictures do not go to standard output"),
+        ((source, folder, *model), f"{folder} is a folder; name the image to make in it"),
+        ((folder, "-", *model), "whose images do not go to standard output"),
         ((folder, folder, *model), "is the folder that is read; name another one"),
         ((source, new, "--model", "none"), "none: no such file, and no model of this name"),
         ((source, new, "--model", source), "not a"),
         ((source, new, *model, "--format", "png"), "--format is for standard output"),
-        ((source, new), "the following arguments are required: --model"),
+        ((source, new, *model, "--task", "sr"), "--task chooses a bundled network: leave it out"),
+        ((source, new, *model, "--scale", "2"), "--scale chooses a bundled network: leave it out"),
+        (
+            (source, new, *model, "--sigma", "25"),
+            "sigma: tiny (ConverseDnCNN) takes no noise level",
+        ),
+        ((source, new, "--sigma", "-1"), "--sigma: got '-1'; expected a noise level from 0 to 255"),
+        ((source, new, "--strength", "2"), "--strength: got '2'; expected a number from 0 to 1"),
+        ((source, new, "--task", "deblur"), "--task deblur needs the blur: give --kernel K.NPY"),
+        ((source, new, "--kernel", "k"), "--kernel is for --task deblur, got --task photo"),
+        ((source, new, "--task", "sr", "--sigma", "3"), "--sigma is for --task photo and denoise"),
+        (
+            (source, new, "--task", "denoise", "--scale", "2"),
+            "scale: task 'denoise' does not enlarge",
+        ),
         ((source, new, *model, "--kernal", "k"), "restore does not know '--kernal': did you mean"),
         ((source, new, *model, "--kernal=k"), "did you mean --kernel?"),
         ((source, new, *model, "third"), "does not know 'third'; see converse-jax restore --help"),
     ]:
         assert text in refused("restore", *arguments)
-    monkeypatch.setattr(restore, "available_memory", lambda: 10)
+    monkeypatch.setattr(_programs, "available_memory", lambda: 10)
     line = refused("restore", source, new, *model)
     assert line.startswith(f"{source}: image: 50x50 pixels need more memory")
     assert not new.exists() and old.read_bytes() == before
@@ -345,7 +359,7 @@ def test_evaluate(tmp_path: Path, run: Run, refused: Callable[..., str], denoise
     command = ("evaluate", "--model", denoiser, "--task", "denoise", "--data", tmp_path / "in")
     status, out, err = run(*command, "--sigma", "15", "--json", path)
     assert status == 0
-    assert err == "colour pictures were converted to gray, as the model is gray\n"
+    assert err == "color images were converted to gray, as the model is gray\n"
     report = json.loads(path.read_text())
     assert (report["model"], report["task"], report["sigma"]) == ("tiny", "denoise", 15.0)
     head, *rows = (line.split() for line in out.splitlines())
@@ -394,8 +408,8 @@ def test_models(run: Run, denoiser: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (status, err) == (0, "")
     assert "No models come with this version" in out and "--model converse_dncnn.pth" in out
     cards = {
-        "a": ModelCard("a", "ConverseDnCNN", {}, "denoise", 1, sigma=25.0, licence="Apache-2.0"),
-        "b": ModelCard("b", "ConverseSRResNet", {}, "sr", 3, scale=4, licence="MIT"),
+        "a": ModelCard("a", "ConverseDnCNN", {}, "denoise", 1, sigma=25.0, license="Apache-2.0"),
+        "b": ModelCard("b", "ConverseSRResNet", {}, "sr", 3, scale=4, license="MIT"),
         "c": ModelCard("c", "ConverseUSRNet", {}, "deblur", 3, sigma=2.55, needs_kernel=True),
     }
     monkeypatch.setattr("converse_jax.weights.list_models", lambda: cards)
@@ -403,8 +417,8 @@ def test_models(run: Run, denoiser: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (status, err) == (0, "")
     assert [" ".join(line.split()) for line in out.splitlines()] == [
         "a ConverseDnCNN denoise, gray, sigma 25 Apache-2.0",
-        "b ConverseSRResNet x4 super-resolution, colour MIT",
-        "c ConverseUSRNet deblur, colour, sigma 2.55, kernel given unknown",
+        "b ConverseSRResNet x4 super-resolution, color MIT",
+        "c ConverseUSRNet deblur, color, sigma 2.55, kernel given unknown",
     ]
 
 
@@ -420,7 +434,7 @@ def test_convert(tmp_path: Path, run: Run, refused: Callable[..., str], denoiser
     assert "no such file" in refused("convert", "none.pth", tmp_path / "b.safetensors")
 
 
-def test_demo(
+def test_demo_of_the_operator(
     tmp_path: Path, run: Run, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -431,21 +445,21 @@ def test_demo(
         made.append((target, overwrite))
         return before, before
 
-    monkeypatch.setattr(demo, "demo", instead)
-    status, out, err = run("demo")
+    monkeypatch.setattr(demo, "demo_operator", instead)
+    status, out, err = run("demo", "--operator")
     assert (status, err) == (0, "")
     assert out.splitlines() == [
         "deblurring           24.50 dB -> 27.00 dB (+2.50 dB, lambda 0.02)",
         "super-resolution x2  24.50 dB -> 27.00 dB (+2.50 dB, lambda 0.02)",
         "converse-demo.png",
     ]
-    assert run("demo", "--out", tmp_path, "--overwrite")[0] == 0
-    assert run("demo", "--out", tmp_path / "b.png")[0] == 0
+    assert run("demo", "--operator", "--out", tmp_path, "--overwrite")[0] == 0
+    assert run("demo", "--operator", "--out", tmp_path / "b.png")[0] == 0
     name = "converse-demo.png"
     assert made == [(Path(name), False), (tmp_path / name, True), (tmp_path / "b.png", False)]
     monkeypatch.undo()
     (tmp_path / name).touch()
-    assert f"{name}: exists already" in refused("demo", "--out", tmp_path)
+    assert f"{name}: exists already" in refused("demo", "--operator", "--out", tmp_path)
 
 
 def test_help_and_version(run: Run, refused: Callable[..., str]) -> None:
@@ -494,7 +508,7 @@ def test_programs_are_kept_between_processes(tmp_path: Path, denoiser: Path) -> 
     assert first
     assert files(str(tmp_path / "cache")) == first  # found, not compiled under another key
     (tmp_path / "file").touch()
-    assert files(str(tmp_path / "file" / "cache")) == []  # and the picture was restored
+    assert files(str(tmp_path / "file" / "cache")) == []  # and the image was restored
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -506,3 +520,12 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert _compilation_cache._folder() == tmp_path / ".cache" / "converse-jax" / "xla"
+
+
+def test_every_entry_of_the_help_stands_by_itself() -> None:
+    _, commands = cli._parsers()
+    for name, parser in commands.items():
+        for action in parser._actions:
+            words = (action.help or "").split()
+            assert len(words) > 1, (name, action.dest)
+            assert words[0].lower() not in ("of", "in", "that", "and", "one", "its"), action.help

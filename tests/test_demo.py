@@ -1,4 +1,4 @@
-"""The demo: what it promises of the operator, and the picture it makes."""
+"""The demo of the operator: what it promises, and the image it makes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converse_jax import demo as module
-from converse_jax.demo import bicubic_x2, demo, noise_to_signal, photograph
-from converse_jax.imaging import PictureError, gaussian_kernel, psnr, read_picture, resize, to_uint8
+from converse_jax.demo import _sheet, demo_operator
+from converse_jax.demo._operator import bicubic_x2, noise_to_signal, photograph
+from converse_jax.imaging import ImageError, gaussian_kernel, psnr, read_image, resize, to_uint8
 
 
 def test_the_demo(tmp_path: Path) -> None:
     target = tmp_path / "sheet.png"
-    deblurred, enlarged = demo(target)
+    deblurred, enlarged = demo_operator(target)
     assert deblurred.psnr_after >= deblurred.psnr_before + 1.5
     assert enlarged.psnr_after >= enlarged.psnr_before + 1.0
     clean = to_uint8(photograph())
@@ -29,24 +29,24 @@ def test_the_demo(tmp_path: Path) -> None:
     small = enlarged.before[::2, ::2]
     assert enlarged.psnr_before > psnr(to_uint8(resize(small, scale=2)), clean)
 
-    sheet = read_picture(target)
-    assert sheet.pixels.shape == (module._TITLE + 2 * (384 + 54) + 20, 3 * 384 + 4 * 20, 3)
+    sheet = read_image(target)
+    assert sheet.pixels.shape == (_sheet._TITLE + 2 * (384 + 54) + 20, 3 * 384 + 4 * 20, 3)
     assert (sheet.pixels[:, :20] == 1).all() and (sheet.pixels[:, -20:] == 1).all()
-    captions = sheet.pixels[module._TITLE + 384 : module._TITLE + 384 + 54]
+    captions = sheet.pixels[_sheet._TITLE + 384 : _sheet._TITLE + 384 + 54]
     for left in (20, 424, 828):
         assert captions[:, left : left + 384].min() < 0.2  # there is text
 
     before = target.read_bytes()
-    with pytest.raises(PictureError, match=r"sheet\.png: exists already; name another file"):
-        demo(target)
+    with pytest.raises(ImageError, match=r"sheet\.png: exists already; name another file"):
+        demo_operator(target)
     assert target.read_bytes() == before
     target.write_bytes(b"old")
-    demo(target, overwrite=True)
+    demo_operator(target, overwrite=True)
     assert target.read_bytes() == before  # the same each time
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
 
 
-def test_lambda_is_found_from_the_given_picture_alone() -> None:
+def test_lambda_is_found_from_the_given_image_alone() -> None:
     rng = np.random.default_rng(0)
     kernel, noise, spread = gaussian_kernel(7, 1.2), 0.02, 0.3
     from converse_jax.imaging import circular_blur
@@ -75,17 +75,17 @@ def test_without_the_photograph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         return None if name == "skimage" else find(name, *rest)
 
     monkeypatch.setattr(importlib.util, "find_spec", find_all_but_one)
-    with pytest.raises(PictureError, match=r'scikit-image: pip install "converse-jax\[app\]"'):
-        demo(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r'scikit-image: pip install "converse-jax\[app\]"'):
+        demo_operator(tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_photograph_is_read_without_its_package() -> None:
     code = """
 import sys
-from converse_jax import demo
+from converse_jax.demo._operator import photograph
 assert "PIL" not in sys.modules
-demo.photograph()
+photograph()
 print([name for name in ("skimage", "pooch", "urllib.request") if name in sys.modules])
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

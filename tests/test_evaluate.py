@@ -14,16 +14,16 @@ from flax import nnx
 from converse_jax import ModelCard, load
 from converse_jax.evaluate import METRICS, evaluate, write_report
 from converse_jax.imaging import (
-    Picture,
-    PictureError,
+    Image,
+    ImageError,
     degrade_deblur,
     degrade_denoise,
     degrade_sr,
     motion_kernel,
-    read_picture,
+    read_image,
     score,
     to_uint8,
-    write_picture,
+    write_image,
 )
 from converse_jax.restore import RestoreError, Restorer
 from tests.test_restore import Blind, Deblur, Enlarge
@@ -39,7 +39,7 @@ def restorer(model: nnx.Module, task: str, channels: int = 1, scale: int = 1) ->
 def write(folder: Path, name: str, *shape: int, seed: int = 0, **more: Any) -> np.ndarray:
     clean = np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    write_picture(folder / name, Picture(clean.astype(np.float32) / np.float32(255), **more))
+    write_image(folder / name, Image(clean.astype(np.float32) / np.float32(255), **more))
     return clean
 
 
@@ -100,20 +100,20 @@ def test_deblurring_is_circular(tmp_path: Path, blind: bool) -> None:
     }
     assert report["sigma"] == 2.55
     np.testing.assert_allclose(report["kernel"], KERNEL, rtol=1e-12)
-    assert report["remarks"] == ["colour pictures were converted to gray, as the model is gray"]
+    assert report["remarks"] == ["color images were converted to gray, as the model is gray"]
 
 
-def test_gray_pictures_for_a_colour_model(tmp_path: Path) -> None:
+def test_gray_images_for_a_color_model(tmp_path: Path) -> None:
     clean = write(tmp_path, "a.png", 16, 16, 1)
     report = evaluate(restorer(Enlarge(), "denoise", 3), tmp_path, task="denoise")
     noisy, target = degrade_denoise(np.repeat(clean, 3, -1))
     want = score(to_uint8(noisy), target, task="denoise")
     assert report["images"] == [{"name": "a.png", **want}]
-    assert report["remarks"] == ["gray pictures were given to the model as three equal channels"]
+    assert report["remarks"] == ["gray images were given to the model as three equal channels"]
 
 
-def test_16_bit_pictures_are_measured_in_8(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png", Picture(np.full((16, 16, 1), 0.5005, np.float32), bits=16))
+def test_16_bit_images_are_measured_in_8(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", Image(np.full((16, 16, 1), 0.5005, np.float32), bits=16))
     report = evaluate(restorer(Enlarge(), "denoise"), tmp_path, task="denoise", sigma=0)
     assert report["mean"]["psnr"] == math.inf  # 127.63 and 127.63, both 128
 
@@ -130,7 +130,7 @@ def test_refusals(tmp_path: Path) -> None:
             r"task: got 'sr', but small \(Small\) is a model for 'denoise'; give --task denoise",
         ),
         (enlarger, ".", {"task": "sr", "sigma": 5}, "sigma: the protocol of 'sr' adds no noise"),
-        (deblurrer, ".", {"task": "deblur"}, "kernel: task 'deblur' blurs the pictures first"),
+        (deblurrer, ".", {"task": "deblur"}, "kernel: task 'deblur' blurs the images first"),
         (
             *(denoiser, ".", {"task": "denoise", "kernel": KERNEL}),
             "kernel: task 'denoise' blurs nothing; leave it out",
@@ -145,12 +145,12 @@ def test_refusals(tmp_path: Path) -> None:
         ),
         (denoiser, ".", {"task": "denoise", "sigma": -1}, "a.png: sigma: got -1"),
         (denoiser, "tiny", {"task": "denoise"}, "b.png: a, b: 9x30 pixels .* at least 11x11"),
-        (denoiser, "empty", {"task": "denoise"}, "empty: holds no pictures"),
+        (denoiser, "empty", {"task": "denoise"}, "empty: holds no images"),
     ]
     for small, data, options, text in cases:
         with pytest.raises(RestoreError, match=text):
             evaluate(small, tmp_path / data, **options)
-    with pytest.raises(PictureError, match="none: there is no such file"):
+    with pytest.raises(ImageError, match="none: there is no such file"):
         evaluate(denoiser, tmp_path / "none", task="denoise")
 
 
@@ -196,7 +196,7 @@ def test_an_interrupted_report_leaves_nothing(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out.json"]
 
 
-# The authors' figures: one or two small pictures each
+# The authors' figures: one or two small images each
 
 PUBLISHED = [
     ("converse_dncnn", "Set12/01.png", "denoise", None, "psnr"),
@@ -223,4 +223,4 @@ def test_released_weights(
         kernel=None if kernel is None else np.load(shared / "kernels" / f"kernel_{kernel}.npy"),
     )
     assert report["images"][0][metric] == pytest.approx(want, abs=0.01)  # type: ignore[literal-required]
-    assert read_picture(shared / "data" / name).bits == 8
+    assert read_image(shared / "data" / name).bits == 8

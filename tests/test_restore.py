@@ -1,4 +1,4 @@
-"""Restoring arrays, pictures and folders, with networks small enough to be understood."""
+"""Restoring arrays, images and folders, with networks small enough to be understood."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ import pytest
 from flax import nnx
 from jax import Array
 
-from converse_jax import ModelCard, converse2d, restore
+from converse_jax import ModelCard, _programs, converse2d
 from converse_jax._borders import extend_periodically
 from converse_jax.imaging import (
-    Picture,
+    Image,
     circular_blur,
+    estimate_noise,
     gaussian_kernel,
     motion_kernel,
 )
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
-from converse_jax.restore import RestoreError, Restorer, normalised_kernel, restore_picture
-from tests.imaging.pictures import exif, profile
+from converse_jax.restore import RestoreError, Restorer, normalized_kernel, restore_image
+from tests.imaging.images import exif, profile
 
 
 class Enlarge(nnx.Module):
@@ -39,14 +40,14 @@ class Enlarge(nnx.Module):
 
 
 class Ramp(nnx.Module):
-    """Multiplies with the row number: nothing that turns with the picture."""
+    """Multiplies with the row number: nothing that turns with the image."""
 
     def __call__(self, x: Array) -> Array:
         return x * jnp.arange(x.shape[-3], dtype=x.dtype)[:, None, None]
 
 
 class Mix(nnx.Module):
-    """A matrix product over channels and a neighbour's share."""
+    """A matrix product over channels and a neighbor's share."""
 
     def __init__(self, channels: int = 1) -> None:
         weights = np.random.default_rng(0).random((channels, channels), np.float32)
@@ -72,12 +73,106 @@ def card(task: str = "denoise", channels: int = 1, scale: int = 1, **more: Any) 
     return ModelCard("small", "Small", {}, task, channels, scale=scale, **more)
 
 
+class Told(nnx.Module):
+    """Adds the level that it is told."""
+
+    def __init__(self) -> None:
+        self.gain = nnx.Param(jnp.float32(1))
+
+    def __call__(self, x: Array, sigma: Array) -> Array:
+        return x + self.gain[...] * sigma
+
+
+def told(channels: int = 1) -> Restorer:
+    return Restorer(Told(), card(channels=channels, sigma_range=(0.0, 50.0), needs_sigma=True))
+
+
 def deblurrer(blur_size: int = 7) -> Restorer:
     return Restorer(Deblur(blur_size), card("deblur", 1, needs_kernel=True))
 
 
 def image(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+# Noise levels and strength
+
+
+def noisy(sigma: float, channels: int = 1) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, sigma / 255, (64, 64, channels))
+    return np.asarray(0.5 + noise, np.float32)
+
+
+def test_a_network_is_told_the_level_given_or_estimated() -> None:
+    x = noisy(10)
+    np.testing.assert_allclose(told()(x, sigma=0.2), x + 0.2, atol=1e-6)
+    np.testing.assert_allclose(told()(x), x + estimate_noise(x), atol=1e-6)
+    assert 8 < 255 * estimate_noise(x) < 12
+    # Each channel by itself, or the gray one repeated, with the same level.
+    colors = np.concatenate([x, x / 2, x / 4], -1)
+    np.testing.assert_allclose(told()(colors, sigma=0.2), colors + 0.2, atol=1e-6)
+    np.testing.assert_allclose(told(3)(x, sigma=0.2), x + 0.2, atol=1e-6)
+
+
+def test_another_level_compiles_nothing() -> None:
+    restorer = told()
+    restorer(noisy(10), sigma=0.1)
+    programs = dict(restorer._programs._programs)
+    restorer(noisy(10), sigma=0.2)
+    assert dict(restorer._programs._programs) == programs
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])
+def test_strength_blends_with_the_image(strength: float) -> None:
+    x = noisy(10)
+    got = told()(x, sigma=0.4, strength=strength)
+    np.testing.assert_allclose(got, x + 0.4 * strength, atol=1e-6)
+
+
+def test_the_plan_says_the_level() -> None:
+    x = noisy(10)
+    plan = told().plan(x, sigma=25 / 255)
+    assert plan.sigma == 25 / 255 and plan.noise == "noise of 25.0 (of 255), given"
+    plan = told().plan(x)
+    assert plan.sigma == estimate_noise(x)
+    assert plan.noise == f"noise of {255 * estimate_noise(x):.1f} (of 255), estimated"
+    beyond = told().plan(x, sigma=60 / 255).noise
+    assert beyond == "noise of 60.0 (of 255), given; small was trained for 0 to 50"
+
+
+@pytest.mark.parametrize(
+    ("sigma", "effect"), [(3, "fine detail will be lost"), (25, None), (70, "noise will stay")]
+)
+def test_the_plan_compares_noise_with_the_level_of_the_model(
+    sigma: float, effect: str | None
+) -> None:
+    plan = Restorer(Mix(), card(sigma=25.0)).plan(noisy(sigma))
+    assert plan.sigma is None
+    if effect is None:
+        assert plan.noise is None
+    else:
+        assert plan.noise is not None
+        assert plan.noise.endswith(f"estimated, but small was trained for 25: {effect}")
+
+
+def test_a_network_that_is_told_the_level_leaves_transparency_alone() -> None:
+    alpha = image(64, 64)
+    got = restore_image(told(3), Image(noisy(10, 3), alpha=alpha))
+    np.testing.assert_array_equal(got.alpha, alpha)
+
+
+def test_levels_and_strengths_that_cannot_be() -> None:
+    x = noisy(10)
+    with pytest.raises(RestoreError, match=r"sigma: small \(Small\) takes no noise level"):
+        Restorer(Mix(), card())(x, sigma=0.1)
+    for level in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(RestoreError, match=rf"sigma: got {level}; expected a standard"):
+            told()(x, sigma=level)
+    for strength in (-0.1, 1.1, float("nan")):
+        with pytest.raises(RestoreError, match=rf"strength: got {strength}; expected 0"):
+            told()(x, strength=strength)
+    with pytest.raises(RestoreError, match="strength: small enlarges, so there is no original"):
+        Restorer(Enlarge(2), card("sr", 1, 2))(x, strength=0.5)
 
 
 # Arrays
@@ -91,8 +186,9 @@ def test_the_network_is_applied_as_it_is() -> None:
 
 
 def test_products_are_in_full_precision() -> None:
-    restorer = Restorer(Mix(), card())
-    program = restorer._run.lower(restorer._state, None, image(4, 4, 1)).as_text()
+    programs = Restorer(Mix(), card())._programs
+    run = jax.jit(programs._unprepared)
+    program = run.lower(programs._state, None, image(4, 4, 1), None, None).as_text()
     products = [line for line in program.splitlines() if "dot_general" in line]
     assert products
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
@@ -104,17 +200,17 @@ def test_a_gray_model_restores_each_channel() -> None:
     alone = [restorer(x[..., c, None]) for c in range(3)]
     np.testing.assert_array_equal(restorer(x), np.concatenate(alone, axis=-1))
     assert restorer.remark(1) is None
-    assert restorer.remark(3) == "small is a model of gray pictures: each channel is restored alone"
+    assert restorer.remark(3) == "small is a model of gray images: each channel is restored alone"
 
 
-def test_a_colour_model_sees_a_gray_picture_repeated() -> None:
+def test_a_color_model_sees_a_gray_image_repeated() -> None:
     restorer = Restorer(Mix(3), card(channels=3))
     x = image(8, 7, 1)
     want = restorer(np.repeat(x, 3, axis=-1)).mean(axis=-1, keepdims=True)
     assert restorer(x).shape == (8, 7, 1)
     np.testing.assert_array_equal(restorer(x), want)
     assert restorer.remark(3) is None
-    assert restorer.remark(1) == "small is a model of colour pictures: the gray channel is repeated"
+    assert restorer.remark(1) == "small is a model of color images: the gray channel is repeated"
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 50, 1)])
@@ -135,21 +231,17 @@ def test_refused_images() -> None:
 
 def test_the_last_two_programs_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     restorer = Restorer(Enlarge(), card())
-    lower, compiled = restorer._run.lower, []
+    run, compiled = restorer._programs._unprepared, []
 
-    class Counting:
-        def lower(self, state: Any, transfers: Any, x: np.ndarray) -> Any:
-            compiled.append(x.shape[0])
-            return lower(state, transfers, x)
+    def counting(state: Any, transfers: Any, x: Any, *others: Any) -> Any:
+        compiled.append(x.shape[0])
+        return run(state, transfers, x, *others)
 
-        def clear_cache(self) -> None:
-            pass
-
-    monkeypatch.setattr(restorer, "_run", Counting())
+    monkeypatch.setattr(restorer._programs, "_unprepared", counting)
     for height in (2, 3, 2, 4, 2, 3):
         restorer(image(height, 5, 1))
     assert compiled == [2, 3, 4, 3]
-    assert len(restorer._programs) == 2
+    assert len(restorer._programs._programs) == 2
 
 
 class CountedCalls:
@@ -172,7 +264,7 @@ def test_transfer_functions_are_made_once_for_a_size_and_a_kernel() -> None:
     ]
     run = functools.partial(restorer, image(12, 10, 1), extend_borders=False)
     np.testing.assert_allclose(run(kernel=first), expected[0], rtol=1e-4, atol=1e-4)
-    (program,) = restorer._programs.values()
+    (program,) = restorer._programs._programs.values()
     program.collect = CountedCalls(program.collect)
     run(kernel=first)
     assert program.collect.calls == 0
@@ -180,7 +272,7 @@ def test_transfer_functions_are_made_once_for_a_size_and_a_kernel() -> None:
     run(kernel=second)
     assert program.collect.calls == 1
     restorer.free()
-    assert not restorer._programs
+    assert not restorer._programs._programs
     np.testing.assert_allclose(run(kernel=first), expected[0], rtol=1e-4, atol=1e-4)
 
 
@@ -190,23 +282,23 @@ def test_transfer_functions_that_would_fill_the_memory_are_not_kept(
     model = ConverseDnCNN(1, 4, 2, rngs=nnx.Rngs(0))
     restorer = Restorer(model, card())
     # Enough for the network, of whose memory the transfer functions are more than a fifth.
-    monkeypatch.setattr(restore, "available_memory", lambda: 250_000)
+    monkeypatch.setattr(_programs, "available_memory", lambda: 250_000)
     restored = restorer(image(20, 20, 1))
-    (program,) = restorer._programs.values()
+    (program,) = restorer._programs._programs.values()
     assert program.collect is None
     np.testing.assert_allclose(restored, model(image(20, 20, 1)), rtol=1e-5, atol=1e-5)
 
 
-def test_a_picture_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     restorer = Restorer(Deblur(), card("deblur", needs_kernel=True))
     kernel = gaussian_kernel(7, 1.0)
-    monkeypatch.setattr(restore, "available_memory", lambda: 1_000_000)
+    monkeypatch.setattr(_programs, "available_memory", lambda: 1_000_000)
     restorer(image(8, 8, 1), kernel=kernel)
     gigabytes = r"\(0\.00\d+ GB of 0\.001 GB available\)"
-    text = f"image: 200x300 pixels need more memory than there is {gigabytes}; cut the picture"
+    text = f"image: 200x300 pixels need more memory than there is {gigabytes}; cut the image"
     with pytest.raises(RestoreError, match=text):
         restorer(image(300, 200, 1), kernel=kernel)
-    monkeypatch.setattr(restore, "available_memory", lambda: None)
+    monkeypatch.setattr(_programs, "available_memory", lambda: None)
     assert restorer(image(300, 200, 1), kernel=kernel).shape == (300, 200, 1)
 
 
@@ -217,19 +309,19 @@ def test_a_device_whose_memory_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
         def program(*_: Any) -> Any:
             raise jax.errors.JaxRuntimeError(text)
 
-        return lambda *_: restore._Program(program, None)
+        return lambda *_: _programs._Program(program, None)
 
-    monkeypatch.setattr(restorer, "_program", fail("RESOURCE_EXHAUSTED: Out of memory"))
+    monkeypatch.setattr(restorer._programs, "_program", fail("RESOURCE_EXHAUSTED: Out of memory"))
     with pytest.raises(RestoreError, match=r"5x4 pixels .* \(the device's is full\); cut"):
         restorer(image(4, 5, 1))
-    monkeypatch.setattr(restorer, "_program", fail("INTERNAL: other"))
+    monkeypatch.setattr(restorer._programs, "_program", fail("INTERNAL: other"))
     with pytest.raises(jax.errors.JaxRuntimeError, match="other"):
         restorer(image(4, 5, 1))
 
 
 def test_available_memory() -> None:
     meminfo = Path("/proc/meminfo")
-    available = restore.available_memory()
+    available = _programs.available_memory()
     if meminfo.exists():
         total = 1024 * int(meminfo.read_text().split()[1])
         assert available is not None and 2**20 < available <= total
@@ -253,13 +345,13 @@ def test_a_small_kernel_is_padded_about_its_middle(shape: tuple[int, int]) -> No
 
 def test_a_kernel_is_divided_by_its_sum() -> None:
     kernel = motion_kernel(7, length=5, angle=20)
-    same, silent = normalised_kernel(kernel * (1 + 5e-7))
+    same, silent = normalized_kernel(kernel * (1 + 5e-7))
     np.testing.assert_array_equal(same, kernel * (1 + 5e-7))
     assert silent == []
-    divided, remarks = normalised_kernel(-4 * kernel)
+    divided, remarks = normalized_kernel(-4 * kernel)
     np.testing.assert_allclose(divided, kernel, rtol=1e-14)
     assert remarks == ["the kernel was divided by its sum, -4"]
-    counts, _ = normalised_kernel(np.array([[1, 2, 1]]))
+    counts, _ = normalized_kernel(np.array([[1, 2, 1]]))
     np.testing.assert_array_equal(counts, [[0.25, 0.5, 0.25]])
 
 
@@ -299,7 +391,7 @@ def test_the_ensemble_turns_the_kernel_too() -> None:
     np.testing.assert_allclose(restorer(x, **options, ensemble=True), plain, atol=2e-6)
     turned = restorer(np.rot90(x), kernel=np.rot90(options["kernel"]), extend_borders=False)
     np.testing.assert_allclose(turned, np.rot90(plain), atol=2e-6)
-    # Were the kernel left alone, it would be another picture.
+    # Were the kernel left alone, it would be another image.
     other = restorer(np.rot90(x), kernel=np.pad(options["kernel"], ((1, 1), (0, 0))))
     assert np.abs(other - np.rot90(plain)).max() > 0.05
 
@@ -398,31 +490,31 @@ def test_only_deblurring_extends() -> None:
         assert seen[-1] == (height, height - 1, 1)
 
 
-# Pictures
+# Images
 
 
-def test_a_picture_keeps_what_belongs_to_it() -> None:
-    picture = Picture(image(6, 5, 3), bits=16, icc_profile=profile(b"RGB "), exif=exif(1))
-    got = restore_picture(Restorer(Enlarge(2, gain=2.0), card("sr", 3, 2)), picture)
-    assert (got.bits, got.icc_profile, got.exif) == (16, picture.icc_profile, picture.exif)
-    want = np.clip(2 * picture.pixels.repeat(2, 0).repeat(2, 1), 0, 1)
+def test_an_image_keeps_what_belongs_to_it() -> None:
+    given = Image(image(6, 5, 3), bits=16, icc_profile=profile(b"RGB "), exif=exif(1))
+    got = restore_image(Restorer(Enlarge(2, gain=2.0), card("sr", 3, 2)), given)
+    assert (got.bits, got.icc_profile, got.exif) == (16, given.icc_profile, given.exif)
+    want = np.clip(2 * given.pixels.repeat(2, 0).repeat(2, 1), 0, 1)
     np.testing.assert_array_equal(got.pixels, want)
     assert got.alpha is None
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_alpha_is_restored_as_a_gray_picture(channels: int) -> None:
+def test_alpha_is_restored_as_a_gray_image(channels: int) -> None:
     restorer = Restorer(Enlarge(2, gain=0.5), card("sr", channels, 2))
-    picture = Picture(image(6, 5, 3), alpha=image(6, 5, seed=2))
-    got = restore_picture(restorer, picture)
-    assert picture.alpha is not None and got.alpha is not None
-    want = 0.5 * picture.alpha.repeat(2, 0).repeat(2, 1)
+    given = Image(image(6, 5, 3), alpha=image(6, 5, seed=2))
+    got = restore_image(restorer, given)
+    assert given.alpha is not None and got.alpha is not None
+    want = 0.5 * given.alpha.repeat(2, 0).repeat(2, 1)
     np.testing.assert_allclose(got.alpha, want, rtol=1e-6)
 
 
 @pytest.mark.parametrize("level", [0.0, 128 / 255, 1.0])
 def test_a_constant_alpha_stays_exactly_constant(level: float) -> None:
-    picture = Picture(image(6, 5, 1), alpha=np.full((6, 5), level, np.float32))
-    got = restore_picture(Restorer(Enlarge(3, gain=0.7), card("sr", 1, 3)), picture)
+    given = Image(image(6, 5, 1), alpha=np.full((6, 5), level, np.float32))
+    got = restore_image(Restorer(Enlarge(3, gain=0.7), card("sr", 1, 3)), given)
     assert got.alpha is not None and got.alpha.shape == (18, 15)
     assert (got.alpha == np.float32(level)).all() and got.alpha.dtype == np.float32

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from train.errors import TrainError, TrainStopped
+from train.errors import StoppedEarly, TrainError, TrainStopped
 
 USAGE = """usage: python -m train CONFIG.py [--field value ...]
 
@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainError as error:
         print("train: error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
         return error.status
+    except StoppedEarly as stopped:
+        print(f"train: {stopped}", file=sys.stderr, flush=True)
+        return stopped.status
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("converse_jax", "train"):
             raise
@@ -51,14 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(path: str, arguments: Sequence[str]) -> int:
-    import tyro
+    from train.config import parse_command, read_config
 
-    from train.config import Command, read_config
-
-    command = tyro.cli(
-        tyro.conf.FlagCreatePairsOff[Command],
-        args=list(arguments),
-        default=Command(config=read_config(path)),
+    command = parse_command(
+        read_config(path),
+        arguments,
         prog=f"python -m train {path}",
         description=_first_paragraphs(path),
     )
@@ -81,13 +81,19 @@ def _first_paragraphs(path: str) -> str:
         return ast.get_docstring(ast.parse(file.read())) or ""
 
 
+def _left_behind() -> bool:
+    # A mistake in the command is told before JAX is imported, and then nothing runs.
+    processes = sys.modules.get("train.processes")
+    return processes is not None and processes.left_behind()
+
+
 if __name__ == "__main__":
     from train.huge_pages import start_again_with_huge_pages
 
     start_again_with_huge_pages()
     status = main()
-    if status == TrainStopped.status:
-        # The threads of a checkpoint that failed would go on to print how.
+    if status == TrainStopped.status or _left_behind():
+        # The threads of a checkpoint that failed would go on to print how, a compiler to compile.
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)

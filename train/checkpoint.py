@@ -94,7 +94,7 @@ class Checkpoints:
           step: names the checkpoint.
           state: a tree of arrays, each whole on every device.
           details: anything that JSON can hold.
-          psnr: of the held-out pictures, if measured at this step.
+          psnr: of the held-out images, if measured at this step.
 
         Raises:
           TrainStopped: this checkpoint, or the one before it, cannot be written.

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
-import re
-import runpy
-import sys
-import traceback
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
+from converse_jax import imaging
+from converse_jax.plugins import PluginError, load_plugin
+from train.check_types import misfits
 from train.errors import TrainError
-from train.networks import BlindNet, DnCNN, Network, SRResNet, USRNet
-from train.tasks import Deblur, Denoise, Paired, SuperResolve, Task
+from train.networks import NetworkConfig
+from train.tasks import Paired, Task
 
-# Networks that can learn a task: their output has the size of its target.
-_TASKS: dict[type, type[Denoise | SuperResolve | Deblur]] = {
-    DnCNN: Denoise,
-    SRResNet: SuperResolve,
-    USRNet: Deblur,
-    BlindNet: Deblur,
+# Fields of networks that count something.
+_COUNTS = {
+    "num_features",
+    "num_blocks",
+    "kernel_size",
+    "downscale",
+    "blur_size",
+    "num_iterations",
 }
 
 
-def least_measured(task: Task) -> int:
-    """The smallest side of a held-out picture: SSIM's window of 11 fits inside the border."""
+def min_validation_side(task: Task) -> int:
+    """The smallest side of a held-out image: SSIM's window of 11 fits inside the border."""
     return max(16, 8 * task.scale)
 
 
@@ -40,27 +40,26 @@ def _listed(values: Iterable[object]) -> str:
 
 @dataclass(frozen=True)
 class Data:
-    """Pictures and patches.
+    """Images and patches.
 
     Attributes:
-      train: sources of clean pictures, any number: folders; "tfds:NAME@SPLIT"; "embedded", a few
+      train: sources of clean images, any number: folders; "tfds:NAME@SPLIT"; "embedded", a few
         photographs that need no download.
       inputs: for each of these sources, the source of the degraded images that belong to its clean
         ones, matched by path without extension; none: clean images are degraded as the task says.
       weights: shares of the examples that are of each of these sources; none: every image has the
         same share.
-      validation: sources of held-out pictures, each a set that is measured, NAME=SOURCE or a source
-        alone; the first decides which weights are best. None: some of the training pictures.
+      validation: sources of held-out images; none: some of the training images.
       validation_inputs: like `inputs`, for these.
-      num_validation: how many pictures to hold out, at most, of each set.
-      validation_size: side of the middle part of each held-out picture that is measured; that of
+      num_validation: how many images to hold out.
+      validation_size: side of the middle part of each held-out image that is measured; that of
         the smallest of them, if it is smaller.
       patch_size: side of the clean patches.
-      detail: of so many random patches of an image the one with most detail is taken; smooth ones,
-        such as sky, teach little.
-      threads: that read and degrade pictures.
-      workers: processes that do, instead; each has as many threads.
-      cache_mb: memory for decoded pictures, in megabytes.
+      detail: random patches of an image to choose from: the one with most detail is taken; smooth
+        ones, such as sky, teach little.
+      threads: threads that read and degrade images.
+      workers: processes that read and degrade instead; each has as many threads.
+      cache_mb: memory for decoded images, in megabytes.
       tfds_dir: folder of prepared TFDS data sets; None is TFDS's own default.
     """
 
@@ -78,23 +77,8 @@ class Data:
     cache_mb: float = 4096
     tfds_dir: str | None = None
 
-    def validation_sets(self) -> list[tuple[str, str]]:
-        """Name and source of each; of several, those without name have the folder's."""
-        found = []
-        for value in self.validation:
-            name, equals, source = value.partition("=")
-            if not (equals and re.fullmatch(r"[\w.+-]+", name)) or Path(value).is_dir():
-                name, source = "", value
-                if len(self.validation) > 1:
-                    name = Path(os.path.abspath(value.removeprefix("tfds:").split("@")[0])).name
-            found.append((name, source))
-        return found
-
     def problem(self) -> str | None:
         """What is wrong with the sources, if anything."""
-        names = [name for name, _ in self.validation_sets()]
-        if len(set(names)) < len(names):
-            return f"data.validation: sets are called {_listed(names)}; name them NAME=SOURCE"
         if self.inputs and len(self.inputs) != len(self.train):
             return (
                 f"data.inputs: got {len(self.inputs)} for the {len(self.train)} of data.train; "
@@ -118,16 +102,19 @@ class Data:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Adam (0.9, 0.999).
+    """Adam, or AdamW where the weights decay.
 
     Attributes:
-      learning_rate: after the warm-up.
-      schedule: "halving" every `halve_every` steps, "cosine" down to the smallest at the last step,
-        or "constant".
-      halve_every: steps.
-      min_learning_rate: the schedule goes no lower.
+      learning_rate: learning rate after the warm-up.
+      schedule: course of the learning rate: "halving" every `halve_every` steps, "cosine" down to
+        the lowest at the last step, or "constant".
+      halve_every: steps after which the schedule "halving" halves the learning rate.
+      min_learning_rate: lowest learning rate of the schedule.
       warmup: steps in which the learning rate rises linearly from 0.
       clip: largest norm of the gradient of all parameters together; None does not clip.
+      betas: decay of Adam's mean of the gradient, and of its mean of the square.
+      weight_decay: decay of kernels and matrices in a step, times the learning rate (AdamW);
+        biases, scales, norms and lambdas do not decay. 0 is Adam.
     """
 
     learning_rate: float = 1e-4
@@ -136,6 +123,8 @@ class Optimizer:
     min_learning_rate: float = 5e-7
     warmup: int = 0
     clip: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -143,28 +132,29 @@ class Config:
     """One training run. Defaults are the paper's.
 
     Attributes:
-      name: of the run and of the model it makes.
-      model: the network.
-      task: what it learns.
-      data: pictures and patches.
-      optimizer: and its schedule.
-      steps: in all.
-      batch_size: patches of a step, on all devices together.
+      name: name of the run and of the model it makes; {scale}, or another field of the task in
+        braces, stands for its value.
+      model: the network and its size.
+      task: the degradation that the network learns to undo.
+      data: images and patches.
+      optimizer: the optimizer and its schedule.
+      steps: total optimizer steps, those of earlier sittings included.
+      batch_size: patches in a step, on all devices together.
       accumulation: parts in which a batch is computed, one after the other, to save memory.
       remat: compute the inside of the blocks again in the backward pass, to save memory.
-      dtype: of the computation; parameters, spectra and the loss are float32 always.
-      loss: "l1", "charbonnier" (eps 1e-3) or "l2".
+      dtype: number type of the computation; parameters, spectra and the loss are float32 always.
+      loss: loss function: "l1", "charbonnier" (eps 1e-3) or "l2".
       ema: decay of the averaged weights, which are the ones measured and exported.
-      seed: of weights and data.
+      seed: seed of the first weights and of the data.
       log_every: steps between lines of metrics.jsonl and the events.
-      eval_every: steps between measurements of the held-out pictures.
+      eval_every: steps between measurements of the held-out images.
       save_every: steps between checkpoints.
       keep: how many of the last checkpoints stay, besides the best.
       max_skipped: steps in a row that may be skipped for a loss or gradient that is not finite.
     """
 
     name: str
-    model: Network
+    model: NetworkConfig
     task: Task
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -195,9 +185,19 @@ class Config:
         found: dict[str, Any] = json.loads(json.dumps(values))
         return found
 
+    def named(self) -> Config:
+        """The same, with the values of the task in its name: x4 must not be trained for x2."""
+        name = self.name
+        for part in {"scale", *(f.name for f in fields(self.task))}:  # type: ignore[arg-type]
+            value = getattr(self.task, part)
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            name = name.replace(f"{{{part}}}", shown)
+        return replace(self, name=name)
+
     def check(self) -> None:
         """Raise a TrainError that names every field whose value cannot be."""
-        problems = [problem for problem in self._problems() if problem]
+        # Only values of the right type can be compared with others.
+        problems = misfits(self) or [problem for problem in self._problems() if problem]
         if problems:
             raise TrainError("; ".join(problems))
 
@@ -214,7 +214,7 @@ class Config:
             "max-skipped": (self.max_skipped, 1),
             "seed": (self.seed, 0),
             "data.num-validation": (data.num_validation, 1),
-            "data.validation-size": (data.validation_size, least_measured(task)),
+            "data.validation-size": (data.validation_size, min_validation_side(task)),
             "data.patch-size": (data.patch_size, 8),
             "data.detail": (data.detail, 1),
             "data.threads": (data.threads, 0),
@@ -222,10 +222,11 @@ class Config:
             "data.cache-mb": (data.cache_mb, 0),
             "optimizer.halve-every": (optimizer.halve_every, 1),
             "optimizer.warmup": (optimizer.warmup, 0),
-            "model.num-features": (self.model.num_features, 1),
-            "model.num-blocks": (self.model.num_blocks, 1),
-            "model.kernel-size": (self.model.kernel_size, 1),
         }
+        # A network of one's own may have none of these.
+        for name in [f.name for f in fields(self.model) if f.name in _COUNTS]:
+            if isinstance(value := getattr(self.model, name), int):
+                at_least[f"model.{name.replace('_', '-')}"] = (value, 1)
         problems: list[str | None] = [
             f"{name}: got {value}; give at least {least}"
             for name, (value, least) in at_least.items()
@@ -253,14 +254,34 @@ class Config:
             )
         if optimizer.clip is not None and not optimizer.clip > 0:
             problems.append(f"optimizer.clip: got {optimizer.clip}; give a positive norm, or None")
-        learned = _TASKS[type(self.model)]
-        if isinstance(task, Paired):
-            problems.append(self._paired_problem(task, learned.name))
-        elif not isinstance(task, learned):
+        if not all(0 <= beta < 1 for beta in optimizer.betas):
             problems.append(
-                f"task: {type(self.model).__name__} learns {learned.__name__}, "
-                f"not {type(task).__name__}"
+                f"optimizer.betas: got {optimizer.betas}; give two decays in [0, 1), e.g. 0.9 0.999"
             )
+        if not 0 <= optimizer.weight_decay < float("inf"):
+            problems.append(
+                f"optimizer.weight-decay: got {optimizer.weight_decay}; give 0 for none, or a "
+                "positive number, e.g. 1e-4"
+            )
+        learns, kinds = self.model.registered().tasks, get_args(imaging.Task)
+        lacking = set(self.model.inputs) - {"input", *task.gives}
+        if (kind := getattr(task, "name", None)) not in kinds:
+            problems.append(
+                f"task: {type(task).__name__}.name is {kind!r}; give {' or '.join(kinds)}, the "
+                "kind of restoration that it is"
+            )
+        elif kind not in learns:
+            problems.append(
+                f"task: {type(self.model).__name__} learns {' or '.join(learns)}, and "
+                f"{type(task).__name__} is {kind}"
+            )
+        elif lacking and not isinstance(task, Paired):
+            problems.append(
+                f"task: {type(self.model).__name__} is called with {', '.join(sorted(lacking))}, "
+                f"which {type(task).__name__} does not give"
+            )
+        if isinstance(task, Paired):
+            problems.append(self._paired_problem())
         problems.append(task.problem())
         sizes = getattr(self.model, "blur_size", None), getattr(task, "kernel_size", None)
         if None not in sizes and sizes[0] != sizes[1]:
@@ -280,12 +301,10 @@ class Config:
             )
         return problems
 
-    def _paired_problem(self, task: Paired, learned: str) -> str | None:
+    def _paired_problem(self) -> str | None:
         network = type(self.model).__name__
         if not self.data.inputs:
             return "data.inputs: got nothing; give the source of the inputs of the Paired task"
-        if task.name != learned:
-            return f"task: {network} learns {learned}, not pairs of {task.name}"
         further = [name for name in self.model.inputs if name != "input"]
         if further:
             return (
@@ -312,25 +331,62 @@ class Command:
 
     Attributes:
       config: the run.
-      run: its folder; runs/NAME by default.
+      run: folder of the run; runs/NAME by default.
       resume: go on from the last whole checkpoint in the folder.
       overwrite: delete what an earlier run left in the folder, and start anew.
-      distributed: one of several processes (JAX's own variables or the cluster's say which); asked
-        for by itself where JAX_COORDINATOR_ADDRESS is set.
+      init: weights a new run starts from: a bundled model's name, a .safetensors file or one of the
+        authors' .pth files. A resumed run goes on from its checkpoint instead.
+      init_partial: take of --init what fits this network, and draw the rest at random.
+      distributed: train as one of several processes (JAX's own variables or the cluster's say
+        which); on by itself where JAX_COORDINATOR_ADDRESS is set.
     """
 
-    config: Annotated[tyro.conf.AvoidSubcommands[Config], tyro.conf.arg(name="")]
+    config: Annotated[Config, tyro.conf.arg(name="")]
     run: Path | None = None
     resume: bool = False
     overwrite: bool = False
+    init: str | None = None
+    init_partial: bool = False
     distributed: bool = False
+
+
+def parse_command(config: Config, arguments: Sequence[str], **options: Any) -> Command:
+    """The command that arguments make of a configuration; ends the process where they are wrong.
+
+    Args:
+      config: the defaults. Its network and its task may be of any class: theirs are the fields.
+      arguments: of the command line.
+      options: of `tyro.cli`.
+    """
+    # tyro goes by the types that are declared, and they are known only now.
+    parts = [("model", type(config.model)), ("task", type(config.task))]
+    typed: Any = _subclass(Config, parts)
+    whole: Any = _subclass(Command, [("config", Annotated[typed, tyro.conf.arg(name="")])])
+    command = tyro.cli(
+        tyro.conf.configure(tyro.conf.FlagCreatePairsOff)(whole),
+        args=list(arguments),
+        default=whole(config=typed(**_values(config))),
+        **options,
+    )
+    return Command(**_values(command) | {"config": Config(**_values(command.config))})
+
+
+def _subclass(base: type, narrowed: Sequence[tuple[str, Any]]) -> Any:
+    namespace = {"__doc__": base.__doc__}
+    return make_dataclass(
+        base.__name__, narrowed, bases=(base,), namespace=namespace, frozen=True, kw_only=True
+    )
+
+
+def _values(value: Any) -> dict[str, Any]:
+    return {f.name: getattr(value, f.name) for f in fields(value)}
 
 
 def read_config(path: str) -> Config:
     """The value `config` of a Python file.
 
     Raises:
-      TrainError: no such file, or one that defines no `config`.
+      TrainError: no such file, one that defines no `config`, or values of other types.
     """
     file = Path(path)
     if not file.is_file():
@@ -339,17 +395,19 @@ def read_config(path: str) -> Config:
         close = difflib.get_close_matches(path, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
         raise TrainError(f"{path}: there is no such configuration; {hint}")
+    if file.suffix != ".py":
+        raise TrainError(f"{path}: is no Python file; give one that ends in .py")
     try:
-        config = runpy.run_path(path).get("config")
-    except Exception as error:
-        frames = [f for f in traceback.extract_tb(sys.exc_info()[2]) if f.filename == path]
-        line = frames[-1].lineno if frames else "?"
-        raise TrainError(f"{path}, line {line}: {type(error).__name__}: {error}") from None
+        config = getattr(load_plugin(file), "config", None)
+    except PluginError as error:
+        raise TrainError(str(error)) from None
     if not isinstance(config, Config):
         raise TrainError(
             f"{path}: defines no `config` of type train.config.Config (it is {config!r}); "
             "see configs/quickstart.py"
         )
+    if problems := misfits(config):
+        raise TrainError(f"{path}: {'; '.join(problems)}")
     return config
 
 

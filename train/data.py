@@ -1,6 +1,6 @@
-"""From clean pictures to batches: every example is a pure function of (seed, index).
+"""From clean images to batches: every example is a pure function of (seed, index).
 
-Example number i of a run, i = step * batch_size + row, is picture ``shuffle(seed)[i]``, and what is
+Example number i of a run, i = step * batch_size + row, is image ``shuffle(seed)[i]``, and what is
 drawn for it (corner, turn, noise, kernel) comes from a generator seeded with (seed, i). So two runs
 see the same data whatever the number of workers and processes, and a run resumes by counting.
 
@@ -14,57 +14,48 @@ import collections
 import contextlib
 import itertools
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
 import jax
 import numpy as np
 
-from train.config import Config, least_measured
+from train.config import Config, min_validation_side
 from train.errors import TrainError
-from train.sources import EMBEDDED, Decoded, Pictures, counterparts, open_source
+from train.sources import EMBEDDED, Decoded, Images, counterparts, open_source
 from train.tasks import Example, Paired, Task
 
 # What seeds are derived for: streams of the same seed must not repeat each other.
 _SHUFFLE, _EXAMPLES, _HELD_OUT = range(3)
 
 
-def open_pictures(
-    config: Config, say: Callable[[str], None]
-) -> tuple[Pictures, dict[str, Pictures]]:
-    """The pictures to train on, and the sets of those held out, by name.
+def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, Images]:
+    """The images to train on, and those held out.
 
-    Without a validation source, `data.num_validation` photographs evenly spread over the training
-    pictures are held out, with all of their tiles; "embedded" has its own.
+    Without a validation source, `data.num_validation` images evenly spread over the training
+    images are held out; "embedded" has its own.
 
     Raises:
-      TrainError: no pictures, or none as large as a patch; small ones are named.
+      TrainError: no images, or none as large as a patch; small ones are named.
     """
     data = config.data
     train = _open(config, data.train, data.inputs)
-    held_out: dict[str, Pictures] = {}
-    if data.validation:
-        for k, (name, source) in enumerate(data.validation_sets()):
-            inputs = data.validation_inputs[k : k + 1]
-            held_out[name] = _open(config, [source], inputs, held_out=True)
-    elif data.train == (EMBEDDED,):
-        held_out[""] = _open(config, data.train, (), held_out=True)
+    if data.validation or data.train == (EMBEDDED,):
+        names, inputs = data.validation or data.train, data.validation_inputs
+        held_out = _open(config, names, inputs, held_out=True)
+        if len(held_out) > data.num_validation:
+            held_out = held_out.select(_spread(len(held_out), data.num_validation))
     else:
-        # Heads are read anyway; names of tiles come with them.
-        train.sizes()
-        photographs = train.photographs()
-        if len(photographs) <= data.num_validation:
+        if len(train) <= data.num_validation:
             raise TrainError(
-                f"data.num-validation: {data.num_validation} pictures are to be held out of the "
-                f"{len(photographs)} of {', '.join(data.train)}, and none would be left; give more "
-                "pictures, a smaller number, or others to validate on (--data.validation)"
+                f"data.num-validation: {data.num_validation} images are to be held out of the "
+                f"{len(train)} of {', '.join(data.train)}, and none would be left; give more "
+                "images, a smaller number, or others to validate on (--data.validation)"
             )
-        chosen = [photographs[k] for k in _spread(len(photographs), data.num_validation)]
-        # Tiles of a photograph overlap and resemble each other: all go, the middle one is measured.
-        gone = {index for tiles in chosen for index in tiles}
-        held_out[""] = train.select([tiles[len(tiles) // 2] for tiles in chosen])
-        train = train.select(sorted(set(range(len(train))) - gone))
+        chosen = _spread(len(train), data.num_validation)
+        held_out = train.select(chosen)
+        train = train.select(sorted(set(range(len(train))) - set(chosen)))
     train = _large_enough(train, config.data.patch_size, "data.patch-size", say)
     empty = [n for k, n in enumerate(data.train) if data.weights and not train.of_source(k)]
     if empty:
@@ -72,17 +63,12 @@ def open_pictures(
             f"data.weights: no image of {', '.join(empty)} is left to train on, as all are held "
             "out or too small; leave it out of data.train and data.weights"
         )
-    for name, pictures in held_out.items():
-        if len(pictures) > data.num_validation:
-            pictures = pictures.select(_spread(len(pictures), data.num_validation))
-        field = f"data.validation ({name})" if len(held_out) > 1 else "data.validation"
-        held_out[name] = _large_enough(pictures, least_measured(config.task), field, say)
-    return train, held_out
+    return train, _large_enough(held_out, min_validation_side(config.task), "data.validation", say)
 
 
 def _open(
     config: Config, names: Sequence[str], inputs: Sequence[str], *, held_out: bool = False
-) -> Pictures:
+) -> Images:
     data = config.data
     sources = [open_source(n, held_out=held_out, tfds_dir=data.tfds_dir) for n in names]
     field = "data.validation-inputs" if held_out else "data.inputs"
@@ -90,7 +76,7 @@ def _open(
         counterparts(open_source(n, tfds_dir=data.tfds_dir), source, f"{field}: {n}, of {name}")
         for n, source, name in zip(inputs, sources, names, strict=bool(inputs))
     ]
-    return Pictures(
+    return Images(
         sources,
         config.model.channels,
         inputs=given,
@@ -103,43 +89,41 @@ def _spread(total: int, count: int) -> list[int]:
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
-def _large_enough(
-    pictures: Pictures, side: int, field: str, say: Callable[[str], None]
-) -> Pictures:
-    sizes = pictures.sizes()
+def _large_enough(images: Images, side: int, field: str, say: Callable[[str], None]) -> Images:
+    sizes = images.sizes()
     small = [i for i, size in enumerate(sizes) if min(size) < side]
     if not small:
-        return pictures
-    named = [f"{pictures.name(i)} ({sizes[i][1]}x{sizes[i][0]})" for i in small[:5]]
+        return images
+    named = [f"{images.name(i)} ({sizes[i][1]}x{sizes[i][0]})" for i in small[:5]]
     more = f" and {len(small) - 5} more" if len(small) > 5 else ""
     found = f"smaller than {side}x{side}: {', '.join(named)}{more}"
-    if len(small) == len(pictures):
+    if len(small) == len(images):
         raise TrainError(
-            f"{field}: all {len(small)} pictures are {found}; give larger ones"
+            f"{field}: all {len(small)} images are {found}; give larger ones"
             + (" or a smaller patch" if field == "data.patch-size" else "")
         )
-    say(f"skipped ({field}): {len(small)} of {len(pictures)} pictures, {found}")
-    return pictures.select(sorted(set(range(len(pictures))) - set(small)))
+    say(f"skipped ({field}): {len(small)} of {len(images)} images, {found}")
+    return images.select(sorted(set(range(len(images))) - set(small)))
 
 
 def example(
-    task: Task, picture: Decoded, patch: int, rng: np.random.Generator, *, detail: int = 1
+    task: Task, image: Decoded, patch: int, rng: np.random.Generator, *, detail: int = 1
 ) -> Example:
-    """A random patch of a picture or a pair, degraded, in one of its 8 turns and mirror images.
+    """A random patch of an image or a pair, degraded, in one of its 8 turns and mirror images.
 
     The degradation sees a margin around the patch, so that near the patch's border it does what it
-    does to the whole picture (deblurring, where patches are periodic, has none).
+    does to the whole image (deblurring, where patches are periodic, has none).
 
     Args:
       task: degrades.
-      picture: uint8 ``[H, W, C]``, at least patch x patch; for `Paired`, the clean one and its
+      image: uint8 ``[H, W, C]``, at least patch x patch; for `Paired`, the clean one and its
         input.
       patch: side of the clean patch, a multiple of the task's scale.
       rng: draws everything.
       detail: of so many random patches the one with most detail is taken.
     """
     s, margin = task.scale, task.margin
-    clean = picture[0] if isinstance(picture, tuple) else picture
+    clean = image[0] if isinstance(image, tuple) else image
     height, width = clean.shape[:2]
     corners = [
         tuple(s * int(rng.integers((side - patch) // s + 1)) for side in (height, width))
@@ -151,7 +135,7 @@ def example(
     # Not past the last whole block of s pixels: the task crops to a multiple of s.
     rows = slice(max(top - margin, 0), min(top + patch + margin, height - height % s))
     columns = slice(max(left - margin, 0), min(left + patch + margin, width - width % s))
-    degraded = _degrade(task, picture, rows, columns, rng)
+    degraded = _degrade(task, image, rows, columns, rng)
     y, x = top - rows.start, left - columns.start
     degraded["target"] = degraded["target"][y : y + patch, x : x + patch]
     degraded["input"] = degraded["input"][y // s : (y + patch) // s, x // s : (x + patch) // s]
@@ -160,16 +144,16 @@ def example(
 
 
 def _degrade(
-    task: Task, picture: Decoded, rows: slice, columns: slice, rng: np.random.Generator
+    task: Task, image: Decoded, rows: slice, columns: slice, rng: np.random.Generator
 ) -> Example:
-    """A part of a picture, degraded; of a pair, the part of both."""
-    if isinstance(picture, tuple):
+    """A part of an image, degraded; of a pair, the part of both."""
+    if isinstance(image, tuple):
         assert isinstance(task, Paired)  # Config makes the task of inputs so
-        clean, given = picture
+        clean, given = image
         y, x = (slice(n.start // task.scale, n.stop // task.scale) for n in (rows, columns))
         return task.example(clean[rows, columns], given[y, x])
     assert not isinstance(task, Paired)
-    return task.degrade(picture[rows, columns], rng)
+    return task.degrade(image[rows, columns], rng)
 
 
 def _detail(pixels: np.ndarray) -> float:
@@ -187,26 +171,26 @@ def _turn(x: np.ndarray, quarters: int, mirror: bool) -> np.ndarray:
 
 
 class _Examples:
-    """`example` of the i-th picture of the shuffled epochs, with the i-th generator."""
+    """`example` of the i-th image of the shuffled epochs, with the i-th generator."""
 
     def __init__(self, config: Config) -> None:
         self._task, self._patch, self._seed = config.task, config.data.patch_size, config.seed
         self._detail = config.data.detail
 
-    def __call__(self, index: int, picture: Decoded) -> Example:
+    def __call__(self, index: int, image: Decoded) -> Example:
         rng = np.random.default_rng([self._seed, _EXAMPLES, index])
-        return example(self._task, picture, self._patch, rng, detail=self._detail)
+        return example(self._task, image, self._patch, rng, detail=self._detail)
 
 
 @contextlib.contextmanager
 def host_batches(
-    config: Config, pictures: Pictures, start: int = 0, process: int = 0, processes: int = 1
+    config: Config, images: Images, start: int = 0, process: int = 0, processes: int = 1
 ) -> Iterator[Iterator[Example]]:
     """This process's share of every batch, from step `start` to the last of the run.
 
     Args:
       config: batch size, patch, task, seed, threads and worker processes.
-      pictures: to train on.
+      images: to train on.
       start: the first step.
       process, processes: process p of n gets rows p, p + n, ... of each batch.
 
@@ -216,12 +200,12 @@ def host_batches(
     data = config.data
     if data.weights:
         parts = [
-            _epochs(config, pictures.of_source(k), _SHUFFLE, k) for k in range(len(data.weights))
+            _epochs(config, images.of_source(k), _SHUFFLE, k) for k in range(len(data.weights))
         ]
-        images = grain.MapDataset.mix(parts, data.weights).map(pictures.__getitem__)
+        decoded = grain.MapDataset.mix(parts, data.weights).map(images.__getitem__)
     else:
-        images = _epochs(config, pictures, _SHUFFLE)
-    dataset = images.map_with_index(_Examples(config))[process::processes].batch(
+        decoded = _epochs(config, images, _SHUFFLE)
+    dataset = decoded.map_with_index(_Examples(config))[process::processes].batch(
         config.batch_size // processes
     )[start : config.steps]
     # A thread that waits for the next batch holds one: two batches ahead are enough.
@@ -272,32 +256,25 @@ def on_device(
 
 
 def held_out_examples(
-    config: Config, sets: Mapping[str, Pictures], say: Callable[[str], None] = print
-) -> dict[str, list[Example]]:
-    """The middle of each held-out picture, degraded the same way in every run.
+    config: Config, images: Images, say: Callable[[str], None] = print
+) -> list[Example]:
+    """The middle of each held-out image, degraded the same way in every run.
 
-    All of a set have one size, a square of at most `data.validation_size`: one program measures
-    them all.
+    All have one size, a square of at most `data.validation_size`: one program measures them all.
     """
-    found = {}
-    for name, pictures in sets.items():
-        side = min(config.data.validation_size, *(n for size in pictures.sizes() for n in size))
-        side -= side % config.task.scale
-        if side < config.data.validation_size:
-            of, middle = f" of {name}" if len(sets) > 1 else "", f"{side}x{side}"
-            say(f"held-out pictures{of} are measured in their middle {middle}: one is no larger")
-        found[name] = [
-            _middle(config.task, pictures, index, side) for index in range(len(pictures))
-        ]
-    return found
-
-
-def _middle(task: Task, pictures: Pictures, index: int, side: int) -> Example:
-    picture = pictures[index]
-    clean = picture[0] if isinstance(picture, tuple) else picture
-    top, left = ((n - side) // 2 for n in clean.shape[:2])
-    if isinstance(picture, tuple):  # its pixels are blocks of the clean one's
-        top, left = (n - n % task.scale for n in (top, left))
-    # The seed of the data does not matter here: runs are to be compared.
-    rng = np.random.default_rng([0, _HELD_OUT, index])
-    return _degrade(task, picture, slice(top, top + side), slice(left, left + side), rng)
+    side = min(config.data.validation_size, *(n for size in images.sizes() for n in size))
+    side -= side % config.task.scale
+    if side < config.data.validation_size:
+        say(f"held-out images are measured in their middle {side}x{side}: one is no larger")
+    examples: list[Any] = []
+    for index in range(len(images)):
+        image = images[index]
+        clean = image[0] if isinstance(image, tuple) else image
+        top, left = ((n - side) // 2 for n in clean.shape[:2])
+        if isinstance(image, tuple):  # its pixels are blocks of the clean one's
+            top, left = (n - n % config.task.scale for n in (top, left))
+        # The seed of the data does not matter here: runs are to be compared.
+        rng = np.random.default_rng([0, _HELD_OUT, index])
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        examples.append(_degrade(config.task, image, rows, columns, rng))
+    return examples

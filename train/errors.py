@@ -7,6 +7,19 @@ class TrainError(Exception):
     status = 2
 
 
+class StoppedEarly(Exception):
+    """A run was asked to stop before its first step: nothing is lost, and nothing is to be saved.
+
+    Attributes:
+      status: the exit status.
+    """
+
+    def __init__(self, status: int) -> None:
+        """Take the status."""
+        super().__init__("stopped before the first step; start it again with --resume")
+        self.status = status
+
+
 class TrainStopped(TrainError):
     """Why a run that had started could not go on."""
 

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
+from converse_jax.plugins import PluginError, load_plugin
 from converse_jax.weights import ModelCard, WeightsError, assemble, save
 from train.errors import TrainError
 
@@ -25,7 +28,9 @@ def export(
     step: int | None = None,
     best: bool = False,
     name: str | None = None,
-    licence: str | None = None,
+    license: str | None = None,
+    source: str | None = None,
+    notes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> ModelCard:
     """Write the averaged weights of a checkpoint.
@@ -36,7 +41,10 @@ def export(
       step: of the checkpoint; the last whole one by default.
       best: take the one with the highest PSNR instead.
       name: of the model; that of the run by default.
-      licence: of the weights, for the card.
+      license: of the weights, for the card.
+      source: who made the weights, and from what data, for the card.
+      notes: further notes for the card, e.g. measured figures; they replace those of a run that
+        have the same name.
       overwrite: replace a file.
 
     Returns:
@@ -80,12 +88,24 @@ def export(
         else:
             tried = ", ".join(map(str, candidates)) or "none is there"
             raise TrainError(f"{run}: no whole checkpoint ({tried}); there are steps {listed}")
-    changes = {"name": name, "licence": licence}
+    changes = {"name": name, "license": license, "source": source}
     values = details["card"] | {key: value for key, value in changes.items() if value is not None}
+    values["notes"] = values["notes"] | dict(notes or {})
+    values["license"] = values.get("license", values.pop("licence", "unspecified"))
     card = ModelCard(**values)
     model = assemble(card, arrays, origin=f"{run}, step {candidate}")
     save(target, model, card, overwrite=overwrite)
     return card
+
+
+def _read_notes(path: Path | None) -> dict[str, Any]:
+    try:
+        notes = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(notes, dict):
+        raise TrainError(f"{path}: got a {type(notes).__name__}; expected a JSON object")
+    return notes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,19 +114,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("target", type=Path, help="the file to write, *.safetensors")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--step", type=int, help="of the checkpoint (default: the last)")
-    which.add_argument("--best", action="store_true", help="the one with the highest PSNR")
-    parser.add_argument("--name", help="of the model (default: that of the run)")
-    parser.add_argument("--licence", help="of the weights")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file")
+    which.add_argument("--step", type=int, help="step of the checkpoint (default: the last)")
+    which.add_argument("--best", action="store_true", help="take the one with the highest PSNR")
+    parser.add_argument("--name", help="model name (default: that of the run)")
+    parser.add_argument("--license", help="license of the weights, for the card")
+    parser.add_argument("--source", help="who made the weights and from what, for the card")
+    parser.add_argument(
+        "--notes", type=Path, metavar="NOTES.JSON", help="JSON object of further notes for the card"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="NETWORK.PY",
+        help="a Python file, or a module, that registers the network of the run; it is run",
+    )
     args = vars(parser.parse_args(argv))
     try:
+        for plugin in args.pop("plugin"):
+            load_plugin(plugin)
+        args["notes"] = _read_notes(args["notes"])
         card = export(args.pop("run"), args.pop("target"), **args)
-    except (TrainError, WeightsError) as error:
+    except (TrainError, PluginError, WeightsError) as error:
         print("train.export: error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
     psnr = card.notes.get("held_out_psnr")
-    measured = "" if psnr is None else f", {psnr:.2f} dB on held-out pictures"
+    of = " (Y)" if card.task == "sr" else ""
+    measured = "" if psnr is None else f", PSNR{of} {psnr:.2f} dB on held-out images"
     print(f"{card.name}: {card.architecture} after step {card.notes['step']}{measured}")
     return 0
 

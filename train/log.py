@@ -33,15 +33,19 @@ METRICS = "metrics.jsonl"
 class Log:
     """Writes for process 0; the others keep silent."""
 
-    def __init__(self, run: Path, *, start: int, steps: int, leader: bool) -> None:
+    def __init__(
+        self, run: Path, *, start: int, steps: int, leader: bool, psnr: str = "psnr"
+    ) -> None:
         """Open the files, without the lines that a resumed run will write again.
 
         Args:
           run: the run's folder.
           start: steps done already.
-          steps: in all.
+          steps: how many the run has.
           leader: whether this process writes.
+          psnr: name of the value that the bar shows, "psnr" or "psnr_y" (of luma).
         """
+        self._psnr_name = psnr
         self._leader, self._run = leader, run
         self._console = Console(stderr=True, quiet=not leader, highlight=False, soft_wrap=True)
         self._psnr = "-"
@@ -58,7 +62,9 @@ class Log:
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]}  PSNR {task.fields[psnr]}"),
+                TextColumn(
+                    "loss {task.fields[loss]}  " + psnr_label(psnr) + " {task.fields[psnr]}"
+                ),
                 TextColumn("{task.fields[rate]} images/s  left"),
                 TimeRemainingColumn(),
                 console=self._console,
@@ -90,22 +96,22 @@ class Log:
             )
 
     def metrics(
-        self, step: int, values: dict[str, float], pictures: Mapping[str, np.ndarray]
+        self, step: int, values: dict[str, float], images: Mapping[str, np.ndarray]
     ) -> None:
         """Record what belongs to a step.
 
         Args:
           step: steps done.
           values: numbers by name.
-          pictures: float32 ``[H, W, 3]`` in [0, 1] by name; for the events only.
+          images: float32 ``[H, W, 3]`` in [0, 1] by name; for the events only.
 
         Raises:
           TrainStopped: the files cannot be written.
         """
         if not self._leader:
             return
-        if "psnr" in values:
-            self._psnr = f"{values['psnr']:.2f}"
+        if self._psnr_name in values:
+            self._psnr = f"{values[self._psnr_name]:.2f}"
             if self._bar is not None:
                 self._bar.update(self._task, psnr=self._psnr)
         if self._bar is None:
@@ -118,7 +124,7 @@ class Log:
             self._lines.flush()
             for name, value in values.items():
                 self._event(step, summary=summary.scalar(name, value))
-            for name, pixels in pictures.items():
+            for name, pixels in images.items():
                 self._event(step, summary=summary.image(name, to_uint8(pixels), dataformats="HWC"))
             self._events.flush()
         except OSError as error:
@@ -141,6 +147,11 @@ class Log:
             for file in (self._events, self._lines):
                 with contextlib.suppress(OSError):
                     file.close()
+
+
+def psnr_label(name: str) -> str:
+    """How a PSNR is called for people: "PSNR", or "PSNR (Y)" for that of luma."""
+    return {"psnr": "PSNR", "psnr_y": "PSNR (Y)"}[name]
 
 
 def _open_lines(path: Path, start: int) -> Any:

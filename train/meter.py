@@ -1,4 +1,4 @@
-"""How fast a run is, and whether the devices wait for data."""
+"""How fast a run is, whether the devices wait for data, and the means of many steps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import jax
 
@@ -60,6 +60,26 @@ class Meter:
         """Around what is no training; directly after `take`."""
         yield
         self._reset()
+
+
+class Means:
+    """Means of the steps since the last line, those that were skipped left out."""
+
+    def __init__(self) -> None:
+        """Begin with no step."""
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def add(self, numbers: Mapping[str, float]) -> None:
+        """The numbers of a step; the names are always the same."""
+        self._sums = {name: self._sums.get(name, 0.0) + x for name, x in numbers.items()}
+        self._count += 1
+
+    def take(self) -> dict[str, float]:
+        """The means since the last call; none where there was no step."""
+        found = {name: total / self._count for name, total in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return found
 
 
 def peak_memory() -> str:

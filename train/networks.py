@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from converse_jax import models
 from converse_jax.nn import ConverseBlock
 from converse_jax.ops import PaddingMode
+from train.errors import TrainError
 
 
 class RematConverseBlock(ConverseBlock):
     """The same block, whose inner activations are computed again in the backward pass."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Make the block; what is computed again once is not computed again within."""
+        super().__init__(*args, recompute=False, **kwargs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply the block."""
@@ -23,45 +30,88 @@ class RematConverseBlock(ConverseBlock):
 
 
 @dataclass(frozen=True)
-class _Network:
-    """What all networks share.
+class NetworkConfig:
+    """The arguments of a registered network; one of your own is a frozen dataclass derived from it.
 
     Attributes:
-      channels: 1 for gray pictures, 3 for colour.
-      num_features: width.
-      num_blocks: depth.
-      kernel_size: taps on each side of the kernels of the blocks.
-      padding: of the blocks; None means kernel_size - 1.
-      padding_mode: of the blocks.
+      channels: 1 for gray images, 3 for color.
     """
 
     architecture: ClassVar[str]
+    """Its name in `converse_jax.models.registered()`."""
 
     channels: int
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What of an example the network is called with, in order."""
+        return ("input", *self.registered().inputs(asdict(self)))
+
+    @classmethod
+    def registered(cls) -> models.Registered:
+        """What is registered under the name of the architecture.
+
+        Raises:
+          TrainError: nothing is.
+        """
+        found = models.registered().get(getattr(cls, "architecture", ""))
+        if found is None:
+            raise TrainError(
+                f"model: {cls.__name__}.architecture is "
+                f"{getattr(cls, 'architecture', None)!r}, and no network of this name is "
+                "registered; put @converse_jax.models.register(task=...) before its class"
+            )
+        return found
+
+    def arguments(self, scale: int) -> dict[str, Any]:
+        """What the class is made with, for a task of this scale."""
+        return asdict(self)
+
+    def build(self, scale: int, *, dtype: Any, remat: bool, rngs: nnx.Rngs) -> nnx.Module:
+        """Make the network, with float32 parameters.
+
+        Raises:
+          TrainError: its class has no way to compute in this type, or to compute blocks again.
+        """
+        make: Callable[..., nnx.Module] = self.registered().make
+        # Not of the class: all classes of NNX are called with anything.
+        taken = inspect.signature(self.registered().make.__init__).parameters
+        options: dict[str, Any] = {"dtype": dtype}
+        if remat or "block" in taken:
+            options["block"] = RematConverseBlock if remat else ConverseBlock
+        if dtype == jnp.float32 and "dtype" not in taken:
+            del options["dtype"]
+        for name, flag in (("dtype", "--dtype"), ("block", "--remat")):
+            if name in options and name not in taken:
+                raise TrainError(
+                    f"{flag}: {self.architecture}.__init__ takes no `{name}`; leave it out, or "
+                    "let the class take one"
+                )
+        return make(**self.arguments(scale), **options, rngs=rngs)
+
+
+@dataclass(frozen=True)
+class _ConverseNetwork(NetworkConfig):
+    """What the networks of the paper share.
+
+    Attributes:
+      channels: 1 for gray images, 3 for color.
+      num_features: width of the network, the channels of its maps.
+      num_blocks: depth of the network.
+      kernel_size: taps on each side of the kernels of the blocks.
+      padding: pixels around the maps of the blocks; None means kernel_size - 1.
+      padding_mode: how the maps of the blocks are continued.
+    """
+
     num_features: int
     num_blocks: int
     kernel_size: int
     padding: int | None
     padding_mode: PaddingMode
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """What of an example the network is called with, in order."""
-        return ("input",)
-
-    def arguments(self, scale: int) -> dict[str, Any]:
-        """What the class in `converse_jax.models` is made with, for a task of this scale."""
-        return asdict(self)
-
-    def build(self, scale: int, *, dtype: Any, remat: bool, rngs: nnx.Rngs) -> nnx.Module:
-        """Make the network, with float32 parameters."""
-        block = RematConverseBlock if remat else ConverseBlock
-        make: Callable[..., nnx.Module] = getattr(models, self.architecture)
-        return make(**self.arguments(scale), block=block, dtype=dtype, rngs=rngs)
-
 
 @dataclass(frozen=True)
-class DnCNN(_Network):
+class ConverseDnCNNConfig(_ConverseNetwork):
     """Converse-DnCNN, for denoising.
 
     Attributes:
@@ -82,15 +132,15 @@ class DnCNN(_Network):
     noise_level: bool = False
     residual: bool = False
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The image, and its noise level where the network is told."""
-        return ("input", "sigma") if self.noise_level else ("input",)
-
 
 @dataclass(frozen=True)
-class SRResNet(_Network):
-    """Converse-SRResNet, for super-resolution; the scale is that of the task."""
+class ConverseSRResNetConfig(_ConverseNetwork):
+    """Converse-SRResNet, for super-resolution; the scale is that of the task.
+
+    Attributes:
+      high_blocks: have blocks at the resolutions above that of the input; without, x4 is some three
+        times as fast.
+    """
 
     architecture: ClassVar[str] = "ConverseSRResNet"
 
@@ -100,6 +150,7 @@ class SRResNet(_Network):
     kernel_size: int = 5
     padding: int | None = None
     padding_mode: PaddingMode = "replicate"
+    high_blocks: bool = True
 
     def arguments(self, scale: int) -> dict[str, Any]:
         """The others, and the enlargement."""
@@ -107,8 +158,13 @@ class SRResNet(_Network):
 
 
 @dataclass(frozen=True)
-class USRNet(_Network):
-    """Converse-USRNet, for deblurring with a known kernel."""
+class ConverseUSRNetConfig(_ConverseNetwork):
+    """Converse-USRNet, for deblurring with a known kernel.
+
+    Attributes:
+      blur_size: taps on each side of the blur kernels that the network takes.
+      num_iterations: how often the blocks are applied.
+    """
 
     architecture: ClassVar[str] = "ConverseUSRNet"
 
@@ -121,15 +177,14 @@ class USRNet(_Network):
     blur_size: int = 7
     num_iterations: int = 5
 
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """The image and the kernel it was blurred with."""
-        return ("input", "kernel")
-
 
 @dataclass(frozen=True)
-class BlindNet(_Network):
-    """ConverseNet, for blind deblurring."""
+class ConverseNetConfig(_ConverseNetwork):
+    """ConverseNet, for blind deblurring.
+
+    Attributes:
+      num_iterations: how often the blocks are applied.
+    """
 
     architecture: ClassVar[str] = "ConverseNet"
 
@@ -140,6 +195,3 @@ class BlindNet(_Network):
     padding: int | None = None
     padding_mode: PaddingMode = "circular"
     num_iterations: int = 5
-
-
-Network = DnCNN | SRResNet | USRNet | BlindNet

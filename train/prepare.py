@@ -1,10 +1,14 @@
-"""Prepare pictures on this machine as a TFDS data set, without TensorFlow and without a download.
+"""Prepare images on this machine as a TFDS data set, without TensorFlow and without a download.
 
     python -m train.prepare folder SOURCE_DIR --name bsd400 [--tile 480 --step 240]
     python -m train.prepare div2k EXTRACTED_DIR [--config bicubic_x4]
 
-prints the value for --data.train. Exit status: 0; 2 for a mistake, with one line that says which;
-130 after Ctrl-C.
+or collect the free photographs that installed packages carry, as a folder of PNG files:
+
+    python -m train.prepare free OUT_DIR
+
+Each prints the value for --data.train. Exit status: 0; 2 for a mistake, with one line that says
+which; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -24,8 +28,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from converse_jax.imaging import Picture, PictureError, encode_picture, list_pictures, read_picture
+from converse_jax.imaging import Image, ImageError, encode_image, list_images, read_image
 from train.errors import TrainError
+from train.free_images import collect
 from train.tfds_source import data_root, import_tfds, prepared_in
 
 SHARD_BYTES = 128 << 20
@@ -53,7 +58,7 @@ class Plan(NamedTuple):
 
 
 def plan_folder(source: str | os.PathLike[str], name: str, *, tile: int = 0, step: int = 0) -> Plan:
-    """Plan a data set of a folder's pictures, losslessly as 8-bit gray or RGB without alpha.
+    """Plan a data set of a folder's images, losslessly as 8-bit gray or RGB without alpha.
 
     Its config is named after the tiles and the state of the folder, so that one name always
     stands for the same pixels.
@@ -61,22 +66,22 @@ def plan_folder(source: str | os.PathLike[str], name: str, *, tile: int = 0, ste
     Args:
       source: the folder; those below it are included.
       name: of the data set: small letters, digits and underscores.
-      tile: cut larger pictures into squares of so many pixels, the last ones aligned to the edge,
-        so that a crop for training is read without decoding all of a large picture; 0 does not.
+      tile: cut larger images into squares of so many pixels, the last ones aligned to the edge,
+        so that a crop for training is read without decoding all of a large image; 0 does not.
       step: from one tile to the next.
 
     Raises:
-      TrainError: no pictures, or a name or sizes that cannot be.
-      PictureError: there is no such folder.
+      TrainError: no images, or a name or sizes that cannot be.
+      ImageError: there is no such folder.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise TrainError(f"--name: got {name!r}; use small letters, digits and underscores")
     if (tile or step) and not 1 <= step <= tile:
         raise TrainError(f"--tile, --step: got {tile} and {step}; give both, 1 <= step <= tile")
     root = Path(source)
-    paths = list_pictures(root)
+    paths = list_images(root)
     if not paths:
-        raise TrainError(f"{root}: holds no pictures; give a folder with PNG, JPEG or TIFF files")
+        raise TrainError(f"{root}: holds no images; give a folder with PNG, JPEG or TIFF files")
     overlap = (tile / step) ** 2 if tile else 1
     items = []
     for path in paths:
@@ -85,9 +90,9 @@ def plan_folder(source: str | os.PathLike[str], name: str, *, tile: int = 0, ste
         items.append(Item(_name_below(root, path), (path,), path.stat().st_size * growth))
 
     def examples(item: Item) -> list[dict[str, Any]]:
-        pixels = read_picture(item.paths[0]).pixels
+        pixels = read_image(item.paths[0]).pixels
         return [
-            {"image": encode_picture(Picture(part), "png"), "name": item.name + where}
+            {"image": encode_image(Image(part), "png"), "name": item.name + where}
             for where, part in _tiles(pixels, tile, step)
         ]
 
@@ -105,7 +110,7 @@ def plan_div2k(source: str | os.PathLike[str], config: str) -> Plan:
       config: one of TFDS's, such as "bicubic_x4".
 
     Raises:
-      TrainError: an unknown config, a missing folder, pictures without a partner.
+      TrainError: an unknown config, a missing folder, images without a partner.
     """
     configs = import_tfds().builder_cls("div2k").builder_configs
     if config not in configs:
@@ -118,7 +123,7 @@ def plan_div2k(source: str | os.PathLike[str], config: str) -> Plan:
 
     def examples(item: Item) -> list[dict[str, Any]]:
         for path in item.paths:
-            read_picture(path)  # a damaged one is found now, not in the middle of training
+            read_image(path)  # a damaged one is found now, not in the middle of training
         high, low = (path.read_bytes() for path in item.paths)
         return [{"hr": high, "lr": low}]
 
@@ -138,17 +143,17 @@ def _div2k_items(root: Path, short: str, config: str) -> list[Item]:
         if not folder.is_dir():
             raise TrainError(
                 f"{folder}: there is no such folder; extract the archives of DIV2K for {config} "
-                f"into {root}, or use the large pictures alone: python -m train.prepare folder "
+                f"into {root}, or use the large images alone: python -m train.prepare folder "
                 f"{root / 'DIV2K_train_HR'} --name div2k_hr"
             )
     items, partners = [], set()
-    for path in list_pictures(low_root):
+    for path in list_images(low_root):
         high = high_root / f"{path.name[:4]}.png"  # 0001x4.png is made of 0001.png
         if not high.is_file():
             raise TrainError(f"{path}: its original {high} is missing; extract DIV2K again")
         partners.add(high)
         items.append(Item(path.name, (high, path), high.stat().st_size + path.stat().st_size))
-    alone = sorted({*list_pictures(high_root)} - partners)
+    alone = sorted({*list_images(high_root)} - partners)
     if alone or not items:
         raise TrainError(
             f"{[*alone, high_root][0]}: nothing in {low_root} belongs to it; extract DIV2K again"
@@ -195,7 +200,7 @@ def prepare(
 
     Raises:
       TrainError: something else is in its place, or it cannot be written.
-      PictureError: a picture that cannot be read.
+      ImageError: an image that cannot be read.
     """
     target = root / plan.name / plan.config / plan.version
     if target.exists():
@@ -248,14 +253,14 @@ def _builder(plan: Plan, staging: Path, advance: Callable[[int, int], None]) -> 
                     yield from ((item.name, example) for example in examples)
                     done += 1
                     advance(done, total)
-            finally:  # after a damaged picture or Ctrl-C, the rest is not worth waiting for
+            finally:  # after a damaged image or Ctrl-C, the rest is not worth waiting for
                 pool.shutdown(cancel_futures=True)
 
         return generate
 
     # Not a GeneratorBasedBuilder: it sorts a split by hashed keys, beyond 1 GB through temporary
     # files that it opens with TensorFlow. Shards are written as they come, in the order of names.
-    class Pictures(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    class Images(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
         name = plan.name
         VERSION = tfds.core.Version(plan.version)
 
@@ -275,7 +280,7 @@ def _builder(plan: Plan, staging: Path, advance: Callable[[int, int], None]) -> 
             }
 
     config = tfds.core.BuilderConfig(name=plan.config)
-    return Pictures(config=config, data_dir=staging, file_format="array_record")
+    return Images(config=config, data_dir=staging, file_format="array_record")
 
 
 def _shards(items: Sequence[Item]) -> list[list[Item]]:
@@ -329,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, those of the process by default; the exit status."""
     try:
         return _run(_parse(argv))
-    except (TrainError, PictureError, OSError) as error:
+    except (TrainError, ImageError, OSError) as error:
         print("train.prepare: error: " + " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -344,20 +349,25 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     shared.add_argument(
         "--data-dir", metavar="DIR", help="default: $TFDS_DATA_DIR, or ~/tensorflow_datasets"
     )
-    folder = commands.add_parser("folder", parents=[shared], help="any folder of pictures")
+    folder = commands.add_parser("folder", parents=[shared], help="any folder of images")
     folder.add_argument("source", metavar="SOURCE_DIR")
     folder.add_argument("--name", required=True, help="of the data set, such as bsd400")
     folder.add_argument(
-        "--tile", type=int, default=0, help="cut larger pictures into squares of this size"
+        "--tile", type=int, default=0, help="cut larger images into squares of this size"
     )
     folder.add_argument("--step", type=int, default=0, help="from one tile to the next")
     div2k = commands.add_parser("div2k", parents=[shared], help="DIV2K, already extracted")
     div2k.add_argument("source", metavar="EXTRACTED_DIR", help="holds DIV2K_train_HR and so on")
     div2k.add_argument("--config", default="bicubic_x4", help="default: %(default)s")
+    free = commands.add_parser("free", help="free photographs of installed packages, to a folder")
+    free.add_argument("target", metavar="OUT_DIR")
+    free.add_argument("--overwrite", action="store_true", help="replace a folder made by this")
     return parser.parse_args(argv)
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.command == "free":
+        return _run_free(args)
     import_tfds()
     if args.command == "folder":
         plan = plan_folder(args.source, args.name, tile=args.tile, step=args.step)
@@ -374,6 +384,17 @@ def _run(args: argparse.Namespace) -> int:
                 print(f"prepared earlier by this name: {other.folder}", file=sys.stderr)
     option = "" if args.data_dir is None else f" --data.tfds-dir {shlex.quote(args.data_dir)}"
     print(f"--data.train tfds:{plan.name}/{plan.config}{option}")
+    return 0
+
+
+def _run_free(args: argparse.Namespace) -> int:
+    with _progress("free") as advance:
+        done = collect(args.target, overwrite=args.overwrite, advance=advance)
+    for line in done.missing:
+        print(line, file=sys.stderr)
+    size = f"{done.images} photographs, {done.megapixels:.1f} megapixels"
+    print(f"collected: {args.target}, {size}", file=sys.stderr)
+    print(f"--data.train {shlex.quote(args.target)}")
     return 0
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from types import FrameType
+from typing import TypeVar
 
 import jax
 
-from train.errors import TrainError
+from train.errors import StoppedEarly, TrainError
+
+T = TypeVar("T")
+_THREAD = "train: interruptible"
 
 PREEMPTED = 75
 """Exit status after SIGTERM: saved, to be resumed (EX_TEMPFAIL of sysexits.h)."""
@@ -20,7 +28,7 @@ INTERRUPTED = 130
 def join(asked: bool) -> None:
     """Become one of several processes, where a flag or the environment says so.
 
-    Where JAX does not recognise the cluster (Slurm, Open MPI, Cloud TPU, Kubernetes) by itself, the
+    Where JAX does not recognize the cluster (Slurm, Open MPI, Cloud TPU, Kubernetes) by itself, the
     variables JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID
     say who is who.
 
@@ -60,6 +68,11 @@ def meet(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
+def left_behind() -> bool:
+    """Whether a thread is still at work that nobody waits for, nor may the process."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
+
+
 class StopSignal:
     """Whether this run was asked to stop, by SIGTERM (pre-emption) or Ctrl-C.
 
@@ -84,6 +97,34 @@ class StopSignal:
             os.kill(os.getpid(), signal.SIGTERM)
         # Not print: it may have been interrupted itself.
         os.write(2, b"asked to stop: finishing the step (ask again to stop at once)\n")
+
+    def interruptible(self, work: Callable[[], T]) -> T:
+        """What `work` returns, done in a thread: a compiler hears no signal, but this one does.
+
+        Several processes can only stop together, after a step.
+
+        Raises:
+          StoppedEarly: asked to stop meanwhile; the thread is left behind, so the process must end
+            without waiting for it.
+        """
+        if not self._alone:
+            return work()
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(work())
+            except BaseException as error:
+                done.set_exception(error)
+
+        threading.Thread(target=run, name=_THREAD, daemon=True).start()
+        # In short waits: not every system wakes a thread that waits for a signal of the process.
+        while self._status is None:
+            with contextlib.suppress(TimeoutError):
+                return done.result(timeout=0.1)
+            if done.done():  # a TimeoutError of the work itself
+                return done.result()
+        raise StoppedEarly(self._status)
 
     def status(self, step: int) -> int | None:
         """The exit status to stop with after this step, if any; the same on every process."""

@@ -1,6 +1,6 @@
 """The folder of a run: who may write in it, and the configuration it was made with.
 
-config.json  metrics.jsonl  events.*  checkpoints/STEP/  before_after.png  summary.md
+config.json  init.json  metrics.jsonl  events.*  checkpoints/STEP/  before_after.png  summary.md
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from train.checkpoint import DAMAGED, FOLDER
 from train.config import Config, differences
@@ -17,8 +18,12 @@ from train.errors import TrainError
 from train.log import METRICS
 
 CONFIG = "config.json"
+INIT = "init.json"
 BEFORE_AFTER = "before_after.png"
 SUMMARY = "summary.md"
+
+# What a process may leave that was killed while it claimed the folder.
+_UNFINISHED = {CONFIG + ".tmp", INIT, INIT + ".tmp"}
 
 # Weights of another form cannot be loaded; everything else may change between two sittings.
 _FIXED = ("model", "task.kind", "task.scale")
@@ -37,8 +42,7 @@ def check(
         raise TrainError("--resume, --overwrite: give one of them, or neither")
     if os.path.lexists(run) and not run.is_dir():
         raise TrainError(f"{run}: is a file; name another folder (--run)")
-    # Only the rest of a process that was killed while it claimed the folder: it is empty.
-    if not run.is_dir() or {p.name for p in run.iterdir()} <= {CONFIG + ".tmp"}:
+    if not run.is_dir() or {p.name for p in run.iterdir()} <= _UNFINISHED:
         return
     saved = run / CONFIG
     if not saved.is_file():
@@ -47,16 +51,16 @@ def check(
             "(--run)"
         )
     if not resume and not overwrite:
+        if not _has_lines(run) and not has_checkpoints(run) and not _changes(saved, config):
+            return  # stopped before its first step
         raise TrainError(
             f"{run}: holds an earlier run; go on with it (--resume), delete it (--overwrite), or "
             "name another folder (--run)"
         )
     if resume:
-        try:
-            old = json.loads(saved.read_text(encoding="utf-8"))
-            changes = differences(old, config.to_dict())
-        except (ValueError, AttributeError, OSError) as error:
-            raise TrainError(f"{saved}: cannot be read ({error})") from None
+        changes = _changes(saved, config)
+        if not has_checkpoints(run):
+            return  # no weights yet
         fixed = [change for change in changes if change.startswith(_FIXED)]
         if fixed:
             raise TrainError(
@@ -67,8 +71,44 @@ def check(
             say(f"from here on, {change}")
 
 
-def claim(run: Path, config: Config, *, overwrite: bool) -> None:
+def has_checkpoints(run: Path) -> bool:
+    """Whether there is something to go on from, whole or damaged."""
+    # One that was cut short has another name.
+    found = [*(run / FOLDER).glob("*"), *(run / DAMAGED).glob("*")]
+    return any(path.name.isdigit() for path in found)
+
+
+def read_init(run: Path) -> dict[str, Any] | None:
+    """What `claim` wrote of the weights that the run started from, if it did from any."""
+    try:
+        found = json.loads((run / INIT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _changes(saved: Path, config: Config) -> list[str]:
+    try:
+        return differences(json.loads(saved.read_text(encoding="utf-8")), config.to_dict())
+    except (ValueError, AttributeError, OSError) as error:
+        raise TrainError(f"{saved}: cannot be read ({error})") from None
+
+
+def _has_lines(run: Path) -> bool:
+    path = run / METRICS
+    return path.is_file() and path.stat().st_size > 0
+
+
+def claim(
+    run: Path, config: Config, *, overwrite: bool, init: Mapping[str, Any] | None = None
+) -> None:
     """Make the folder this run's: called by one process, after `check`.
+
+    Args:
+      run: the folder.
+      config: the run.
+      overwrite: delete what an earlier run left.
+      init: the weights that it starts from: name and sha256.
 
     Raises:
       TrainError: it cannot be written to.
@@ -79,15 +119,22 @@ def claim(run: Path, config: Config, *, overwrite: bool) -> None:
                 shutil.rmtree(run / name, ignore_errors=True)
             # The configuration goes last: without it this would no longer be a run's folder.
             events = [p.name for p in run.glob("events.out.tfevents.*")]
-            for name in (METRICS, BEFORE_AFTER, SUMMARY, *events, CONFIG):
+            for name in (METRICS, BEFORE_AFTER, SUMMARY, *events, INIT, CONFIG):
                 (run / name).unlink(missing_ok=True)
         run.mkdir(parents=True, exist_ok=True)
-        temporary = run / (CONFIG + ".tmp")
-        text = json.dumps(config.to_dict(), indent=1)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, run / CONFIG)
+        if init is not None:
+            _write_json(run / INIT, init)
+        elif not has_checkpoints(run):
+            (run / INIT).unlink(missing_ok=True)  # of a run that never came to a checkpoint
+        _write_json(run / CONFIG, config.to_dict())
     except OSError as error:
         raise TrainError(f"{run}: cannot be written to ({error.strerror})") from None
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def check_space(run: Path, checkpoint_bytes: int, checkpoints: int) -> None:

@@ -1,4 +1,4 @@
-"""Where clean pictures come from: folders, TFDS, and photographs that need no download."""
+"""Where clean images come from: folders, TFDS, and photographs that need no download."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from converse_jax.imaging import PictureError, clean_picture, list_pictures, read_picture
+from converse_jax.imaging import ImageError, list_images, read_image, to_reference_uint8
 from train.errors import TrainError
-from train.tfds_source import TfdsPictures
+from train.tfds_source import TfdsImages
 
 EMBEDDED = "embedded"
 TFDS = "tfds:"
@@ -48,12 +48,12 @@ _HELD_OUT = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png")
 
 
 class Encoded(Protocol):
-    """Random access to encoded picture files."""
+    """Random access to encoded image files."""
 
     def __len__(self) -> int: ...
 
     def open(self, index: int) -> BinaryIO:
-        """A picture file, open for reading."""
+        """An image file, open for reading."""
 
     def name(self, index: int) -> str:
         """What to call it in a message."""
@@ -61,12 +61,9 @@ class Encoded(Protocol):
     def key(self, index: int) -> str:
         """What it has in common with its counterpart in another source."""
 
-    def photograph(self, index: int) -> str:
-        """What it is a part of: its tiles have it in common."""
 
-
-class PictureFiles:
-    """Picture files by path."""
+class ImageFiles:
+    """Image files by path."""
 
     def __init__(self, paths: Sequence[Path], root: str | Path | None = None) -> None:
         """Take paths, below a folder if it is given."""
@@ -92,11 +89,6 @@ class PictureFiles:
         path = self._paths[index].with_suffix("")
         return path.name if self._root is None else path.relative_to(self._root).as_posix()
 
-    def photograph(self, index: int) -> str:
-        """Its path, without the end that BasicSR's scripts give to tiles, as in 0001_s012.png."""
-        path = self._paths[index].absolute()
-        return re.sub(r"_s\d{3,}$", "", str(path.with_suffix("")), flags=re.ASCII)
-
 
 class _Reordered:
     """Some of a source's images, in another order."""
@@ -115,9 +107,6 @@ class _Reordered:
 
     def key(self, index: int) -> str:
         return self._source.key(self._indices[index])
-
-    def photograph(self, index: int) -> str:
-        return self._source.photograph(self._indices[index])
 
 
 def counterparts(inputs: Encoded, targets: Encoded, where: str) -> Encoded:
@@ -161,31 +150,31 @@ def _few(names: Sequence[str]) -> str:
 
 
 def open_source(name: str, *, held_out: bool = False, tfds_dir: str | None = None) -> Encoded:
-    """The pictures that a name in a configuration stands for.
+    """The images that a name in a configuration stands for.
 
     Args:
-      name: "embedded" (photographs of scikit-image), "tfds:NAME@SPLIT" (see `TfdsPictures`), or a
+      name: "embedded" (photographs of scikit-image), "tfds:NAME@SPLIT" (see `TfdsImages`), or a
         folder, with the folders below it.
       held_out: of "embedded", the photographs that are not trained on.
       tfds_dir: where TFDS data sets are prepared; None is TFDS's own default.
 
     Raises:
-      TrainError: there is no such source, or no picture in it.
+      TrainError: there is no such source, or no image in it.
     """
     if name == EMBEDDED:
-        return PictureFiles(_embedded(_HELD_OUT if held_out else _TRAIN))
+        return ImageFiles(_embedded(_HELD_OUT if held_out else _TRAIN))
     if name.startswith(TFDS):
-        return TfdsPictures(name.removeprefix(TFDS), tfds_dir)
+        return TfdsImages(name.removeprefix(TFDS), tfds_dir)
     try:
-        paths = list_pictures(name)
-    except PictureError:
+        paths = list_images(name)
+    except ImageError:
         raise TrainError(
-            f'{name}: there is no such folder; give a folder of pictures, "{EMBEDDED}" or '
+            f'{name}: there is no such folder; give a folder of images, "{EMBEDDED}" or '
             f'"{TFDS}NAME@SPLIT"'
         ) from None
     if not paths:
-        raise TrainError(f"{name}: holds no pictures; give a folder with PNG, JPEG or TIFF files")
-    return PictureFiles(paths, name)
+        raise TrainError(f"{name}: holds no images; give a folder with PNG, JPEG or TIFF files")
+    return ImageFiles(paths, name)
 
 
 def _embedded(names: Sequence[str]) -> list[Path]:
@@ -199,16 +188,16 @@ def _embedded(names: Sequence[str]) -> list[Path]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise TrainError(
-            f"scikit-image no longer carries {', '.join(missing)}; give a folder of pictures "
+            f"scikit-image no longer carries {', '.join(missing)}; give a folder of images "
             "(--data.train), or install a version named in constraints.txt"
         )
     return [folder / name for name in names]
 
 
-class Pictures:
-    """Decoded pictures, uint8 ``[H, W, channels]``, or pairs, kept in memory up to a limit.
+class Images:
+    """Decoded images, uint8 ``[H, W, channels]``, or pairs, kept in memory up to a limit.
 
-    What is kept first stays: shuffled epochs visit all pictures equally often, and a cache that
+    What is kept first stays: shuffled epochs visit all images equally often, and a cache that
     forgets the oldest would forget each just before it is wanted.
     """
 
@@ -224,11 +213,11 @@ class Pictures:
         """Chain sources.
 
         Args:
-          sources: of encoded pictures.
-          channels: 1 (luma of colour pictures) or 3.
+          sources: of encoded images.
+          channels: 1 (luma of color images) or 3.
           inputs: of pairs, for each source the inputs in the order of its targets.
           scale: of pairs, how many times as large a target is as its input.
-          cache_mb: memory for decoded pictures, in megabytes.
+          cache_mb: memory for decoded images, in megabytes.
         """
         self._sources, self._inputs, self._scale = list(sources), list(inputs), scale
         self._entries = [(k, i) for k, source in enumerate(sources) for i in range(len(source))]
@@ -241,27 +230,19 @@ class Pictures:
         return len(self._entries)
 
     def __repr__(self) -> str:
-        return f"Pictures({len(self)}, channels={self._channels})"
+        return f"Images({len(self)}, channels={self._channels})"
 
     def name(self, index: int) -> str:
-        """What to call a picture in a message."""
+        """What to call an image in a message."""
         source, i = self._entry(index)
         return source.name(i)
-
-    def photographs(self) -> list[list[int]]:
-        """Which images are of one photograph, of each; an image that is no tile is one itself."""
-        found: dict[str, list[int]] = {}
-        for index in range(len(self)):
-            source, i = self._entry(index)
-            found.setdefault(source.photograph(i), []).append(index)
-        return list(found.values())
 
     def of_source(self, number: int) -> list[int]:
         """Which images are of one of the sources."""
         return [index for index, (k, _) in enumerate(self._entries) if k == number]
 
     def __getitem__(self, index: int) -> Decoded:
-        """Decode a picture or a pair, or find it in memory.
+        """Decode an image or a pair, or find it in memory.
 
         Raises:
           TrainError: a damaged file, or a pair whose sizes do not fit; it is named.
@@ -270,16 +251,16 @@ class Pictures:
         if kept is not None:
             return kept
         source, i = self._entry(index)
-        picture = self._decode(source, i)
-        found: Decoded = picture
-        size = picture.nbytes
+        image = self._decode(source, i)
+        found: Decoded = image
+        size = image.nbytes
         if self._inputs:
             given = self._decode(self._inputs[self._entries[index][0]], i)
             height, width = given.shape[:2]
-            if (height, width) != tuple(n // self._scale for n in picture.shape[:2]):
-                raise TrainError(self._misfit(index, picture.shape[:2], given.shape[:2]))
-            picture = picture[: self._scale * height, : self._scale * width]
-            found = picture, given
+            if (height, width) != tuple(n // self._scale for n in image.shape[:2]):
+                raise TrainError(self._misfit(index, image.shape[:2], given.shape[:2]))
+            image = image[: self._scale * height, : self._scale * width]
+            found = image, given
             size += given.nbytes
         with self._lock:
             if index not in self._cache and size <= self._room:
@@ -290,16 +271,16 @@ class Pictures:
     def _decode(self, source: Encoded, i: int) -> np.ndarray:
         try:
             with source.open(i) as file:
-                pixels = read_picture(file).pixels
-        except PictureError as error:
+                pixels = read_image(file).pixels
+        except ImageError as error:
             raise TrainError(f"{error}, or take it out of the folder") from None
-        return clean_picture(pixels, self._channels)
+        return to_reference_uint8(pixels, self._channels)
 
     def sizes(self) -> list[tuple[int, int]]:
         """``(height, width)`` of all, up to a turn, from the heads of the files.
 
         Raises:
-          TrainError: a file that is no picture, or a pair whose sizes do not fit; it is named.
+          TrainError: a file that is no image, or a pair whose sizes do not fit; it is named.
         """
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(self._size, range(len(self))))
@@ -322,9 +303,9 @@ class Pictures:
             f"{self._scale} times as large, the scale of the task"
         )
 
-    def select(self, indices: Sequence[int]) -> Pictures:
-        """Some of the pictures, with a memory of their own of the same size."""
-        chosen = Pictures(
+    def select(self, indices: Sequence[int]) -> Images:
+        """Some of the images, with a memory of their own of the same size."""
+        chosen = Images(
             self._sources,
             self._channels,
             inputs=self._inputs,
@@ -348,15 +329,16 @@ class Pictures:
 
 
 def _size_in_head(source: Encoded, index: int) -> tuple[int, int]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image as PilImage
+    from PIL import UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what is in its metadata
-            with source.open(index) as file, Image.open(file) as image:
+            with source.open(index) as file, PilImage.open(file) as image:
                 return image.height, image.width
     except (UnidentifiedImageError, OSError, ValueError) as error:
         raise TrainError(
-            f"{source.name(index)}: not a picture that can be read ({type(error).__name__}); "
+            f"{source.name(index)}: not an image that can be read ({type(error).__name__}); "
             "take it out"
         ) from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from train.config import Config, Optimizer
+from train.errors import TrainError
 
 Arrays = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
@@ -43,18 +45,50 @@ class TrainState:
     skipped_in_a_row: jax.Array
 
 
-class Network:
+class FunctionalNetwork:
     """The configured network as a pure function of its named weights."""
 
     def __init__(self, config: Config) -> None:
         """Take its shape; no weight is made."""
         self._config = config
-        graph, state = nnx.split(nnx.eval_shape(self._build))
+        graph, state = nnx.split(nnx.eval_shape(self._built))
         self._graph = graph
         flat = nnx.to_flat_state(state)
         self._paths = {".".join(map(str, path)): path for path, _ in flat}
+        self.shapes = {".".join(map(str, path)): variable.shape for path, variable in flat}
         others = [path for path, variable in flat if not isinstance(variable, nnx.Param)]
-        assert not others, f"TrainState has no place for what is no weight: {others}"
+        if others:
+            # TrainState has no place for them.
+            names = ", ".join(".".join(map(str, path)) for path in others)
+            raise TrainError(
+                f"model: {config.model.architecture} holds what is no nnx.Param ({names}); "
+                "statistics of batches and random streams cannot be trained with"
+            )
+
+    def check_output(self, example: Mapping[str, np.ndarray]) -> None:
+        """Raise a TrainError if the network makes of an example what is not like its target."""
+        batch = {k: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for k, x in example.items()}
+        params = {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in self.shapes.items()}
+        made, wanted = jax.eval_shape(self, params, batch).shape, batch["target"].shape
+        if made != wanted:
+            raise TrainError(
+                f"model: {self._config.model.architecture} makes {list(made)} of an input "
+                f"{list(batch['input'].shape)}, and the targets of "
+                f"{type(self._config.task).__name__} are {list(wanted)}; let them agree"
+            )
+
+    def _built(self) -> nnx.Module:
+        try:
+            return self._build()
+        except TrainError:
+            raise
+        except Exception as error:  # of a class in a user's file
+            c = self._config
+            reason = " ".join(str(error).split())
+            raise TrainError(
+                f"model: {c.model.architecture} cannot be built from "
+                f"{c.model.arguments(c.task.scale)} ({type(error).__name__}: {reason})"
+            ) from error
 
     def _build(self) -> nnx.Module:
         c = self._config
@@ -106,10 +140,23 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """Adam (0.9, 0.999) after clipping by the norm of the whole gradient."""
+    """Adam or AdamW after clipping by the norm of the whole gradient."""
     # No limit is an infinite one: a run may be resumed with another, the state has one form.
     clip = optax.clip_by_global_norm(float("inf") if config.clip is None else config.clip)
-    return optax.chain(clip, optax.adam(make_schedule(config, steps)))
+    rate = optax.scale_by_learning_rate(make_schedule(config, steps))
+
+    def decay(x: jax.Array, weight: jax.Array) -> jax.Array:
+        return x + config.weight_decay * weight if weight.ndim >= 2 else x
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        if config.weight_decay:
+            updates = jax.tree.map(decay, updates, params)
+        found: tuple[Any, Any] = rate.update(updates, state, params)
+        return found
+
+    # Not optax.adamw, whose state has another form: a run may be resumed with or without decay.
+    adam = optax.scale_by_adam(*config.betas)
+    return optax.chain(clip, optax.chain(adam, optax.GradientTransformation(rate.init, update)))
 
 
 def make_mesh() -> Mesh:
@@ -128,7 +175,7 @@ def shared(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA))
 
 
-def init_state(network: Network, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(network: FunctionalNetwork, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step, a function of the seed."""
     params = network.init()
     zero = jnp.zeros((), jnp.int32)
@@ -138,7 +185,7 @@ def init_state(network: Network, optimizer: optax.GradientTransformation) -> Tra
 
 
 def abstract_state(
-    network: Network, optimizer: optax.GradientTransformation, mesh: Mesh
+    network: FunctionalNetwork, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
     """Shapes and shardings of the state."""
     whole = replicated(mesh)
@@ -148,9 +195,11 @@ def abstract_state(
     )
 
 
-def make_state(network: Network, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def make_state(
+    network: FunctionalNetwork, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
     """The state before the first step, born on all devices."""
-    # A thousand small draws: LLVM takes seconds to optimise what runs once.
+    # A thousand small draws: LLVM takes seconds to optimize what runs once.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     make = jax.jit(
         lambda: init_state(network, optimizer),
@@ -158,3 +207,15 @@ def make_state(network: Network, optimizer: optax.GradientTransformation, mesh: 
         compiler_options=quick,
     )
     return make()
+
+
+def start_from(state: TrainState, arrays: Mapping[str, np.ndarray], mesh: Mesh) -> TrainState:
+    """A state before its first step, with these in the place of its random weights."""
+
+    def put(value: np.ndarray) -> jax.Array:
+        # Every process has read the same file.
+        return jax.make_array_from_callback(value.shape, replicated(mesh), lambda i: value[i])
+
+    # Two buffers of each: one cannot be donated twice.
+    params, ema = ({name: put(value) for name, value in arrays.items()} for _ in range(2))
+    return replace(state, params={**state.params, **params}, ema={**state.ema, **ema})

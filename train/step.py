@@ -11,7 +11,15 @@ import optax
 from jax.sharding import Mesh
 
 from train.config import Config
-from train.state import Arrays, Batch, Network, TrainState, make_schedule, replicated, shared
+from train.state import (
+    Arrays,
+    Batch,
+    FunctionalNetwork,
+    TrainState,
+    make_schedule,
+    replicated,
+    shared,
+)
 
 Metrics = dict[str, jax.Array]
 
@@ -29,7 +37,7 @@ def loss_value(kind: str, restored: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def loss_and_gradient(
-    config: Config, network: Network, params: Arrays, batch: Batch
+    config: Config, network: FunctionalNetwork, params: Arrays, batch: Batch
 ) -> tuple[jax.Array, Arrays]:
     """The mean loss of a batch and its gradient, computed in `accumulation` parts.
 
@@ -56,7 +64,7 @@ def loss_and_gradient(
 
 
 def make_step(
-    config: Config, network: Network, optimizer: optax.GradientTransformation
+    config: Config, network: FunctionalNetwork, optimizer: optax.GradientTransformation
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The step as a pure function of state and batch.
 

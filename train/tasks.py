@@ -1,6 +1,6 @@
-"""The tasks: how a clean picture becomes the network's input. Each is a function of its generator.
+"""The tasks: how a clean image becomes the network's input. Each is a function of its generator.
 
-Pictures come as uint8 ``[H, W, C]``; what a network sees is float32 in the units of [0, 1].
+Images come as uint8 ``[H, W, C]``; what a network sees is float32 in the units of [0, 1].
 """
 
 from __future__ import annotations
@@ -14,21 +14,71 @@ from converse_jax import imaging
 
 Example = dict[str, np.ndarray]
 """`input` and `target`, float32 ``[H, W, C]``; for deblurring `kernel`, float32 ``[k, k]``; for
-denoising `sigma`, float32 ``[]``, the noise level in the units of the image."""
+denoising `sigma`, float32 ``[]``, the noise level in the units of the image. A task may add more
+arrays (`gives`); those of two axes or more are turned and mirrored with the image."""
+
+
+class Task:
+    """What the tasks share; one of your own is a frozen dataclass that derives from it.
+
+    Attributes:
+      name: the kind of restoration: "denoise" for any that keeps the size, "sr", or "deblur", whose
+        images are periodic. It says which networks can learn the task, and how they are measured.
+      scale: how much larger the target is than the input.
+      gives: what examples hold besides input and target.
+    """
+
+    name: ClassVar[imaging.Task]
+    gives: ClassVar[tuple[str, ...]] = ()
+    scale: int = 1
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a patch that its degradation sees."""
+        return 0
+
+    @property
+    def measured_as(self) -> str:
+        """Which PSNR is meant: that of super-resolution is on luma, as in the tables."""
+        return "psnr_y" if self.name == "sr" else "psnr"
+
+    @property
+    def card_sigma(self) -> float | None:
+        """The one noise level of the examples, of 255, if there is one."""
+        return None
+
+    @property
+    def card_sigma_range(self) -> tuple[float, float] | None:
+        """The smallest and the largest of several levels, if there are several."""
+        return None
+
+    def problem(self) -> str | None:
+        """What is wrong with the values, if anything."""
+        return None
+
+    def degrade(self, clean: np.ndarray, rng: np.random.Generator) -> Example:
+        """Make an example of a clean image; whatever is random comes from the generator."""
+        raise NotImplementedError(f"{type(self).__name__} defines no degrade(clean, rng)")
+
+    def baseline(self, example: Example) -> tuple[str, np.ndarray] | None:
+        """What can be had without a network, and its name; None where there is nothing customary.
+
+        Another image than the input, as large as the target.
+        """
+        return None
 
 
 @dataclass(frozen=True)
-class Denoise:
+class Denoise(Task):
     """Gaussian noise: y = x + n, not clipped. A network with `noise_level` is told the level.
 
     Attributes:
-      sigma: standard deviation of the noise, of 255.
+      sigma: standard deviation of the noise, on the scale of 0 to 255.
       sigma_max: if given, each example has its own level, uniform from sigma to sigma_max.
     """
 
     name: ClassVar[imaging.Task] = "denoise"
-    scale: ClassVar[int] = 1
-    margin: ClassVar[int] = 0
+    gives: ClassVar[tuple[str, ...]] = ("sigma",)
 
     sigma: float = 25.0
     sigma_max: float | None = None
@@ -60,28 +110,26 @@ class Denoise:
         noisy = _example(clean, _unit(clean) + _noise(clean.shape, sigma, rng))
         return noisy | {"sigma": np.asarray(sigma / 255, np.float32)}
 
-    def baseline(self, example: Example) -> tuple[str, np.ndarray]:
+    def baseline(self, example: Example) -> tuple[str, np.ndarray] | None:
         """The best that blurring with a Gaussian can do, its width chosen with the target."""
         widths = np.arange(0.3, 3.01, 0.1)
         blurred = [
             imaging.circular_blur(example["input"], imaging.gaussian_kernel(19, float(width)))
             for width in widths
         ]
-        errors = [np.mean((picture - example["target"]) ** 2) for picture in blurred]
+        errors = [np.mean((image - example["target"]) ** 2) for image in blurred]
         return "best Gaussian blur", blurred[int(np.argmin(errors))]
 
 
 @dataclass(frozen=True)
-class SuperResolve:
-    """Antialiased bicubic down-sampling of the float picture, not rounded to 8 bits.
+class SuperResolve(Task):
+    """Antialiased bicubic down-sampling of the float image, not rounded to 8 bits.
 
     Attributes:
-      scale: 2, 3 or 4.
+      scale: enlargement: 2, 3 or 4.
     """
 
     name: ClassVar[imaging.Task] = "sr"
-    card_sigma: ClassVar[None] = None
-    card_sigma_range: ClassVar[None] = None
 
     scale: int = 4
 
@@ -102,29 +150,27 @@ class SuperResolve:
         size = target.shape[0] // self.scale, target.shape[1] // self.scale
         return _example(target, imaging.resize(_unit(target), size))
 
-    def baseline(self, example: Example) -> tuple[str, np.ndarray]:
+    def baseline(self, example: Example) -> tuple[str, np.ndarray] | None:
         """Bicubic enlargement."""
         height, width = example["target"].shape[:2]
         return "bicubic", imaging.resize(example["input"], (height, width))
 
 
 @dataclass(frozen=True)
-class Deblur:
+class Deblur(Task):
     """Circular blur in 8 bits (truncated, as in the evaluation protocol), then noise.
 
     Half of the kernels are camera shakes, half isotropic Gaussians.
 
     Attributes:
-      sigma: standard deviation of the noise, of 255.
-      kernel_size: taps on each side.
+      sigma: standard deviation of the noise, on the scale of 0 to 255.
+      kernel_size: taps on each side of the blur kernels.
       width_min: smallest standard deviation of the Gaussian kernels, in pixels.
-      width_max: largest.
+      width_max: largest standard deviation of the Gaussian kernels, in pixels.
     """
 
     name: ClassVar[imaging.Task] = "deblur"
-    scale: ClassVar[int] = 1
-    margin: ClassVar[int] = 0
-    card_sigma_range: ClassVar[None] = None
+    gives: ClassVar[tuple[str, ...]] = ("kernel",)
 
     sigma: float = 2.55
     kernel_size: int = 7
@@ -148,7 +194,7 @@ class Deblur:
         return None
 
     @property
-    def card_sigma(self) -> float:
+    def card_sigma(self) -> float | None:
         """The level of the noise."""
         return self.sigma
 
@@ -165,13 +211,9 @@ class Deblur:
         example = _example(clean, _unit(blurred) + _noise(clean.shape, self.sigma, rng))
         return example | {"kernel": kernel.astype(np.float32)}
 
-    def baseline(self, example: Example) -> tuple[str, np.ndarray] | None:
-        """None: there is no customary one."""
-        return None
-
 
 @dataclass(frozen=True)
-class Paired:
+class Paired(Task):
     """Pairs of input and target from files: nothing is degraded. `data.inputs` makes any task so.
 
     Attributes:
@@ -179,11 +221,7 @@ class Paired:
       scale: 2, 3 or 4 for super-resolution, 1 for the others.
     """
 
-    margin: ClassVar[int] = 0
-    card_sigma: ClassVar[None] = None
-    card_sigma_range: ClassVar[None] = None
-
-    name: imaging.Task = "denoise"
+    name: imaging.Task = "denoise"  # type: ignore[misc]
     scale: int = 1
 
     def problem(self) -> str | None:
@@ -205,11 +243,8 @@ class Paired:
         return SuperResolve(self.scale).baseline(example) if self.name == "sr" else None
 
 
-Task = Denoise | SuperResolve | Deblur | Paired
-
-
-def _unit(picture: np.ndarray) -> np.ndarray:
-    return picture.astype(np.float32) / np.float32(255)
+def _unit(image: np.ndarray) -> np.ndarray:
+    return image.astype(np.float32) / np.float32(255)
 
 
 def _noise(shape: tuple[int, ...], sigma: float, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Pictures of a TFDS data set that was prepared as ArrayRecord, read without TensorFlow."""
+"""Images of a TFDS data set that was prepared as ArrayRecord, read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from typing import Any, BinaryIO, NamedTuple
 from train.errors import TrainError
 
 _NAME = re.compile(r"([a-z]\w*)(?:/([\w+.-]+))?(?::(\d+\.\d+\.\d+))?", re.IGNORECASE | re.ASCII)
-# What train.prepare adds to the name of a photograph for each of its tiles.
-_TILE = re.compile(r"\[\d+:,\d+:\]$", re.ASCII)
 _VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
 
 
@@ -31,8 +29,8 @@ class Prepared(NamedTuple):
         return self.name if self.config is None else f"{self.name}/{self.config}"
 
 
-class TfdsPictures:
-    """Random access to the encoded pictures of a prepared TFDS data set.
+class TfdsImages:
+    """Random access to the encoded images of a prepared TFDS data set.
 
     Nothing is ever downloaded. Objects can be pickled, and read from several threads.
     """
@@ -43,7 +41,7 @@ class TfdsPictures:
         Args:
           spec: "NAME[/CONFIG][:VERSION][@SPLIT[@FEATURE]]", such as "div2k/bicubic_x4@train[:10]".
             CONFIG may be left out where only one is prepared; VERSION is the highest by default,
-            SPLIT (any of TFDS, slices included) "train", FEATURE the only picture in an example,
+            SPLIT (any of TFDS, slices included) "train", FEATURE the only image in an example,
             or "hr", or "image".
           data_dir: the folder of prepared data sets; by default $TFDS_DATA_DIR, or
             ~/tensorflow_datasets.
@@ -66,14 +64,10 @@ class TfdsPictures:
         builder = _open_builder(tfds, spec, data_set)
         features = builder.info.features
         self._label = f"{data_set} {split}"
-        self._feature = _picture_feature(tfds, spec, features, feature)
+        self._feature = _image_feature(tfds, spec, features, feature)
         # Only this feature is parsed. TFDS would decode the others as well, for some of which it
         # needs TensorFlow, and it misreads palettes and alpha.
-        parsed = {self._feature: features[self._feature]}
-        if "name" in features.keys() and isinstance(features["name"], tfds.features.Text):  # noqa: SIM118
-            parsed["name"] = features["name"]
-        self._parser = tfds.features.FeaturesDict(parsed)
-        self._tile_of: dict[int, str | None] = {}
+        self._parser = tfds.features.FeaturesDict({self._feature: features[self._feature]})
         self._decoders = {self._feature: tfds.decode.SkipDecoding()}
         self._records = _open_records(tfds, spec, builder, split)
 
@@ -81,24 +75,22 @@ class TfdsPictures:
         return len(self._records)
 
     def __repr__(self) -> str:
-        return f"TfdsPictures({self._label!r}, {len(self)} pictures)"
+        return f"TfdsImages({self._label!r}, {len(self)} images)"
 
     def encoded(self, index: int) -> bytes:
-        """A picture file, as it is stored.
+        """An image file, as it is stored.
 
         Raises:
-          IndexError: there is no such picture.
+          IndexError: there is no such image.
           TrainError: the data set has been damaged or removed.
         """
         if not 0 <= index < len(self):
-            raise IndexError(f"{self._label}: got index {index} of {len(self)} pictures")
+            raise IndexError(f"{self._label}: got index {index} of {len(self)} images")
         try:
             record = self._records[index]
             example = self._parser.deserialize_example_np(record, decoders=self._decoders)
             if not example[self._feature]:
                 raise ValueError("its file of records has been cut short")
-            name = bytes(example.get("name", b"")).decode("utf-8", "replace")
-            self._tile_of[index] = _TILE.sub("", name) if _TILE.search(name) else None
             return bytes(example[self._feature])
         except Exception as error:  # readers of damaged files raise nearly anything
             raise TrainError(
@@ -106,19 +98,12 @@ class TfdsPictures:
             ) from None
 
     def open(self, index: int) -> BinaryIO:
-        """A picture file, as it is stored, open for reading; raises what `encoded` raises."""
+        """An image file, as it is stored, open for reading; raises what `encoded` raises."""
         return _NamedBytes(self.encoded(index), self.name(index))
 
     def name(self, index: int) -> str:
-        """What to call a picture in a message: "div2k/bicubic_x4 train 17"."""
+        """What to call an image in a message: "div2k/bicubic_x4 train 17"."""
         return f"{self._label} {index}"
-
-    def photograph(self, index: int) -> str:
-        """Which photograph it is a tile of, from `train.prepare`; its own name if it is whole."""
-        if index not in self._tile_of:
-            self.encoded(index)
-        tile_of = self._tile_of[index]
-        return self.name(index) if tile_of is None else f"{self._label} {tile_of}"
 
     def key(self, index: int) -> str:
         """Its number: features of one example are a pair."""
@@ -145,12 +130,12 @@ def import_tfds() -> Any:
     except (ImportError, AttributeError) as error:
         raise TrainError(
             f'TFDS is not installed, or not whole ({_reason(error)}): pip install -e ".[train]", '
-            "or give a folder of pictures"
+            "or give a folder of images"
         ) from None
     if importlib.util.find_spec("array_record") is None:
         raise TrainError(
             "TFDS reads ArrayRecord by the package array_record, which is made for Linux only; "
-            'there, pip install -e ".[train]"; elsewhere, give a folder of pictures'
+            'there, pip install -e ".[train]"; elsewhere, give a folder of images'
         )
     return tfds
 
@@ -202,7 +187,7 @@ def _find(tfds: Any, spec: str, match: re.Match[str], root: Path) -> Prepared:
         hint = f"did you mean {' or '.join(close)}? " if close else ""
         raise TrainError(
             f"tfds:{spec}: TFDS knows no {name!r}, and it is not in {root}; {hint}A folder of "
-            f"pictures is prepared by: python -m train.prepare folder SOURCE_DIR --name {name}"
+            f"images is prepared by: python -m train.prepare folder SOURCE_DIR --name {name}"
         )
     held = ", ".join(f"{d}:{'.'.join(map(str, d.version))}" for d in there)
     message = f"tfds:{spec}: is not prepared in {root}" + (
@@ -239,7 +224,7 @@ def _open_builder(tfds: Any, spec: str, data_set: Prepared) -> Any:
     except ImportError as error:
         raise TrainError(
             f"tfds:{spec}: its features cannot be read without TensorFlow ({_reason(error)}); "
-            "write its pictures to a folder, and train on that"
+            "write its images to a folder, and train on that"
         ) from None
     except Exception as error:  # damaged JSON, features of another version of TFDS
         raise TrainError(
@@ -257,28 +242,28 @@ def _open_builder(tfds: Any, spec: str, data_set: Prepared) -> Any:
     return builder
 
 
-def _picture_feature(tfds: Any, spec: str, features: Any, wanted: str) -> str:
-    # Floating-point pictures of TFDS are bit patterns in a PNG, which no other reader knows.
-    pictures = [
+def _image_feature(tfds: Any, spec: str, features: Any, wanted: str) -> str:
+    # Floating-point images of TFDS are bit patterns in a PNG, which no other reader knows.
+    images = [
         name
         for name, feature in features.items()
         if isinstance(feature, tfds.features.Image) and feature.np_dtype in ("uint8", "uint16")
     ]
-    if not pictures:
+    if not images:
         raise TrainError(
-            f"tfds:{spec}: has no pictures, only {_listed(features)}; give another data set"
+            f"tfds:{spec}: has no images, only {_listed(features)}; give another data set"
         )
-    if wanted and wanted not in pictures:
+    if wanted and wanted not in images:
         raise TrainError(
-            f"tfds:{spec}: has no pictures called {wanted!r}; give one of {_listed(pictures)}"
+            f"tfds:{spec}: has no images called {wanted!r}; give one of {_listed(images)}"
         )
     for name in (wanted, "hr", "image"):
-        if name in pictures:
+        if name in images:
             return name
-    if len(pictures) == 1:
-        return pictures[0]
+    if len(images) == 1:
+        return images[0]
     raise TrainError(
-        f"tfds:{spec}: has several pictures in an example, {_listed(pictures)}; add the one to "
+        f"tfds:{spec}: has several images in an example, {_listed(images)}; add the one to "
         "learn from, as in tfds:NAME@train@FEATURE"
     )
 

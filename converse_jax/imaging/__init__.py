@@ -10,47 +10,49 @@ from converse_jax.imaging._blur import (
     motion_kernel,
     random_motion_kernel,
 )
-from converse_jax.imaging._encode import encode_picture
-from converse_jax.imaging._files import list_pictures, read_picture, write_picture
+from converse_jax.imaging._encode import encode_image
+from converse_jax.imaging._files import list_images, read_image, write_image
+from converse_jax.imaging._image import MAX_PIXELS, Image, ImageError
 from converse_jax.imaging._metrics import psnr, rgb_to_y, ssim
 from converse_jax.imaging._noise import protocol_noise
-from converse_jax.imaging._picture import MAX_PIXELS, Picture, PictureError
+from converse_jax.imaging._noise_level import estimate_noise
 from converse_jax.imaging._protocol import (
     Score,
     Task,
-    clean_picture,
     degrade_deblur,
     degrade_denoise,
     degrade_sr,
     score,
+    to_reference_uint8,
     to_uint8,
 )
 from converse_jax.imaging._resize import modcrop, resize
 
 __all__ = [
     "MAX_PIXELS",
-    "Picture",
-    "PictureError",
+    "Image",
+    "ImageError",
     "Score",
     "Task",
     "circular_blur",
-    "clean_picture",
     "degrade_deblur",
     "degrade_denoise",
     "degrade_sr",
-    "encode_picture",
+    "encode_image",
+    "estimate_noise",
     "gaussian_kernel",
-    "list_pictures",
+    "list_images",
     "modcrop",
     "motion_kernel",
     "protocol_noise",
     "psnr",
     "random_motion_kernel",
-    "read_picture",
+    "read_image",
     "resize",
     "rgb_to_y",
     "score",
     "ssim",
+    "to_reference_uint8",
     "to_uint8",
-    "write_picture",
+    "write_image",
 ]

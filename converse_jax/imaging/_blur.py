@@ -26,7 +26,7 @@ def _along_and_across(size: int, angle: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _reach(size: int) -> int:
-    """How far a kernel may extend from its centre, size//2, without being cut on any side."""
+    """How far a kernel may extend from its center, size//2, without being cut on any side."""
     return size - 1 - size // 2
 
 
@@ -37,10 +37,10 @@ def gaussian_kernel(
 
         k[p] proportional to exp(-(a_p^2 / sigma_a^2 + b_p^2 / sigma_b^2) / 2),   sum(k) = 1
 
-    with a and b the distances from the centre along and across the direction `angle`.
+    with a and b the distances from the center along and across the direction `angle`.
 
     Args:
-        size: side of the kernel in pixels; its centre is the tap `(size//2, size//2)`.
+        size: side of the kernel in pixels; its center is the tap `(size//2, size//2)`.
         sigma: standard deviation in pixels, > 0; or the pair (along, across).
         angle: direction of the first of the pair, in degrees counter-clockwise from the x axis.
 
@@ -89,14 +89,14 @@ def motion_kernel(size: int, *, length: float, angle: float) -> np.ndarray:
 def random_motion_kernel(size: int, rng: np.random.Generator) -> np.ndarray:
     """The blur of a random camera shake: a smooth random walk, drawn with bilinear weights.
 
-        v_t = r v_{t-1} + n_t,   p_t = p_{t-1} + v_t,   k = mean_t bilinear(centre + p_t)
+        v_t = r v_{t-1} + n_t,   p_t = p_{t-1} + v_t,   k = mean_t bilinear(center + p_t)
 
     with n_t standard normal in the plane and r chosen so that the velocity forgets itself in an
-    eighth of the exposure. The path is moved so that its centroid is the kernel's centre
+    eighth of the exposure. The path is moved so that its centroid is the kernel's center
     (the blur shifts nothing) and scaled to reach between half way and all the way to the border.
 
     Args:
-        size: side of the kernel in pixels; its centre is the tap `(size//2, size//2)`.
+        size: side of the kernel in pixels; its center is the tap `(size//2, size//2)`.
         rng: the source of randomness; equal generators give equal kernels.
 
     Returns:
@@ -130,7 +130,7 @@ def random_motion_kernel(size: int, rng: np.random.Generator) -> np.ndarray:
         for dx in (0, 1):
             wy = fraction[:, 0] if dy else 1.0 - fraction[:, 0]
             wx = fraction[:, 1] if dx else 1.0 - fraction[:, 1]
-            # A corner on the last row or column has a neighbour outside, of weight 0.
+            # A corner on the last row or column has a neighbor outside, of weight 0.
             y = np.minimum(corner[:, 0] + dy, size - 1)
             x = np.minimum(corner[:, 1] + dx, size - 1)
             np.add.at(kernel, (y, x), wy * wx)
@@ -138,19 +138,19 @@ def random_motion_kernel(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def circular_blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolve every channel with one kernel; the picture is periodic.
+    """Convolve every channel with one kernel; the image is periodic.
 
         out[i, j] = sum_{u, v} k[u, v] image[(i - u + kh//2) mod H, (j - v + kw//2) mod W]
 
-    True convolution (the kernel is turned), centred at the tap `(kh//2, kw//2)`, for even
-    kernels too; a kernel larger than the picture wraps. Done with one FFT in float64.
+    True convolution (the kernel is turned), centered at the tap `(kh//2, kw//2)`, for even
+    kernels too; a kernel larger than the image wraps. Done with one FFT in float64.
 
     Args:
         image: `[H, W]` or `[H, W, C]`, floating point.
         kernel: `[kh, kw]`, real.
 
     Returns:
-        The blurred picture in `image`'s shape and dtype.
+        The blurred image in `image`'s shape and dtype.
 
     Raises:
         ValueError: another dtype or rank, or an empty array.

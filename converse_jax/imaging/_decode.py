@@ -1,4 +1,4 @@
-"""Bytes of a picture file to a `Picture`.
+"""Bytes of an image file to a `Image`.
 
 Pillow decodes what has 8 bits a sample or less and reads the metadata; it has no 16-bit RGB (it
 silently keeps the upper 8 bits) and drops TIFF's unnamed alpha, so 16-bit PNG and the plain
@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converse_jax.imaging._exif import ORIENTATION, descriptive_tags, turned, upright
-from converse_jax.imaging._picture import MAX_PIXELS, Picture, PictureError, fitting_profile
+from converse_jax.imaging._image import MAX_PIXELS, Image, ImageError, fitting_profile
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image as PilImage
 
 # TIFF tags (TIFF 6.0, sections 3 to 8 and 18; SampleFormat: section 19)
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 256, 257, 258, 262
 _SAMPLES, _PLANAR, _EXTRA, _FORMAT, _ICC = 277, 284, 338, 339, 34675
-# Photometric interpretation -> colour channels: white is zero, black is zero, RGB; then, for
+# Photometric interpretation -> color channels: white is zero, black is zero, RGB; then, for
 # Pillow, palette, CMYK, YCbCr and Lab (which is told apart from damage there).
 _PLAIN_COLOURS = {0: 1, 1: 1, 2: 3}
 _OTHER_COLOURS = {3: 1, 5: 4, 6: 3, 8: 3}
-_ASSOCIATED = 1  # the extra sample is an alpha that the colours are multiplied with
+_ASSOCIATED = 1  # the extra sample is an alpha that the colors are multiplied with
 
 
 def sniff(data: bytes) -> str | None:
@@ -44,17 +44,17 @@ def sniff(data: bytes) -> str | None:
     return None
 
 
-def decode_picture(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Decode the bytes of one picture file; `name` stands in the messages.
+def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """Decode the bytes of one image file; `name` stands in the messages.
 
     Raises:
-        PictureError: whatever is wrong with the file.
+        ImageError: whatever is wrong with the file.
     """
     if not data:
-        raise PictureError(f"{name}: the file is empty; fetch or export the picture again")
+        raise ImageError(f"{name}: the file is empty; fetch or export the image again")
     kind = sniff(data)
     if kind is None:
-        raise PictureError(f"{name}: not a picture; give a PNG, JPEG, TIFF, WebP or BMP file")
+        raise ImageError(f"{name}: not an image; give a PNG, JPEG, TIFF, WebP or BMP file")
     from PIL.Image import DecompressionBombError
 
     try:
@@ -63,16 +63,16 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> P
             if kind == "tiff":
                 return _decode_tiff(data, name, max_pixels)
             return _decode_other(data, kind, name, max_pixels)
-    except (PictureError, ImportError):
+    except (ImageError, ImportError):
         raise
     except DecompressionBombError:  # Pillow's WebP and tiled TIFF readers look at its own limit
-        raise PictureError(
+        raise ImageError(
             f"{name}: has more pixels than Pillow's own limit; "
             "cut it into parts, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
         ) from None
     except Exception as error:  # damaged files make decoders raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise PictureError(
+        raise ImageError(
             f"{name}: the {kind.upper()} file is damaged or cut short ({reason}); "
             "fetch or export it again"
         ) from None
@@ -80,9 +80,9 @@ def decode_picture(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> P
 
 def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
-        raise PictureError(f"{name}: says it is {width}x{height} pixels; export it again")
+        raise ImageError(f"{name}: says it is {width}x{height} pixels; export it again")
     if width * height > max_pixels:
-        raise PictureError(
+        raise ImageError(
             f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; "
             "cut it into parts, or raise max_pixels if you trust the file"
         )
@@ -91,17 +91,17 @@ def _check_size(name: str, width: int, height: int, max_pixels: int) -> None:
 def _check_still(name: str, frames: int | None) -> None:
     if frames != 1:
         many = "several" if frames is None else str(frames)
-        raise PictureError(
-            f"{name}: holds {many} pictures (an animation or pages); export each as a file"
+        raise ImageError(
+            f"{name}: holds {many} images (an animation or pages); export each as a file"
         )
 
 
-def _open(data: bytes, kind: str) -> Image.Image:
+def _open(data: bytes, kind: str) -> PilImage.Image:
     """Pillow's reader of one format, its header parsed and no pixel decoded.
 
-    Not `Image.open`: that guesses among formats nobody asked for, and its size limit is one
+    Not `PilImage.open`: that guesses among formats nobody asked for, and its size limit is one
     module-wide variable. A JPEG is opened as JPEG even where a phone has appended
-    previews or a gain map (MPO): the first picture is the photograph.
+    previews or a gain map (MPO): the first image is the photograph.
     """
     from PIL import (
         BmpImagePlugin,
@@ -118,11 +118,11 @@ def _open(data: bytes, kind: str) -> Image.Image:
         "webp": WebPImagePlugin.WebPImageFile,
         "bmp": BmpImagePlugin.BmpImageFile,
     }
-    image: Image.Image = readers[kind](io.BytesIO(data))
+    image: PilImage.Image = readers[kind](io.BytesIO(data))
     return image
 
 
-def _decode_other(data: bytes, kind: str, name: str, max_pixels: int) -> Picture:
+def _decode_other(data: bytes, kind: str, name: str, max_pixels: int) -> Image:
     """PNG, JPEG, WebP, BMP."""
     with _open(data, kind) as image:
         _check_size(name, *image.size, max_pixels)
@@ -139,7 +139,7 @@ def _decode_other(data: bytes, kind: str, name: str, max_pixels: int) -> Picture
             pixels, alpha = _from_pillow(image, name, depth)
         orientation = image.getexif().get(ORIENTATION, 1)
         info = image.info
-    return _picture(
+    return _image(
         pixels,
         alpha,
         16 if depth == 16 else 8,
@@ -149,16 +149,16 @@ def _decode_other(data: bytes, kind: str, name: str, max_pixels: int) -> Picture
     )
 
 
-def _picture(
+def _image(
     pixels: np.ndarray,
     alpha: np.ndarray | None,
     bits: int,
     orientation: Any,
     icc_profile: bytes | None,
     exif: bytes | None,
-) -> Picture:
-    """The upright `Picture` of what a file held."""
-    return Picture(
+) -> Image:
+    """The upright `Image` of what a file held."""
+    return Image(
         pixels=np.ascontiguousarray(turned(pixels, orientation)),
         alpha=None if alpha is None else np.ascontiguousarray(turned(alpha, orientation)),
         bits=bits,
@@ -168,7 +168,7 @@ def _picture(
 
 
 def _split(samples: np.ndarray, peak: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """Integer samples `[H, W]` or `[H, W, 1..4]` to colours and alpha in [0, 1]."""
+    """Integer samples `[H, W]` or `[H, W, 1..4]` to colors and alpha in [0, 1]."""
     samples = samples.reshape(*samples.shape[:2], -1)
     unit = samples.astype(np.float32) / np.float32(peak)
     if samples.shape[-1] in (2, 4):
@@ -177,9 +177,9 @@ def _split(samples: np.ndarray, peak: int) -> tuple[np.ndarray, np.ndarray | Non
 
 
 def _from_pillow(
-    image: Image.Image, name: str, depth: int = 8
+    image: PilImage.Image, name: str, depth: int = 8
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """A loaded Pillow image of 8 bits a sample or less to colours and alpha in [0, 1]."""
+    """A loaded Pillow image of 8 bits a sample or less to colors and alpha in [0, 1]."""
     mode, key = image.mode, image.info.get("transparency")
     if mode in ("1", "L") and key is not None:
         # The key is given at the file's own depth, while the pixels are already spread to 255.
@@ -194,14 +194,14 @@ def _from_pillow(
     elif mode in ("RGB", "RGBX", "P", "CMYK", "YCbCr"):
         target = "RGB"
     else:
-        raise PictureError(
+        raise ImageError(
             f"{name}: its pixels are of kind {mode}, which is not read; "
             "convert it to 8 or 16-bit gray, RGB or CMYK"
         )
     return _split(np.asarray(image if mode == target else image.convert(target)), 255)
 
 
-def _decode_tiff(data: bytes, name: str, max_pixels: int) -> Picture:
+def _decode_tiff(data: bytes, name: str, max_pixels: int) -> Image:
     """TIFF: the plain kinds by imagecodecs; bilevel, palette, CMYK and YCbCr by Pillow."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -222,13 +222,13 @@ def _decode_tiff(data: bytes, name: str, max_pixels: int) -> Picture:
     plain = photometric in _PLAIN_COLOURS and set(bits) in ({8}, {16})
     extra = samples - (_PLAIN_COLOURS | _OTHER_COLOURS).get(photometric, samples)
     if extra not in ((0, 1) if plain else (0,)):
-        raise PictureError(
+        raise ImageError(
             f"{name}: has {samples} channels, of which not all can be kept; "
             "export it as gray or RGB, with alpha or without"
         )
     if plain:
         if set(tags.get(_FORMAT, (1,))) != {1}:
-            raise PictureError(f"{name}: its samples are not unsigned integers; convert it")
+            raise ImageError(f"{name}: its samples are not unsigned integers; convert it")
         peak = 2 ** bits[0] - 1
         planar = samples > 1 and tags.get(_PLANAR, 1) == 2
         decoded = _tiff_samples(data, (height, width, samples), planar)
@@ -236,12 +236,12 @@ def _decode_tiff(data: bytes, name: str, max_pixels: int) -> Picture:
         if photometric == 0:
             pixels = 1.0 - pixels
         if alpha is not None and tags.get(_EXTRA, (0,))[0] == _ASSOCIATED:
-            # Where alpha is 0 the colour is unknown; it stays the black that premultiplying left.
+            # Where alpha is 0 the color is unknown; it stays the black that premultiplying left.
             pixels = np.minimum(pixels / np.where(alpha > 0, alpha, 1.0)[..., None], 1.0)
         orientation, depth = tags.get(ORIENTATION, 1), bits[0]
     else:
         if max(bits) > 8 or samples > 4:
-            raise PictureError(
+            raise ImageError(
                 f"{name}: a TIFF of {samples} times {max(bits)} bits and photometric {photometric} "
                 "is not read; convert it to 8 or 16-bit gray or RGB, or to 8-bit CMYK"
             )
@@ -250,7 +250,7 @@ def _decode_tiff(data: bytes, name: str, max_pixels: int) -> Picture:
             pixels, alpha = _from_pillow(image, name)
             # Pillow turns a TIFF while loading it; what is left to do says the image itself.
             orientation, depth = image.getexif().get(ORIENTATION, 1), 8
-    return _picture(pixels, alpha, depth, orientation, tags.get(_ICC), _tiff_exif(data, tags))
+    return _image(pixels, alpha, depth, orientation, tags.get(_ICC), _tiff_exif(data, tags))
 
 
 def _tiff_samples(data: bytes, shape: tuple[int, int, int], planar: bool) -> np.ndarray:
@@ -268,9 +268,9 @@ def _tiff_samples(data: bytes, shape: tuple[int, int, int], planar: bool) -> np.
 
 def _tiff_exif(data: bytes, tags: Any) -> bytes | None:
     """The descriptive part of a TIFF's directory as an EXIF block of its own."""
-    from PIL import Image
+    from PIL import Image as PilImage
 
-    source, block = Image.Exif(), Image.Exif()
+    source, block = PilImage.Exif(), PilImage.Exif()
     try:
         source.endian = block.endian = "<" if data[:2] == b"II" else ">"
         source.bigtiff = b"+" in data[2:4]
@@ -279,5 +279,5 @@ def _tiff_exif(data: bytes, tags: Any) -> bytes | None:
         for tag, value in found.items():
             block[tag] = value
         return block.tobytes() if found else None
-    except Exception:  # a damaged description is no reason to refuse the picture
+    except Exception:  # a damaged description is no reason to refuse the image
         return None

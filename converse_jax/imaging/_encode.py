@@ -1,4 +1,4 @@
-"""A `Picture` to the bytes of a picture file."""
+"""A `Image` to the bytes of an image file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 
 from converse_jax.imaging._exif import PREFIX, descriptive_tags
-from converse_jax.imaging._picture import Picture, PictureError, fitting_profile
+from converse_jax.imaging._image import Image, ImageError, fitting_profile
 
 # format -> (holds alpha, holds 16 bits)
 _HOLDS = {
@@ -21,66 +21,66 @@ _HOLDS = {
 }
 
 
-def encode_picture(picture: Picture, format: str) -> bytes:
-    """Encode a picture; nothing of its pixels is lost but what `bits` and JPEG imply.
+def encode_image(image: Image, format: str) -> bytes:
+    """Encode an image; nothing of its pixels is lost but what `bits` and JPEG imply.
 
     PNG, TIFF and WebP are lossless, JPEG has quality 95 without chroma subsampling. WebP has no
     gray: it comes back as RGB. The ICC profile goes along where it fits the channels, EXIF
     wherever the format has a place for it (BMP has for neither).
 
     Args:
-        picture: values outside [0, 1] are clipped.
+        image: values outside [0, 1] are clipped.
         format: "png", "jpeg", "tiff", "webp" or "bmp".
 
     Returns:
         The whole file.
 
     Raises:
-        PictureError: an unknown format, one that cannot hold the alpha or the 16 bits,
+        ImageError: an unknown format, one that cannot hold the alpha or the 16 bits,
             pixels that are not finite, or a size the format does not reach.
     """
     if format not in _HOLDS:
-        raise PictureError(f"format: got {format!r}; choose one of {sorted(_HOLDS)}")
+        raise ImageError(f"format: got {format!r}; choose one of {sorted(_HOLDS)}")
     holds_alpha, holds_16 = _HOLDS[format]
-    if picture.alpha is not None and not holds_alpha:
-        raise PictureError(
-            f"format: {format.upper()} holds no alpha channel, and the picture has one; "
+    if image.alpha is not None and not holds_alpha:
+        raise ImageError(
+            f"format: {format.upper()} holds no alpha channel, and the image has one; "
             "write PNG, TIFF or WebP"
         )
-    if picture.bits == 16 and not holds_16:
-        raise PictureError(
-            f"format: {format.upper()} holds 8 bits, and the picture has 16; "
-            "write PNG or TIFF, or replace the picture's bits by 8"
+    if image.bits == 16 and not holds_16:
+        raise ImageError(
+            f"format: {format.upper()} holds 8 bits, and the image has 16; "
+            "write PNG or TIFF, or replace the image's bits by 8"
         )
-    samples = _samples(picture)
-    profile = fitting_profile(picture.icc_profile, picture.pixels.shape[-1])
+    samples = _samples(image)
+    profile = fitting_profile(image.icc_profile, image.pixels.shape[-1])
     try:
         if format == "tiff":
-            return _encode_tiff(samples, profile, picture.exif)
-        if picture.bits == 16:
-            return _encode_png16(samples, profile, picture.exif)
-        return _encode_pillow(samples, format, profile, picture.exif)
+            return _encode_tiff(samples, profile, image.exif)
+        if image.bits == 16:
+            return _encode_png16(samples, profile, image.exif)
+        return _encode_pillow(samples, format, profile, image.exif)
     except ImportError:
         raise
     except Exception as error:  # the encoders raise nearly anything
         # WebP ends at 16383 pixels a side, JPEG at 65535 and at 64 KiB of EXIF, for example.
         reason = " ".join(str(error).split()) or type(error).__name__
         height, width = samples.shape[:2]
-        raise PictureError(
-            f"format: {format.upper()} does not take this picture of {width}x{height} pixels "
+        raise ImageError(
+            f"format: {format.upper()} does not take this image of {width}x{height} pixels "
             f"({reason}); write another format, or without icc_profile and exif"
         ) from None
 
 
-def _samples(picture: Picture) -> np.ndarray:
+def _samples(image: Image) -> np.ndarray:
     """The integer samples `[H, W, 1..4]` of the file."""
-    layers = [picture.pixels]
-    if picture.alpha is not None:
-        layers.append(picture.alpha[..., None])
+    layers = [image.pixels]
+    if image.alpha is not None:
+        layers.append(image.alpha[..., None])
     unit = np.concatenate(layers, axis=-1)
     if not np.isfinite(unit).all():
-        raise PictureError("pixels: hold NaN or infinity; there is no such colour to write")
-    peak, dtype = (65535.0, np.uint16) if picture.bits == 16 else (255.0, np.uint8)
+        raise ImageError("pixels: hold NaN or infinity; there is no such color to write")
+    peak, dtype = (65535.0, np.uint16) if image.bits == 16 else (255.0, np.uint8)
     return np.round(np.clip(unit, 0.0, 1.0) * np.float32(peak)).astype(dtype)
 
 
@@ -88,7 +88,7 @@ def _encode_pillow(
     samples: np.ndarray, format: str, profile: bytes | None, exif: bytes | None
 ) -> bytes:
     """8-bit PNG, JPEG, WebP and BMP."""
-    from PIL import Image
+    from PIL import Image as PilImage
 
     options: dict[str, object] = {}
     if format != "bmp":
@@ -97,10 +97,10 @@ def _encode_pillow(
     if format == "jpeg":
         options |= {"quality": 95, "subsampling": 0}
     if format == "webp":
-        # `exact`: colours under full transparency are kept, as everywhere else here.
+        # `exact`: colors under full transparency are kept, as everywhere else here.
         options |= {"lossless": True, "exact": True}
     out = io.BytesIO()
-    image = Image.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
+    image = PilImage.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
     image.save(out, format.upper(), **options)
     return out.getvalue()
 
@@ -133,7 +133,7 @@ def _encode_tiff(samples: np.ndarray, profile: bytes | None, exif: bytes | None)
     Written here because Pillow has no 16-bit RGB and no gray with alpha at 16 bits, and because
     imagecodecs writes no EXIF. Pillow lays out the directory.
     """
-    from PIL import Image
+    from PIL import Image as PilImage
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
     height, width, channels = samples.shape
@@ -142,20 +142,20 @@ def _encode_tiff(samples: np.ndarray, profile: bytes | None, exif: bytes | None)
     strip = zlib.compress(difference.tobytes())
     tags = ImageFileDirectory_v2()
     if exif is not None:
-        block = Image.Exif()
+        block = PilImage.Exif()
         block.load(exif)
         for tag, value in descriptive_tags(block).items():
             tags[tag] = value
-    colours = channels - (channels in (2, 4))
+    colors = channels - (channels in (2, 4))
     tags[256], tags[257], tags[277] = width, height, channels
     tags[258] = (8 * samples.itemsize,) * channels
     tags[259] = 8  # deflate
-    tags[262] = 1 if colours == 1 else 2  # black is zero; RGB
+    tags[262] = 1 if colors == 1 else 2  # black is zero; RGB
     tags[278], tags[279], tags[273] = height, len(strip), 0  # 273: counted from the directory's end
     tags[284] = 1  # channels last
     tags[317] = 2  # horizontal differences
-    if channels != colours:
-        tags[338] = 2  # alpha that the colours are not multiplied with
+    if channels != colors:
+        tags[338] = 2  # alpha that the colors are not multiplied with
     if profile is not None:
         tags[34675] = profile
     return b"II*\x00\x08\x00\x00\x00" + tags.tobytes(8) + strip

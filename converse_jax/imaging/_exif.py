@@ -23,7 +23,7 @@ def upright(raw: bytes | None) -> bytes | None:
 
     The few bytes concerned are changed where they stand and nothing else moves: rewriting an
     EXIF block breaks the offsets inside camera makers' notes. A block that cannot be followed is
-    given up (None). The thumbnail shows the picture before it was turned and restored.
+    given up (None). The thumbnail shows the image before it was turned and restored.
     """
     if not raw:
         return None
@@ -49,7 +49,7 @@ def upright(raw: bytes | None) -> bytes | None:
 def turned(array: np.ndarray, orientation: object) -> np.ndarray:
     """The array as EXIF orientation 1..8 says it is to be looked at; other values change nothing.
 
-    Source: EXIF 2.32, tag 274: at which sides of the picture the file's row 0 and column 0 are.
+    Source: EXIF 2.32, tag 274: at which sides of the image the file's row 0 and column 0 are.
     """
     if orientation == 2:
         return array[:, ::-1]

@@ -1,155 +1,131 @@
-"""Picture files in and out."""
+"""Image files in and out."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 from pathlib import Path
 from typing import BinaryIO
 
-from converse_jax.imaging._decode import decode_picture
-from converse_jax.imaging._encode import encode_picture
-from converse_jax.imaging._picture import EXTENSIONS, MAX_PIXELS, Picture, PictureError
+from converse_jax._atomic import write_bytes
+from converse_jax.imaging._decode import decode_image
+from converse_jax.imaging._encode import encode_image
+from converse_jax.imaging._image import EXTENSIONS, MAX_PIXELS, Image, ImageError
 
 
-def read_picture(
+def read_image(
     source: str | os.PathLike[str] | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS
-) -> Picture:
-    """Read a still picture with all that its file holds.
+) -> Image:
+    """Read a still image with all that its file holds.
 
-    PNG, JPEG, TIFF, WebP and BMP, recognised by their contents; gray, RGB, palette and bilevel at
+    PNG, JPEG, TIFF, WebP and BMP, recognized by their contents; gray, RGB, palette and bilevel at
     8 bits or less, gray and RGB at 16 (in full, PNG and TIFF), each with or without alpha or a
-    transparent colour; CMYK (JPEG, TIFF) is converted to RGB without its profile. The picture is
-    turned as EXIF says. Of a JPEG with appended previews (MPO) the first picture is read.
+    transparent color; CMYK (JPEG, TIFF) is converted to RGB without its profile. The image is
+    turned as EXIF says. Of a JPEG with appended previews (MPO) the first image is read.
 
     Args:
         source: a path, the bytes of a file, or a file open for reading bytes.
         max_pixels: width times height above which the file is refused before decoding.
 
     Returns:
-        The picture, upright.
+        The image, upright.
 
     Raises:
-        PictureError: no such file, an empty, damaged or truncated one, one that is not a
-            picture, too many pixels, an animation or several pages, a kind that is not read.
+        ImageError: no such file, an empty, damaged or truncated one, one that is not a
+            image, too many pixels, an animation or several pages, a kind that is not read.
     """
     if isinstance(source, bytes):
-        return decode_picture(source, "<bytes>", max_pixels=max_pixels)
+        return decode_image(source, "<bytes>", max_pixels=max_pixels)
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
-        return decode_picture(_file_bytes(name), name, max_pixels=max_pixels)
+        return decode_image(_file_bytes(name), name, max_pixels=max_pixels)
     name, data = str(getattr(source, "name", "<file>")), source.read()
     if not isinstance(data, bytes):
-        raise PictureError(f"{name}: gives {type(data).__name__}; open it for reading bytes")
-    return decode_picture(data, name, max_pixels=max_pixels)
+        raise ImageError(f"{name}: gives {type(data).__name__}; open it for reading bytes")
+    return decode_image(data, name, max_pixels=max_pixels)
 
 
 def _file_bytes(name: str) -> bytes:
     # os.path, not pathlib: it answers False where a name is impossible, and raises nothing.
     if os.path.isdir(name):
-        raise PictureError(f"{name}: is a folder; list_pictures names the pictures in it")
+        raise ImageError(f"{name}: is a folder; list_images names the images in it")
     if not os.path.exists(name):
-        raise PictureError(f"{name}: there is no such file; check the path")
+        raise ImageError(f"{name}: there is no such file; check the path")
     if not os.path.isfile(name):
-        raise PictureError(f"{name}: is not a regular file; copy the picture to one")
+        raise ImageError(f"{name}: is not a regular file; copy the image to one")
     try:
         return Path(name).read_bytes()
     except OSError as error:
-        raise PictureError(
+        raise ImageError(
             f"{name}: cannot be read ({error.strerror}); check its permissions"
         ) from None
 
 
-def write_picture(
+def write_image(
     target: str | os.PathLike[str],
-    picture: Picture,
+    image: Image,
     *,
     overwrite: bool = False,
     format: str | None = None,
 ) -> None:
-    """Write a picture file, whole or not at all.
+    """Write an image file, whole or not at all.
 
     The bytes go to a temporary file in the same folder, which then takes the target's name in
     one step. Without `overwrite` that step fails if the name has come into being meanwhile.
 
     Args:
         target: the path of the file; its folder must exist.
-        picture: what to write; see `encode_picture` for what each format holds.
+        image: what to write; see `encode_image` for what each format holds.
         overwrite: whether a file of that name may be replaced.
         format: "png", "jpeg", "tiff", "webp" or "bmp"; by default, what the extension says.
 
     Raises:
-        PictureError: the file exists, its folder does not or cannot be written to, an unknown
-            extension or format, or a picture that the format cannot hold.
+        ImageError: the file exists, its folder does not or cannot be written to, an unknown
+            extension or format, or an image that the format cannot hold.
     """
     path = Path(target)
     if format is None:
         format = EXTENSIONS.get(path.suffix.lower())
         if format is None:
-            raise PictureError(
+            raise ImageError(
                 f"{path}: the extension {path.suffix!r} is not one of {' '.join(EXTENSIONS)}; "
                 "use one of them or give format"
             )
     if os.path.isdir(path):
-        raise PictureError(f"{path}: is a folder; give the name of a file in it")
+        raise ImageError(f"{path}: is a folder; give the name of a file in it")
     if not os.path.isdir(path.parent):
-        raise PictureError(f"{path}: there is no folder {path.parent}; create it first")
+        raise ImageError(f"{path}: there is no folder {path.parent}; create it first")
     if not overwrite and os.path.lexists(path):
         raise _exists(path)
     try:
-        data = encode_picture(picture, format)
-    except PictureError as error:
-        raise PictureError(f"{path}: {error}") from None
+        data = encode_image(image, format)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
     try:
-        _place(data, path, overwrite)
+        write_bytes(path, data, overwrite=overwrite)
+    except FileExistsError:
+        raise _exists(path) from None
     except OSError as error:
-        raise PictureError(
+        raise ImageError(
             f"{path}: cannot be written ({error.strerror}); check the folder and its free space"
         ) from None
 
 
-def _exists(path: Path) -> PictureError:
-    return PictureError(f"{path}: exists already; give another name, or overwrite=True")
+def _exists(path: Path) -> ImageError:
+    return ImageError(f"{path}: exists already; give another name, or overwrite=True")
 
 
-def _place(data: bytes, path: Path, overwrite: bool) -> None:
-    """Write `data` beside `path`, then give it that name in one step."""
-    # A short name of its own: a long target's name leaves no room for a suffix.
-    temporary = path.parent / f".converse-{secrets.token_hex(8)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if not overwrite:
-            try:
-                # Unlike a rename, a link never replaces what is there.
-                os.link(temporary, path)
-                return
-            except FileExistsError:
-                raise _exists(path) from None
-            except OSError:  # a file system without hard links
-                if os.path.lexists(path):
-                    raise _exists(path) from None
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+def list_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """The image files in a folder and the folders below it, sorted by path.
 
-
-def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
-    """The picture files in a folder and the folders below it, sorted by path.
-
-    Recognised by extension, in any case; names that begin with a dot are left out, and links to
+    Recognized by extension, in any case; names that begin with a dot are left out, and links to
     folders are not followed.
 
     Raises:
-        PictureError: there is no such folder.
+        ImageError: there is no such folder.
     """
     root = Path(folder)
     if not os.path.isdir(root):
-        raise PictureError(f"{root}: there is no such folder; check the path")
+        raise ImageError(f"{root}: there is no such folder; check the path")
     found = []
     for parent, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and luma of 8-bit pictures, as the tables of the field count them."""
+"""PSNR, SSIM and luma of 8-bit images, as the tables of the field count them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _LUMA_BLACK = 16.0
 
 
 def _checked(a: np.ndarray, b: np.ndarray, border: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two pictures as float64 `[H, W, C]`, `border` pixels taken off every side."""
+    """The two images as float64 `[H, W, C]`, `border` pixels taken off every side."""
     a, b = np.asarray(a), np.asarray(b)
     for name, image in (("a", a), ("b", b)):
         if image.dtype != np.uint8:
             raise ValueError(
-                f"{name}: got dtype {image.dtype}; give uint8 pictures, to_uint8(x) makes them"
+                f"{name}: got dtype {image.dtype}; give uint8 images, to_uint8(x) makes them"
             )
         if image.ndim not in (2, 3) or 0 in image.shape:
             raise ValueError(
                 f"{name}: got shape {image.shape}; give a non-empty [H, W] or [H, W, C]"
             )
     if a.shape != b.shape:
-        raise ValueError(f"a, b: got shapes {a.shape} and {b.shape}; give pictures of one shape")
+        raise ValueError(f"a, b: got shapes {a.shape} and {b.shape}; give images of one shape")
     height, width = a.shape[:2]
     if border < 0 or 2 * border >= min(height, width):
         raise ValueError(
-            f"border: got {border} for a picture of {height}x{width}; "
+            f"border: got {border} for an image of {height}x{width}; "
             f"give 0 to {(min(height, width) - 1) // 2}"
         )
     inner = (slice(border, height - border), slice(border, width - border))
@@ -42,7 +42,7 @@ def _checked(a: np.ndarray, b: np.ndarray, border: int) -> tuple[np.ndarray, np.
 
 
 def psnr(a: np.ndarray, b: np.ndarray, *, border: int = 0) -> float:
-    """Peak signal-to-noise ratio of two 8-bit pictures.
+    """Peak signal-to-noise ratio of two 8-bit images.
 
         PSNR = 10 log10(255^2 / mean((a - b)^2))
 
@@ -51,7 +51,7 @@ def psnr(a: np.ndarray, b: np.ndarray, *, border: int = 0) -> float:
         border: pixels left out at every side.
 
     Returns:
-        Decibels; `inf` for identical pictures.
+        Decibels; `inf` for identical images.
 
     Raises:
         ValueError: another dtype, different shapes, a border that leaves nothing.
@@ -79,7 +79,7 @@ def _windowed_mean(x: np.ndarray) -> np.ndarray:
 
 
 def ssim(a: np.ndarray, b: np.ndarray, *, border: int = 0) -> float:
-    """Structural similarity of two 8-bit pictures.
+    """Structural similarity of two 8-bit images.
 
         SSIM = mean( (2 ma mb + c1)(2 sab + c2) / ((ma^2 + mb^2 + c1)(sa^2 + sb^2 + c2)) )
 
@@ -91,7 +91,7 @@ def ssim(a: np.ndarray, b: np.ndarray, *, border: int = 0) -> float:
         border: pixels left out at every side, before the windows are placed.
 
     Returns:
-        At most 1, which identical pictures reach.
+        At most 1, which identical images reach.
 
     Raises:
         ValueError: another dtype, different shapes, or less than 11x11 pixels inside the border.
@@ -103,7 +103,7 @@ def ssim(a: np.ndarray, b: np.ndarray, *, border: int = 0) -> float:
     if min(x.shape[:2]) < _WINDOW:
         raise ValueError(
             f"a, b: {x.shape[0]}x{x.shape[1]} pixels inside a border of {border}; "
-            f"SSIM needs at least {_WINDOW}x{_WINDOW}: give larger pictures or use psnr"
+            f"SSIM needs at least {_WINDOW}x{_WINDOW}: give larger images or use psnr"
         )
     c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
     mean_x, mean_y = _windowed_mean(x), _windowed_mean(y)
@@ -115,7 +115,7 @@ def ssim(a: np.ndarray, b: np.ndarray, *, border: int = 0) -> float:
 
 
 def rgb_to_y(image: np.ndarray) -> np.ndarray:
-    """The luma of an RGB picture, studio range.
+    """The luma of an RGB image, studio range.
 
         Y = 16 + 65.481 R + 128.553 G + 24.966 B,   R, G, B in [0, 1], Y in 16..235 (of 255)
 
@@ -133,7 +133,7 @@ def rgb_to_y(image: np.ndarray) -> np.ndarray:
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"image: got shape {image.shape}; give an RGB picture [H, W, 3]")
+        raise ValueError(f"image: got shape {image.shape}; give an RGB image [H, W, 3]")
     if image.dtype == np.uint8:
         # Dividing last, as the authors do, keeps ties of the rounding on the same side.
         return np.round(image @ _LUMA / 255.0 + _LUMA_BLACK).astype(np.uint8)

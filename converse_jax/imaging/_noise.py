@@ -11,11 +11,11 @@ def protocol_noise(shape: tuple[int, ...], sigma: float, seed: int = 0) -> np.nd
         n = normal(0, sigma / 255) from NumPy's legacy generator, freshly seeded
 
     The draws are those of `np.random.seed(seed); np.random.normal(0, sigma / 255, shape)`, but
-    NumPy's global state is neither read nor changed. The seed is used anew for each picture.
+    NumPy's global state is neither read nor changed. The seed is used anew for each image.
 
     Args:
-        shape: of the noise; the protocol draws it in the picture's shape, `(H, W, C)`.
-        sigma: standard deviation in 8-bit grey levels, at least 0.
+        shape: of the noise; the protocol draws it in the image's shape, `(H, W, C)`.
+        sigma: standard deviation in 8-bit gray levels, at least 0.
         seed: of the generator; 0 in the protocol.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The evaluation protocol of the paper's tables: degrade a clean picture, score a restored one."""
+"""The evaluation protocol of the paper's tables: degrade a clean image, score a restored one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _check_clean(clean: np.ndarray) -> np.ndarray:
     clean = np.asarray(clean)
     if clean.dtype != np.uint8:
         raise ValueError(
-            f"clean: got dtype {clean.dtype}; give the 8-bit picture, to_uint8(x) makes it"
+            f"clean: got dtype {clean.dtype}; give the 8-bit image, to_uint8(x) makes it"
         )
     if clean.ndim not in (2, 3) or 0 in clean.shape:
         raise ValueError(f"clean: got shape {clean.shape}; give a non-empty [H, W] or [H, W, C]")
@@ -34,7 +34,7 @@ def _check_clean(clean: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """A restored picture as the 8-bit picture that is measured.
+    """A restored image as the 8-bit image that is measured.
 
         round(255 clip(x, 0, 1))
 
@@ -42,7 +42,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
         image: any shape, floating point, nominally in [0, 1].
 
     Returns:
-        uint8, the same shape; halves go to the even neighbour, as NumPy rounds.
+        uint8, the same shape; halves go to the even neighbor, as NumPy rounds.
 
     Raises:
         ValueError: another dtype, or a value that is not a number.
@@ -55,12 +55,12 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     return np.round(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
-def clean_picture(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """A picture in 8 bits with as many channels as a model has.
+def to_reference_uint8(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """An image in 8 bits with as many channels as a model has.
 
     Args:
         pixels: `[H, W, 1]` or `[H, W, 3]`, floating point in [0, 1].
-        channels: 1: of a colour picture the luma, 0.299 R + 0.587 G + 0.114 B; 3: a gray picture
+        channels: 1: of a color image the luma, 0.299 R + 0.587 G + 0.114 B; 3: a gray image
             is repeated.
 
     Returns:
@@ -74,7 +74,7 @@ def clean_picture(pixels: np.ndarray, channels: int) -> np.ndarray:
 
 
 def degrade_denoise(clean: np.ndarray, *, sigma: float = 25.0) -> tuple[np.ndarray, np.ndarray]:
-    """The denoising input: the picture plus the protocol's seeded noise, not clipped.
+    """The denoising input: the image plus the protocol's seeded noise, not clipped.
 
         y = x / 255 + n,   n ~ normal(0, sigma / 255)
 
@@ -109,7 +109,7 @@ def degrade_sr(clean: np.ndarray, *, scale: int = 4) -> tuple[np.ndarray, np.nda
         bottom and right to `[H', W', ...]`, multiples of `scale`.
 
     Raises:
-        ValueError: another dtype or rank, a scale below 1, a picture smaller than the scale.
+        ValueError: another dtype or rank, a scale below 1, an image smaller than the scale.
 
     Source: paper sec. 5.2 and the authors' test script.
     """
@@ -129,7 +129,7 @@ def degrade_deblur(
 
         y = floor(x (*) k) / 255 + n,   n ~ normal(0, sigma / 255)
 
-    The blurred picture is truncated to 8 bits, not rounded: that is what the published numbers
+    The blurred image is truncated to 8 bits, not rounded: that is what the published numbers
     were measured on (`scipy.ndimage.convolve` gives its input's dtype back).
 
     Args:
@@ -142,7 +142,7 @@ def degrade_deblur(
         of 8; one shape.
 
     Raises:
-        ValueError: another dtype or rank, a picture below 8x8, a kernel that is not 2-D or not
+        ValueError: another dtype or rank, an image below 8x8, a kernel that is not 2-D or not
             a blur (negative taps or a sum that is not 1 would leave the range of 8 bits).
 
     Source: paper sec. 5.3 and the authors' test script.
@@ -166,7 +166,7 @@ def degrade_deblur(
 
 
 def score(restored: np.ndarray, target: np.ndarray, *, task: Task, scale: int = 4) -> Score:
-    """Measure a restored picture as the tables do.
+    """Measure a restored image as the tables do.
 
     The border left out is 0 for "denoise", `scale` for "sr" and 1 for "deblur". The tables quote
     `psnr` for denoising and deblurring, `psnr_y` for super-resolution.
@@ -178,7 +178,7 @@ def score(restored: np.ndarray, target: np.ndarray, *, task: Task, scale: int = 
 
     Returns:
         `psnr`, `ssim` over all channels, `psnr_y`, `ssim_y` on the luma rounded to 8 bits.
-        A picture without three channels is its own luma.
+        An image without three channels is its own luma.
 
     Raises:
         ValueError: an unknown task, or what `psnr` and `ssim` refuse.

@@ -34,10 +34,10 @@ def _taps(length: int, out_length: int, scale: float, method: str) -> tuple[np.n
     # Shrinking stretches the kernel by 1/scale: it is then its own low-pass filter.
     stretch = min(scale, 1.0)
     width /= stretch
-    centre = (np.arange(out_length) + 0.5) / scale - 0.5
-    first = np.floor(centre - width / 2.0)
+    center = (np.arange(out_length) + 0.5) / scale - 0.5
+    first = np.floor(center - width / 2.0)
     index = first[:, None] + np.arange(math.ceil(width) + 2)
-    weight = kernel((centre[:, None] - index) * stretch)
+    weight = kernel((center[:, None] - index) * stretch)
     weight /= weight.sum(axis=1, keepdims=True)
     # Symmetric reflection (edge pixel repeated), as often as the kernel needs it.
     index = np.mod(index.astype(np.int64), 2 * length)
@@ -61,7 +61,7 @@ def resize(
     scale: float | None = None,
     method: str = "bicubic",
 ) -> np.ndarray:
-    """Resize a picture with an antialiased separable kernel, as MATLAB's `imresize` does.
+    """Resize an image with an antialiased separable kernel, as MATLAB's `imresize` does.
 
         out[i] = sum_j w((u_i - j) m) image[j] / sum_j w((u_i - j) m),   u_i = (i + 1/2)/s - 1/2
 
@@ -76,7 +76,7 @@ def resize(
         method: "bicubic" or "bilinear".
 
     Returns:
-        The resized picture in `image`'s dtype, computed in float64.
+        The resized image in `image`'s dtype, computed in float64.
 
     Raises:
         ValueError: another dtype, rank, size, scale or method.
@@ -122,7 +122,7 @@ def modcrop(image: np.ndarray, multiple: int) -> np.ndarray:
         A view `[H - H mod multiple, W - W mod multiple, ...]`.
 
     Raises:
-        ValueError: a multiple below 1, or a picture with a side shorter than it.
+        ValueError: a multiple below 1, or an image with a side shorter than it.
     """
     if multiple < 1:
         raise ValueError(f"multiple: got {multiple}; give an integer of at least 1")
@@ -130,6 +130,6 @@ def modcrop(image: np.ndarray, multiple: int) -> np.ndarray:
     if height == 0 or width == 0:
         raise ValueError(
             f"image: got {image.shape[0]}x{image.shape[1]}, of which no multiple of {multiple} "
-            f"can be cropped; give a picture of at least {multiple}x{multiple}"
+            f"can be cropped; give an image of at least {multiple}x{multiple}"
         )
     return image[:height, :width]

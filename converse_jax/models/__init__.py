@@ -1,7 +1,16 @@
-"""The networks of the paper, one a file."""
+"""The networks of the paper, one a file, and the registry that other networks may join."""
 
+from converse_jax.models._registry import Registered, register, registered
 from converse_jax.models.dncnn import ConverseDnCNN
 from converse_jax.models.srresnet import ConverseSRResNet
 from converse_jax.models.usrnet import ConverseNet, ConverseUSRNet
 
-__all__ = ["ConverseDnCNN", "ConverseNet", "ConverseSRResNet", "ConverseUSRNet"]
+__all__ = [
+    "ConverseDnCNN",
+    "ConverseNet",
+    "ConverseSRResNet",
+    "ConverseUSRNet",
+    "Registered",
+    "register",
+    "registered",
+]

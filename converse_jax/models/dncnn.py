@@ -11,10 +11,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from converse_jax.models._registry import register
 from converse_jax.nn import ConverseBlock
 from converse_jax.ops import PaddingMode
 
 
+@register(task="denoise", inputs=lambda config: ("sigma",) if config.get("noise_level") else ())
 class ConverseDnCNN(nnx.Module):
     """1x1 in, 20 reverse convolution blocks, 1x1 out; no global residual.
 

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from converse_jax.nn import ConverseBlock, gelu, operate, regularisation
+from converse_jax.models._registry import register
+from converse_jax.nn import ConverseBlock, Operator, gelu, lam_from_logit
 from converse_jax.ops import PaddingMode
 
 
@@ -26,6 +27,7 @@ def _uniform_linear(inputs: int, outputs: int, **kwargs: Any) -> nnx.Linear:
     return nnx.Linear(inputs, outputs, kernel_init=init, bias_init=init, **kwargs)
 
 
+@register(task="deblur")
 class ConverseNet(nnx.Module):
     """Blind deblurring: 1x1 in, the same 7 blocks applied 5 times, 1x1 out.
 
@@ -53,7 +55,7 @@ class ConverseNet(nnx.Module):
         """Make the network.
 
         Args:
-          channels: 3 for colour pictures, 1 for gray.
+          channels: 3 for color images, 1 for gray.
           num_features: width.
           num_blocks: blocks of one iteration; all iterations share them.
           kernel_size: of the spatial operator of each block.
@@ -84,7 +86,7 @@ class ConverseNet(nnx.Module):
         self.tail = _uniform_linear(num_features, channels, rngs=rngs, **types)
 
     def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
-        """Deblur pictures ``[..., H, W, channels]`` in [0, 1]; the result is not clipped."""
+        """Deblur images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped."""
         x = self.head(x)
         for _ in range(self.num_iterations):
             for block in self.body:
@@ -117,6 +119,7 @@ class KernelNet(nnx.Module):
         return jnp.moveaxis(x.reshape(*kernel.shape[:-2], self.num_maps, k, k), -3, -1)
 
 
+@register(task="deblur", inputs=("kernel",))
 class ConverseUSRNet(nnx.Module):
     """Deblurring with a known kernel: reverse convolution of features, then blocks, 5 times.
 
@@ -148,7 +151,7 @@ class ConverseUSRNet(nnx.Module):
         """Make the network.
 
         Args:
-          channels: 3 for colour pictures, 1 for gray.
+          channels: 3 for color images, 1 for gray.
           num_features: width.
           num_blocks: blocks of one iteration; all iterations share them.
           kernel_size: of the spatial operator of each block.
@@ -175,6 +178,7 @@ class ConverseUSRNet(nnx.Module):
             for _ in range(num_iterations)
         )
         self.lam_logit = nnx.Param(jnp.zeros(num_features, param_dtype))
+        self.data = nnx.List(Operator() for _ in range(num_iterations))
         self.body = nnx.List(
             block(
                 num_features,
@@ -191,36 +195,45 @@ class ConverseUSRNet(nnx.Module):
 
     @property
     def lam(self) -> Float[Array, " C"]:
-        """Regularisation of the data module, ``sigmoid(lam_logit - 9) + 1e-3``."""
-        return regularisation(self.lam_logit[...], 1e-3)
+        """Regularization of the data module, ``sigmoid(lam_logit - 9) + 1e-3``."""
+        return lam_from_logit(self.lam_logit[...], 1e-3)
 
     def __call__(
         self,
         x: Float[Array, "*batch H W C"],
-        kernel: Float[Array, "*kernels k k"],
+        kernel: Float[Array, "*kernels k k"] | None = None,
         *,
         scale: int = 1,
     ) -> Float[Array, "*batch sH sW C"]:
-        """Deblur pictures ``[..., H, W, channels]`` in [0, 1]; the result is not clipped.
+        """Deblur images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped.
 
         Args:
-          x: pictures.
+          x: images.
           kernel: blur kernels ``[..., blur_size, blur_size]``; leading axes broadcast against
-            those of x: none for one kernel, one for a kernel an example.
+            those of x: none for one kernel, one for a kernel an example. A network that was
+            prepared for a kernel takes none.
           scale: also enlarge by this factor (in the first iteration).
 
         Raises:
-          ValueError: a kernel of another size.
+          ValueError: a kernel of another size, none, or one for a network prepared for another.
         """
-        if kernel.shape[-2:] != (self.blur_size,) * 2:
+        prepared = len(self.data[0].transfers) > 0 and not self.data[0].preparing
+        if prepared != (kernel is None):
+            raise ValueError(
+                "kernel: the network is prepared for a kernel: leave it out, or prepare it anew"
+                if prepared
+                else "kernel: got none; expected the blur kernel: model(x, kernel)"
+            )
+        if kernel is not None and kernel.shape[-2:] != (self.blur_size,) * 2:
             raise ValueError(
                 f"kernel must be [..., {self.blur_size}, {self.blur_size}], got {kernel.shape}: "
-                "pad a smaller kernel with zeros, centred"
+                "pad a smaller kernel with zeros, centered"
             )
-        embedded = self.kernel_net(kernel)
+        embedded = None if kernel is None else self.kernel_net(kernel)
         x = self.head(x)
-        for kernel_map in self.kernel_maps:
-            x = operate(kernel_map, x, kernel_map(embedded), self.lam, scale=scale)
+        for kernel_map, operator in zip(self.kernel_maps, self.data, strict=True):
+            maps = None if embedded is None else kernel_map(embedded)
+            x = operator.operate(x, maps, self.lam, scale=scale)
             scale = 1
             for block in self.body:
                 x = block(x)

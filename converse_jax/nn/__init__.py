@@ -1,27 +1,19 @@
 """Flax NNX layers. Linen users: ``nnx.bridge.to_linen(Converse2D, 64, name="converse")``."""
 
 from converse_jax.nn._block import Block, ConverseBlock
-from converse_jax.nn._converse import Converse2D, regularisation, softmax_normal
+from converse_jax.nn._converse import Converse2D, lam_from_logit, softmax_normal
 from converse_jax.nn._gelu import gelu
-from converse_jax.nn._operate import operate, shard_maps
-from converse_jax.nn._prepare import (
-    PreparedModel,
-    call_prepared,
-    collect_transfers,
-    prepare,
-)
+from converse_jax.nn._operator import Operator, TransferState, prepare, shard_spatially
 
 __all__ = [
     "Block",
     "Converse2D",
     "ConverseBlock",
-    "PreparedModel",
-    "call_prepared",
-    "collect_transfers",
+    "Operator",
+    "TransferState",
     "gelu",
-    "operate",
+    "lam_from_logit",
     "prepare",
-    "regularisation",
-    "shard_maps",
+    "shard_spatially",
     "softmax_normal",
 ]

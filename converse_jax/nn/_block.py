@@ -12,21 +12,23 @@ from jaxtyping import Array, Float
 
 from converse_jax.nn._converse import Converse2D, Initializer, softmax_normal
 from converse_jax.nn._gelu import gelu
-from converse_jax.nn._normalise import normalised_linear, plain_linear
+from converse_jax.nn._normalize import normalized_linear, plain_linear
 from converse_jax.nn._recompute import recomputed
-from converse_jax.ops import InitialEstimate, PaddingMode
+from converse_jax.ops import InitialEstimate, Method, PaddingMode
 
 SpatialOperator = Callable[[Float[Array, "*batch H W C"]], Float[Array, "*batch H W C"]]
 
 
 class Block(nnx.Module):
-    """Spatial mixing, then channel mixing, each with layer normalisation and a residual.
+    """Spatial mixing, then channel mixing, each with layer normalization and a residual.
 
     ``x = x + scale1 * project1(gelu(spatial(gelu(expand1(norm1(x))))))``
     ``x = x + scale2 * project2(gelu(expand2(norm2(x))))``
 
     LayerNorm over the channels of each pixel (eps 1e-5), 1x1 convolutions C -> 2C and 2C -> C,
-    exact GELU. The scales are 1, or learned for each channel from 0 on.
+    exact GELU. The scales are 1, or learned per channel, initialized to 0. The layers may be
+    replaced, e.g. by ones with adapters: what is not a plain `nnx.LayerNorm` or `nnx.Linear` with a
+    bias is called as it is.
     """
 
     def __init__(
@@ -35,6 +37,8 @@ class Block(nnx.Module):
         spatial: Callable[[int], SpatialOperator],
         *,
         residual_scale: bool = False,
+        recompute: bool = True,
+        plain: bool = False,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
@@ -48,6 +52,9 @@ class Block(nnx.Module):
             that keeps the shape of ``[..., H, W, 2C]``.
           residual_scale: learn a factor for each channel of both branches, starting at 0 (the
             "alpha" of Converse-USRNet).
+          recompute: compute normalizations and 1x1 convolutions again in the backward pass: a third
+            less memory, and on CPUs less time, as the first touch of memory is slow there.
+          plain: leave out hints to compilers and derivative rules of our own, see `converse2d`.
           dtype: type of the computation, as everywhere in Flax.
           param_dtype: type of the parameters.
           precision: of the matrix products, as everywhere in Flax.
@@ -78,28 +85,36 @@ class Block(nnx.Module):
         self.norm2 = norm()
         self.expand2 = linear(num_features, wide)
         self.project2 = linear(wide, num_features)
+        self.recompute = recompute
+        self.plain = plain
         self.scale1 = nnx.Param(jnp.zeros(num_features, param_dtype)) if residual_scale else None
         self.scale2 = nnx.Param(jnp.zeros(num_features, param_dtype)) if residual_scale else None
 
     def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
         """Apply the block to maps ``[..., H, W, C]``."""
-        y = self.spatial(recomputed(_expand, (self.norm1, self.expand1), x))
-        x = x + _scaled(recomputed(_project, self.project1, y), self.scale1)
+        y = self.spatial(self._part(_expand, (self.norm1, self.expand1), x))
+        x = x + _scaled(self._part(_project, self.project1, y), self.scale1)
         mix = (self.norm2, self.expand2, self.project2)
-        return x + _scaled(recomputed(_mix_channels, mix, x), self.scale2)
+        return x + _scaled(self._part(_mix_channels, mix, x), self.scale2)
+
+    def _part(self, fn: Callable[..., Array], modules: Any, x: Array) -> Array:
+        fn = functools.partial(fn, plain=self.plain)
+        return recomputed(fn, modules, x) if self.recompute and not self.plain else fn(modules, x)
 
 
-def _expand(modules: tuple[nnx.LayerNorm, nnx.Linear], x: Array) -> Array:
-    return gelu(normalised_linear(*modules, x))
+def _expand(modules: tuple[nnx.LayerNorm, nnx.Linear], x: Array, *, plain: bool) -> Array:
+    return gelu(normalized_linear(*modules, x, plain=plain), plain=plain)
 
 
-def _project(project: nnx.Linear, y: Array) -> Array:
-    return plain_linear(project, gelu(y))
+def _project(project: nnx.Linear, y: Array, *, plain: bool) -> Array:
+    return plain_linear(project, gelu(y, plain=plain), plain=plain)
 
 
-def _mix_channels(modules: tuple[nnx.LayerNorm, nnx.Linear, nnx.Linear], x: Array) -> Array:
+def _mix_channels(
+    modules: tuple[nnx.LayerNorm, nnx.Linear, nnx.Linear], x: Array, *, plain: bool
+) -> Array:
     norm, expand, project = modules
-    return _project(project, normalised_linear(norm, expand, x))
+    return _project(project, normalized_linear(norm, expand, x, plain=plain), plain=plain)
 
 
 def _scaled(y: Array, scale: nnx.Param | None) -> Array:
@@ -119,7 +134,10 @@ class ConverseBlock(Block):
         eps: float = 1e-5,
         x0: InitialEstimate = "nearest",
         kernel_init: Initializer = softmax_normal,
+        method: Method = "auto",
         residual_scale: bool = False,
+        recompute: bool = True,
+        plain: bool = False,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
@@ -136,6 +154,8 @@ class ConverseBlock(Block):
                 eps=eps,
                 x0=x0,
                 kernel_init=kernel_init,
+                method=method,
+                plain=plain,
                 dtype=dtype,
                 param_dtype=param_dtype,
                 rngs=rngs,
@@ -145,6 +165,8 @@ class ConverseBlock(Block):
             num_features,
             converse,
             residual_scale=residual_scale,
+            recompute=recompute,
+            plain=plain,
             dtype=dtype,
             param_dtype=param_dtype,
             precision=precision,

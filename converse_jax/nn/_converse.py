@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from converse_jax.nn._operate import operate
-from converse_jax.ops import InitialEstimate, PaddingMode
+from converse_jax.nn._operator import Operator
+from converse_jax.ops import InitialEstimate, Method, PaddingMode
 
 Initializer = Callable[..., Array]
 
@@ -25,12 +25,12 @@ def softmax_normal(key: Array, shape: tuple[int, int, int], dtype: Any = jnp.flo
     return jax.nn.softmax(taps.reshape(-1, shape[-1]), axis=0).reshape(shape)
 
 
-def regularisation(logit: Float[Array, "*C"], eps: float) -> Float[Array, "*C"]:
+def lam_from_logit(logit: Float[Array, "*C"], eps: float) -> Float[Array, "*C"]:
     """``lambda = sigmoid(b - 9) + eps``, the paper's eq. 9."""
     return jax.nn.sigmoid(logit - 9) + eps
 
 
-class Converse2D(nnx.Module):
+class Converse2D(Operator):
     """Reverse convolution with a learned kernel and lambda for each channel.
 
     ``y = converse2d(x, kernel, lam)`` with ``lam = sigmoid(lam_logit - 9) + eps``.
@@ -52,8 +52,13 @@ class Converse2D(nnx.Module):
         eps: float = 1e-5,
         x0: InitialEstimate = "nearest",
         kernel_init: Initializer = softmax_normal,
+        kernel_metadata: dict[str, Any] | None = None,
+        lam_metadata: dict[str, Any] | None = None,
+        method: Method = "auto",
+        plain: bool = False,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
+        precision: Any = None,
         rngs: nnx.Rngs,
     ) -> None:
         """Make the layer.
@@ -66,17 +71,31 @@ class Converse2D(nnx.Module):
           padding_mode: see `converse2d`.
           eps: the smallest lambda, > 0.
           x0: see `converse2d`.
-          kernel_init: initialiser of the kernel, ``(key, shape, dtype) -> array``.
+          kernel_init: initializer of the kernel, ``(key, shape, dtype) -> array``.
+          kernel_metadata: of the `nnx.Param` of the kernel, e.g. its sharding.
+          lam_metadata: of that of `lam_logit`.
+          method: see `converse2d`.
+          plain: see `converse2d`.
           dtype: type of the result; None takes the common type of input and parameters. The
             spectrum is computed in float32 (float64 for float64) whatever it is.
           param_dtype: type of the parameters.
+          precision: accepted as by other layers, without effect: no product here may lose digits.
           rngs: random streams; `params` is drawn from.
+
+        Raises:
+          ValueError: a size, a padding or an eps that cannot be.
+          TypeError: a `kernel_size` that is no number or pair of numbers.
         """
-        kh, kw = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
-        if min(kh, kw) < 1:
-            raise ValueError(f"kernel_size must be >= 1, got {kernel_size}")
+        del precision
+        kh, kw = _pair(kernel_size)
+        if isinstance(padding, str):
+            raise ValueError(
+                f"padding: got {padding!r}; expected pixels, and the kind of border as "
+                f"padding_mode={padding.lower()!r}"
+            )
         if eps <= 0:
             raise ValueError(f"eps must be > 0, got {eps}: lambda may come that close to zero")
+        super().__init__(method=method, plain=plain)
         self.num_features = num_features
         self.scale = scale
         self.padding = max(kh, kw) - 1 if padding is None else padding
@@ -84,20 +103,21 @@ class Converse2D(nnx.Module):
         self.eps = eps
         self.x0 = x0
         self.dtype = dtype
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (kh, kw, num_features), param_dtype))
-        self.lam_logit = nnx.Param(jnp.zeros((num_features,), param_dtype))
+        kernel = kernel_init(rngs.params(), (kh, kw, num_features), param_dtype)
+        self.kernel = nnx.Param(kernel, **(kernel_metadata or {}))
+        lam_logit = jnp.zeros((num_features,), param_dtype)
+        self.lam_logit = nnx.Param(lam_logit, **(lam_metadata or {}))
 
     @property
     def lam(self) -> Float[Array, " C"]:
-        """The regularisation of each channel, ``sigmoid(lam_logit - 9) + eps``."""
-        return regularisation(self.lam_logit[...], self.eps)
+        """The regularization of each channel, ``sigmoid(lam_logit - 9) + eps``."""
+        return lam_from_logit(self.lam_logit[...], self.eps)
 
     def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch sH sW C"]:
         """Apply the operator to maps ``[..., H, W, C]``; raises as `converse2d`."""
         kernel = self.kernel[...]
         x = x.astype(jnp.result_type(x, kernel) if self.dtype is None else self.dtype)
-        return operate(
-            self,
+        return self.operate(
             x,
             kernel,
             self.lam,
@@ -106,3 +126,12 @@ class Converse2D(nnx.Module):
             padding_mode=self.padding_mode,
             x0=self.x0,
         )
+
+
+def _pair(kernel_size: Any) -> tuple[int, int]:
+    pair = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise TypeError(f"kernel_size: got {kernel_size!r}; expected k or (kh, kw)")
+    if min(pair) < 1:
+        raise ValueError(f"kernel_size must be >= 1, got {kernel_size}")
+    return pair[0], pair[1]

@@ -1,4 +1,4 @@
-"""Parts of a network that are computed again in the backward pass, and so keep only their input."""
+"""Rematerialization: parts of a network that keep only their input for the backward pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from converse_jax.ops import after
+from converse_jax.ops._memory import depends_on
 
 
 def recomputed(
@@ -19,7 +19,7 @@ def recomputed(
     """``fn(modules, x)``, of which the backward pass keeps x alone and computes the rest again.
 
     What is computed again must be cheap against the memory it would take: on a CPU the first touch
-    of a page of memory costs more than the normalisation or 1x1 convolution that is written to it.
+    of a page of memory costs more than the normalization or 1x1 convolution that is written to it.
     `jax.checkpoint` would not do: XLA's CPU backend drops its barrier and finds the values of the
     forward pass again, and keeps them.
 
@@ -47,7 +47,7 @@ def _fwd(fn: Callable[[Any, Array], Array], state: Any, x: Array) -> tuple[Array
 
 def _bwd(fn: Callable[[Any, Array], Array], kept: Any, cotangent: Array) -> tuple[Any, Array]:
     state, x = kept
-    return jax.vjp(fn, state, after(x, cotangent))[1](cotangent)
+    return jax.vjp(fn, state, depends_on(x, cotangent))[1](cotangent)
 
 
 _recomputed.defvjp(_fwd, _bwd)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from converse_jax.ops._bank import analyze, over_maps, synthesize
 from converse_jax.ops._checks import check_fit, check_map, check_operator, floating
+from converse_jax.ops._fft import analyze, over_maps, synthesize
 from converse_jax.ops._otf import phase_otf
 
 
@@ -81,5 +81,5 @@ def _filter(x: Array, kernel: Array, scale: int, adjoint: bool) -> Array:
     re, im = phase_otf(kernel.astype(dtype), shape, scale)
     spectrum = jax.lax.complex(re, -im)
     maps = x.astype(dtype).reshape(1, -1, *x.shape[-3:])
-    result = over_maps(synthesize if adjoint else analyze)(maps, spectrum[None])
+    result = over_maps(synthesize if adjoint else analyze, plain=False)(maps, spectrum[None])
     return result.reshape(*x.shape[:-3], *result.shape[2:]).astype(x.dtype)

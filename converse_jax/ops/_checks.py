@@ -22,7 +22,7 @@ def floating(name: str, value: Any) -> Array:
     return jnp.asarray(value)
 
 
-def regularisation(lam: Any) -> Array:
+def check_lam(lam: Any) -> Array:
     """Lambda as an array; its sign is checked where it is a Python or NumPy value."""
     if isinstance(lam, bool) or not isinstance(
         lam, int | float | jax.Array | np.ndarray | np.generic
@@ -34,7 +34,7 @@ def regularisation(lam: Any) -> Array:
         if not np.all(np.asarray(lam) > 0):
             raise ValueError(
                 f"lam must be > 0 everywhere, its smallest value is {np.min(lam)}: the inverse is "
-                "not defined without regularisation"
+                "not defined without regularization"
             )
         return jnp.asarray(lam, dtype=float) if np.ndim(lam) == 0 else jnp.asarray(lam)
     return floating("lam", lam)
@@ -88,3 +88,8 @@ def check_fit(x: Array, channels: int, leading: dict[str, tuple[int, ...]]) -> N
     except ValueError:
         axes = ", ".join(f"{name} {shape}" for name, shape in leading.items())
         raise ValueError(f"leading axes do not broadcast: x {x.shape[:-3]}, {axes}") from None
+
+
+def compute_dtype(x: Array) -> Any:
+    """float64 for float64, else float32: XLA's FFT has no half precision."""
+    return jnp.promote_types(x.dtype, jnp.float32)

@@ -9,9 +9,9 @@ equations, solved for the correction to X0 (push-through identity), read
 
     X* = X0 + A^T (A A^T + lambda I)^-1 (Y - A X0) .
 
-In the phases X_ij of X (see `_otf`) A is the row of circulant matrices [K_ij], so A A^T is one
-circulant matrix, sum_ij |K_ij|^2 in the Fourier domain. Nearest-neighbour interpolation makes every
-phase of X0 equal to Y; X0 = 0 makes them 0. With b = 1 or 0 for these two,
+In the phases X_ij of X (its polyphase components, see `_otf`) A is the row of circulant matrices
+[K_ij], so A A^T is one circulant matrix, sum_ij |K_ij|^2 in the Fourier domain. Nearest-neighbor
+interpolation makes every phase of X0 equal to Y; X0 = 0 makes them 0. With b = 1 or 0 for these,
 
     X*_ij = F^-1[ G_ij . F Y ],
     G_ij  = b + conj(K_ij) (1 - b sum_kl K_kl) / (sum_kl |K_kl|^2 + lambda) .
@@ -22,15 +22,9 @@ division by lambda.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
-
-from converse_jax.ops import _dft
-from converse_jax.ops._otf import phase_otf
+from jaxtyping import Array, Float
 
 
 def closed_form(
@@ -52,31 +46,3 @@ def closed_form(
     rest_re = 1 - over_phases(real)
     rest_im = -over_phases(imag)
     return 1 + gain * (real * rest_re + imag * rest_im), gain * (real * rest_im - imag * rest_re)
-
-
-def half_spectrum(
-    kernel: Float[Array, "*batch kh kw C"],
-    lam: Float[Array, "*batch C"],
-    shape: tuple[int, int],
-    scale: int,
-    x0: str,
-) -> Complex[Array, "*batch C s s H K"]:
-    """The filters for the method "fft"."""
-    re, im = phase_otf(kernel, shape, scale)
-    sums = functools.partial(jnp.sum, axis=(-4, -3), keepdims=True)
-    return jax.lax.complex(*closed_form(re, im, lam[..., None, None, None, None], x0, sums))
-
-
-def quadrants(
-    kernel: Float[Array, "m kh kw C"],
-    lam: Float[Array, "m C"],
-    shape: tuple[int, int],
-    scale: int,
-    x0: str,
-) -> _dft.Filter:
-    """The filters for the method "dft"."""
-    plus_re, plus_im, minus_re, minus_im = _dft.quadrant_otf(kernel, shape, scale)
-    lam = lam[:, None, None, None, None]
-    plus = closed_form(plus_re, plus_im, lam, x0, _dft.over_phases)
-    minus = closed_form(minus_re, minus_im, lam, x0, _dft.over_phases)
-    return _dft.filter_of((*plus, *minus))

@@ -1,6 +1,6 @@
-"""The reverse convolution as functions: arguments checked, brought to groups of maps, and solved.
+"""Public operator: validate arguments, reshape to [groups, examples, H, W, C], run a method.
 
-The equation and its derivation are in `_closed_form`, its evaluation in `_solvers`.
+The equation and its derivation are in `_closed_form`, its evaluations in `_fft`, `_dft`, `_direct`.
 """
 
 from __future__ import annotations
@@ -8,43 +8,49 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Float
 
-from converse_jax.ops import _dft
-from converse_jax.ops._checks import check_fit, check_map, check_operator, floating, regularisation
-from converse_jax.ops._closed_form import half_spectrum, quadrants
-from converse_jax.ops._method import LONGEST_FUSED, Method, choose_method, is_fused
-from converse_jax.ops._pad import PaddingMode, check_padding
+from converse_jax.ops._checks import (
+    check_fit,
+    check_lam,
+    check_map,
+    check_operator,
+    compute_dtype,
+    floating,
+)
+from converse_jax.ops._method import METHODS, choose_method
+from converse_jax.ops._options import InitialEstimate, Method, Options, PaddingMode
+from converse_jax.ops._pad import check_padding
 from converse_jax.ops._partition import Fn
-from converse_jax.ops._solvers import SOLVERS, apply_dft, apply_fft, compute_dtype
-
-InitialEstimate = Literal["nearest", "zero"]
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("spectrum",),
-    meta_fields=("shape", "scale"),
+    data_fields=("filters",),
+    meta_fields=("shape", "scale", "x0", "method"),
 )
 @dataclass(frozen=True)
 class Transfer:
     """The operator for one (kernel, lambda, scale, size), ready to be applied: a pytree.
 
     Attributes:
-      spectrum: the s*s filters. For the method "fft" their half spectra
-        ``[..., C, s, s, H, W // 2 + 1]``, complex; for "dft" four real arrays
-        ``[..., W // 2 + 1, s, H // 2 + 1, s, C]``, the E, D, S and T of `_dft`.
+      filters: the s*s filters. Of "fft" their half spectra ``[..., C, s, s, H, W // 2 + 1]``,
+        complex; of "dft" four real arrays ``[..., W // 2 + 1, s, H // 2 + 1, s, C]``, the E, D, S
+        and T of `_dft`; of "direct" the taps ``[..., kh, kw, C]`` and ``1 / (sum k^2 + lambda)``.
       shape: ``(H, W)`` of the padded map it applies to.
       scale: s.
+      x0: the initial estimate.
+      method: by which it is applied.
     """
 
-    spectrum: Complex[Array, "*batch C s s H K"] | _dft.Filter
+    filters: tuple[Array, ...]
     shape: tuple[int, int]
     scale: int
+    x0: InitialEstimate
+    method: str
 
 
 def converse2d(
@@ -57,6 +63,7 @@ def converse2d(
     padding_mode: PaddingMode = "circular",
     x0: InitialEstimate = "nearest",
     method: Method = "auto",
+    plain: bool = False,
 ) -> Float[Array, "*batch sH sW C"]:
     """Reverse convolution: the X whose blurred and down-sampled version is the map x.
 
@@ -65,15 +72,15 @@ def converse2d(
 
     It is jitted, its options being static, and shards over examples and channels without
     communication under plain `jax.jit`. Reverse-mode gradients of every order exist; forward mode
-    (`jax.jvp`, `jax.jacfwd`) does not. The spectrum is computed in float32, or in float64 where x
-    is.
+    (`jax.jvp`, `jax.hessian`) with ``plain=True``. The spectrum is computed in float32, or in
+    float64 where x is.
 
     Args:
       x: maps ``[..., H, W, C]``, any floating type, any leading axes or none.
       kernel: ``[..., kh, kw, C]``, one a channel, the element ``(kh // 2, kw // 2)`` at the
         origin. Leading axes broadcast against those of x: none for one kernel for all, one for a
         kernel an example. At most ``scale`` times the padded map in size.
-      lam: the regularisation lambda > 0, a scalar or ``[..., C]``, leading axes as for kernel.
+      lam: the regularization lambda > 0, a scalar or ``[..., C]``, leading axes as for kernel.
       scale: the stride s >= 1 that is undone.
       padding: pixels added to each side of x before, and ``scale * padding`` removed after.
       padding_mode: "circular" (wraps, repeatedly if wider than the map), "replicate", "reflect" or
@@ -81,10 +88,11 @@ def converse2d(
       x0: the estimate that lambda pulls towards: "nearest" (x, each pixel repeated s x s times) or
         "zero".
       method: how it is evaluated, always exactly: "fft"; "dft", as matrix products; "direct",
-        without a transform, where the kernel has at most s taps a side; "fused", all in one kernel
-        for NVIDIA GPUs, for s = 1 and maps of at most 128x128 in float32 or less (interpreted
-        elsewhere, which is slow; not measured yet); "auto", the fastest of the first three by our
-        measurements on the default device.
+        without a transform, where the kernel has at most s taps a side; "auto", the fastest by our
+        measurements on the default device. Name one where you compile for another device.
+      plain: leave out all hints to compilers and all derivative rules of our own. The same value
+        then comes of plain array operations: for forward mode, `jax.linear_transpose`, `jax.export`
+        of symbolic batches. XLA gathers sharded maps for it, and on CPUs it is slower and larger.
 
     Returns:
       ``[..., scale * H, scale * W, C]`` in the type of x.
@@ -96,19 +104,14 @@ def converse2d(
     Source: Huang et al., "Reverse Convolution and Its Applications to Image Restoration", ICCV
     2025, eq. 4-7.
     """
-    x, kernel, lam = floating("x", x), floating("kernel", kernel), regularisation(lam)
+    x, kernel, lam = floating("x", x), floating("kernel", kernel), check_lam(lam)
     check_map("x", x)
     padded = check_padding(padding, padding_mode, x.shape)
     check_operator(kernel, lam, padded, scale, x0)
     check_fit(x, kernel.shape[-1], {"kernel": kernel.shape[:-3], "lam": lam.shape[:-1]})
-    method = choose_method(method, kernel.shape[-3:-1], padded, scale)
-    if method == "fused" and not is_fused(x.shape[-3:-1], scale, compute_dtype(x)):
-        raise ValueError(
-            f"method='fused' needs scale=1, maps of at most {LONGEST_FUSED}x{LONGEST_FUSED} and "
-            f"float32 or less, got scale={scale}, {x.shape[-3]}x{x.shape[-2]} and {x.dtype}: "
-            "use method='auto'"
-        )
-    return _converse2d(x, kernel, lam, scale, padding, padding_mode, x0, method)
+    chosen = choose_method(method, kernel.shape[-3:-1], padded, scale)
+    options = Options(scale, padding, padding_mode, x0, plain)
+    return _converse2d(x, kernel, lam, options, chosen)
 
 
 def converse2d_transfer(
@@ -118,7 +121,8 @@ def converse2d_transfer(
     *,
     scale: int = 1,
     x0: InitialEstimate = "nearest",
-    method: Literal["auto", "fft", "dft"] = "auto",
+    method: Method = "auto",
+    plain: bool = False,
 ) -> Transfer:
     """Prepare `converse2d` once for maps of one size: ``converse2d = apply_transfer o this``.
 
@@ -128,7 +132,8 @@ def converse2d_transfer(
       shape: ``(H, W)`` of the map *including its padding*, ``H + 2 * padding``.
       scale: as for `converse2d`.
       x0: as for `converse2d`.
-      method: as for `converse2d`: "auto", "fft" or "dft".
+      method: as for `converse2d`.
+      plain: as for `converse2d`.
 
     Returns:
       A `Transfer` for `apply_transfer`.
@@ -136,11 +141,12 @@ def converse2d_transfer(
     Raises:
       TypeError, ValueError: as `converse2d`.
     """
-    kernel, lam = floating("kernel", kernel), regularisation(lam)
+    kernel, lam = floating("kernel", kernel), check_lam(lam)
     shape = (int(shape[0]), int(shape[1]))
     check_operator(kernel, lam, shape, scale, x0)
-    method = choose_method(method, None, shape, scale)
-    return Transfer(_transfer_jit(kernel, lam, shape, scale, x0, method), shape, scale)
+    chosen = choose_method(method, kernel.shape[-3:-1], shape, scale)
+    filters = _transfer(kernel, lam, shape, Options(scale, x0=x0, plain=plain), chosen)
+    return Transfer(filters, shape, scale, x0, chosen)
 
 
 def apply_transfer(
@@ -149,6 +155,7 @@ def apply_transfer(
     *,
     padding: int = 0,
     padding_mode: PaddingMode = "circular",
+    plain: bool = False,
 ) -> Float[Array, "*batch sH sW C"]:
     """Apply a prepared operator, by the method it was prepared for.
 
@@ -159,6 +166,7 @@ def apply_transfer(
       transfer: from `converse2d_transfer`, for maps of ``(H + 2 * padding, W + 2 * padding)``.
       padding: as for `converse2d`.
       padding_mode: as for `converse2d`.
+      plain: as for `converse2d`.
 
     Returns:
       As `converse2d`.
@@ -176,57 +184,53 @@ def apply_transfer(
             f"but transfer was prepared for {transfer.shape[0]}x{transfer.shape[1]}: call "
             f"converse2d_transfer with shape={padded}"
         )
-    if isinstance(transfer.spectrum, tuple):
-        shape = transfer.spectrum[0].shape
-        channels = shape[-1]
-    else:
-        shape = transfer.spectrum.shape
-        channels = shape[-5]
-    check_fit(x, channels, {"transfer": shape[:-5]})
-    return _apply_transfer(x, transfer, padding, padding_mode)
+    channels, leading = _channels_and_leading(transfer)
+    check_fit(x, channels, {"transfer": leading})
+    options = Options(transfer.scale, padding, padding_mode, transfer.x0, plain)
+    return _apply_transfer(x, transfer, options)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6, 7))
-def _converse2d(
-    x: Array, kernel: Array, lam: Array, scale: int, padding: int, mode: str, x0: str, method: str
-) -> Array:
-    lam = jnp.broadcast_to(lam, (*lam.shape[:-1], x.shape[-1]))
-    shared = jnp.broadcast_shapes(kernel.shape[:-3], lam.shape[:-1])
-    kernel = jnp.broadcast_to(kernel, (*shared, *kernel.shape[-3:]))
-    lam = jnp.broadcast_to(lam, (*shared, lam.shape[-1]))
-    solve = SOLVERS[method](scale, padding, mode, x0)
-    return _per_map(solve, x, kernel, lam, core_ndims=(3, 1))
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _converse2d(x: Array, kernel: Array, lam: Array, options: Options, method: str) -> Array:
+    kernel, lam = _broadcast(kernel, lam)
+    solve = METHODS[method].solve(options)
+    return _group_by_kernel(solve, x, kernel, lam, core_ndims=(3, 1))
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _apply_transfer(x: Array, transfer: Transfer, padding: int, mode: str) -> Array:
-    if isinstance(transfer.spectrum, tuple):  # of the method "dft"
-        return _per_map(apply_dft(padding, mode), x, *transfer.spectrum, core_ndims=(5,) * 4)
-    apply = apply_fft(transfer.scale, padding, mode)
-    return _per_map(apply, x, transfer.spectrum, core_ndims=(5,))
+@functools.partial(jax.jit, static_argnums=(2,))
+def _apply_transfer(x: Array, transfer: Transfer, options: Options) -> Array:
+    module = METHODS[transfer.method]
+    core_ndims = tuple(len(labels.split()) - 1 for labels in module.TRANSFER)
+    return _group_by_kernel(module.apply(options), x, *transfer.filters, core_ndims=core_ndims)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def _transfer_jit(
-    kernel: Array, lam: Array, shape: tuple[int, int], scale: int, x0: str, method: str
-) -> Array | _dft.Filter:
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _transfer(
+    kernel: Array, lam: Array, shape: tuple[int, int], options: Options, method: str
+) -> tuple[Array, ...]:
     dtype = compute_dtype(kernel)
-    channels = kernel.shape[-1]
-    lam = jnp.broadcast_to(lam, (*lam.shape[:-1], channels)).astype(dtype)
-    kernel = kernel.astype(dtype)
-    if method == "fft":
-        return half_spectrum(kernel, lam, shape, scale, x0)
+    kernel, lam = _broadcast(kernel.astype(dtype), lam.astype(dtype))
+    leading = kernel.shape[:-3]
+    kernel = kernel.reshape(-1, *kernel.shape[-3:])
+    filters = METHODS[method].transfer(kernel, lam.reshape(-1, lam.shape[-1]), shape, options)
+    return tuple(part.reshape(*leading, *part.shape[1:]) for part in filters)
+
+
+def _broadcast(kernel: Array, lam: Array) -> tuple[Array, Array]:
+    """Kernel ``[..., kh, kw, C]`` and lambda ``[..., C]`` with the same leading axes."""
     leading = jnp.broadcast_shapes(kernel.shape[:-3], lam.shape[:-1])
     kernel = jnp.broadcast_to(kernel, (*leading, *kernel.shape[-3:]))
-    lam = jnp.broadcast_to(lam, (*leading, channels))
-    parts = quadrants(
-        kernel.reshape(-1, *kernel.shape[-3:]), lam.reshape(-1, channels), shape, scale, x0
-    )
-    even, mirror, down, across = (part.reshape(*leading, *part.shape[1:]) for part in parts)
-    return even, mirror, down, across
+    return kernel, jnp.broadcast_to(lam, (*leading, kernel.shape[-1]))
 
 
-def _per_map(fn: Fn, x: Array, *shared: Array, core_ndims: tuple[int, ...]) -> Array:
+def _channels_and_leading(transfer: Transfer) -> tuple[int, tuple[int, ...]]:
+    labels = METHODS[transfer.method].TRANSFER[0].split()
+    shape = transfer.filters[0].shape
+    start = len(shape) - (len(labels) - 1)
+    return shape[start + labels.index("c") - 1], shape[:start]
+
+
+def _group_by_kernel(fn: Fn, x: Array, *shared: Array, core_ndims: tuple[int, ...]) -> Array:
     """Bring arguments to ``[groups, examples, ...]``: the maps of a group have `shared` in common.
 
     All of `shared` have the same leading axes, followed by `core_ndims` axes of their own.
@@ -244,11 +248,11 @@ def _per_map(fn: Fn, x: Array, *shared: Array, core_ndims: tuple[int, ...]) -> A
         core = array.shape[array.ndim - ndim :]
         array = jnp.broadcast_to(array.reshape(*leading[:split], *core), (*groups, *core))
         grouped.append(array.reshape(math.prod(groups), *core))
-    (result,) = fn(*_same_variance(x, *grouped))
+    (result,) = fn(*_match_varying_axes(x, *grouped))
     return result.reshape(*batch, *result.shape[2:])
 
 
-def _same_variance(*arrays: Array) -> tuple[Array, ...]:
+def _match_varying_axes(*arrays: Array) -> tuple[Array, ...]:
     """Inside `jax.shard_map`, mark a replicated kernel as varying before its spectrum is taken.
 
     The transpose of this cast is the sum over devices: made here, it moves a kernel's gradient,

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from types import ModuleType
+from typing import get_args
 
 import jax
-import numpy as np
 
-Method = Literal["auto", "fft", "dft", "direct", "fused"]
+from converse_jax.ops import _dft, _direct, _fft
+from converse_jax.ops._options import Method
 
-# Those of `converse2d_transfer`.
-_PREPARED = ("auto", "fft", "dft")
-
-# Pixels on a side of a map, before padding, up to which it stays on the chip.
-LONGEST_FUSED = 128
-
-_target: contextvars.ContextVar[str | None] = contextvars.ContextVar("target", default=None)
+METHODS: dict[str, ModuleType] = {"fft": _fft, "dft": _dft, "direct": _direct}
+"""Each has ``transfer(kernel, lam, shape, options)``, and ``apply(options)`` and
+``solve(options)``, functions of groups of maps: ``solve = apply o transfer``."""
 
 # The products grow with the third power of the side, the transforms with little more than the
 # second, and with the largest prime factor of the side. Measured on two cores (`python -m
@@ -35,58 +29,24 @@ _LONGEST_DFT_ELSEWHERE = (256, 256)
 _SMALL_FACTOR = 11
 
 
-@contextlib.contextmanager
-def compiled_for(platform: str) -> Iterator[None]:
-    """Have methods chosen for a platform other than the default device's, while one traces for it.
-
-        with compiled_for("gpu"):
-            exported = jax.export.export(jax.jit(model), platforms=["cuda"])(x)
-
-    Args:
-      platform: "cpu", "gpu" or "tpu", as of `jax.default_backend`.
-
-    Raises:
-      ValueError: another platform.
-    """
-    if platform not in ("cpu", "gpu", "tpu"):
-        raise ValueError(f"platform must be 'cpu', 'gpu' or 'tpu', got {platform!r}")
-    token = _target.set(platform)
-    try:
-        yield
-    finally:
-        _target.reset(token)
-
-
-def is_fused(shape: tuple[int, ...], scale: int, dtype: Any = np.float32) -> bool:
-    """Whether the method "fused" holds for maps of ``(H, W)`` pixels, computed in `dtype`."""
-    return scale == 1 and max(shape) <= LONGEST_FUSED and dtype == np.float32
-
-
-def is_direct(kernel: tuple[int, ...], scale: int) -> bool:
-    """Whether the method "direct" holds for a kernel of ``(kh, kw)`` taps."""
-    return max(kernel) <= scale
-
-
-def choose_method(
-    method: str, kernel: tuple[int, ...] | None, padded: tuple[int, int], scale: int
-) -> Any:
-    """Resolve "auto", or check that a method can be used.
+def choose_method(method: str, kernel: tuple[int, ...], padded: tuple[int, int], scale: int) -> str:
+    """Resolve "auto" for the default device, or check that a method can be used.
 
     Args:
       method: of `Method`.
-      kernel: ``(kh, kw)``; None where a transfer function is prepared, which not all have.
+      kernel: ``(kh, kw)``.
       padded: ``(H, W)`` of the padded map.
       scale: s.
 
     Raises:
       ValueError: an unknown method, or "direct" where it does not hold.
     """
-    methods = [m for m in get_args(Method) if kernel is not None or m in _PREPARED]
-    if method not in methods:
-        raise ValueError(f"method must be one of {', '.join(map(repr, methods))}, got {method!r}")
-    small = kernel is not None and is_direct(kernel, scale)
+    if method not in get_args(Method):
+        raise ValueError(
+            f"method must be one of {', '.join(map(repr, get_args(Method)))}, got {method!r}"
+        )
+    small = max(kernel) <= scale
     if method == "direct" and not small:
-        assert kernel is not None
         raise ValueError(
             f"method='direct' needs a kernel of at most scale={scale} taps on each side, got "
             f"{kernel[0]}x{kernel[1]}: use method='auto'"
@@ -95,8 +55,7 @@ def choose_method(
         return method
     if small:
         return "direct"
-    platform = _target.get() or jax.default_backend()
-    smooth, awkward = _LONGEST_DFT.get(platform, _LONGEST_DFT_ELSEWHERE)
+    smooth, awkward = _LONGEST_DFT.get(jax.default_backend(), _LONGEST_DFT_ELSEWHERE)
     longest = smooth if all(map(_has_small_factors, padded)) else awkward
     return "dft" if max(padded) <= longest else "fft"
 

@@ -1,9 +1,10 @@
 """Kernel -> transfer function: the taps of a kernel, seen as filters of the low-resolution map.
 
-A map X of s times the resolution has s*s *phases*, ``X_ij[n, m] = X[s n + i, s m + j]``. Blurring X
-and keeping the upper-left pixel of each s x s patch is a sum of ordinary circular filters of the
-phases, ``(X (*) K) down s = sum_ij K_ij (*) X_ij`` with ``K_ij[p, q] = K[s p - i, s q - j]``:
-that is what is transformed here. For s = 1 the only phase is the map itself.
+A map X of s times the resolution has s*s *phases* (its polyphase components),
+``X_ij[n, m] = X[s n + i, s m + j]``. Blurring X and keeping the upper-left pixel of each s x s
+patch is a sum of ordinary circular filters of the phases,
+``(X (*) K) down s = sum_ij K_ij (*) X_ij`` with ``K_ij[p, q] = K[s p - i, s q - j]``: that is what
+is transformed here. For s = 1 the only phase is the map itself.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 
-def wave(numerator: Array, size: int, dtype: Any) -> tuple[Array, Array]:
+def twiddle(numerator: Array, size: int, dtype: Any) -> tuple[Array, Array]:
     """``cos`` and ``-sin`` of ``2 pi numerator / size`` for integers 0 <= numerator < size.
 
     The angle is reduced to an eighth of a turn while it is an exact fraction: a rounded angle
@@ -37,7 +38,7 @@ def wave(numerator: Array, size: int, dtype: Any) -> tuple[Array, Array]:
 def phase_dft(
     size: int, taps: int, scale: int, half: bool, dtype: Any
 ) -> tuple[Float[Array, "s K taps"], Float[Array, "s K taps"]]:
-    """Real and imaginary part of the DFT of each phase of a centred 1-D kernel, as a matrix.
+    """Real and imaginary part of the DFT of each phase of a centered 1-D kernel, as a matrix.
 
     Tap a lies at ``a - taps // 2 = scale * shift - phase``: its phase sees it at this shift.
     """
@@ -46,7 +47,7 @@ def phase_dft(
     offset = jnp.arange(taps) - taps // 2
     phase = -offset % scale
     shift = (offset + phase) // scale
-    real, imag = wave(frequency * (shift % size) % size, size, dtype)
+    real, imag = twiddle(frequency * (shift % size) % size, size, dtype)
     seen = (phase == jnp.arange(scale)[:, None])[:, None, :]
     return jnp.where(seen, real, 0), jnp.where(seen, imag, 0)
 

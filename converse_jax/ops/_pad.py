@@ -6,14 +6,13 @@ border is written into it; the adjoint folds the border back onto the pixels it 
 
 from __future__ import annotations
 
-import functools
-from typing import Literal, get_args
+from typing import get_args
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-PaddingMode = Literal["circular", "replicate", "reflect", "constant"]
+from converse_jax.ops._adjoint import adjoint_pair
+from converse_jax.ops._options import PaddingMode
 
 _MODES: tuple[str, ...] = get_args(PaddingMode)
 
@@ -42,18 +41,20 @@ def crop_map(x: Float[Array, "sH sW"], border: int) -> Float[Array, "H W"]:
     return x[border : height - border, border : width - border]
 
 
-def pad_map(x: Float[Array, "H W"], padding: int, mode: str) -> Float[Array, "Hp Wp"]:
+def pad_map(
+    x: Float[Array, "H W"], padding: int, mode: str, *, plain: bool = False
+) -> Float[Array, "Hp Wp"]:
     """Add `padding` pixels to every side of a map."""
     if padding == 0:
         return x
     if mode == "circular" and padding > min(x.shape):
         # Wraps more than once: rare, and left to the generic routine.
         return jnp.pad(x, padding, mode="wrap")
-    return _pad(x, padding, mode)
+    return pad(x, padding, mode, plain=plain)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _pad(x: Array, padding: int, mode: str) -> Array:
+def _pad(x: Array, padding: int, mode: str, *, plain: bool = False) -> Array:
+    del plain  # no hint is given here
     x = jnp.pad(x, padding)
     for axis in (0, 1):
         for side, source in _border(x.shape[axis], padding, mode):
@@ -62,9 +63,9 @@ def _pad(x: Array, padding: int, mode: str) -> Array:
     return x
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _fold(x: Array, padding: int, mode: str) -> Array:
-    """The adjoint of `_pad`."""
+def _fold(x: Array, padding: int, mode: str, *, plain: bool = False) -> Array:
+    """Add the border to the pixels that it repeats, and remove it."""
+    del plain
     for axis in (1, 0):
         for side, source in reversed(_border(x.shape[axis], padding, mode)):
             piece = x[_along(axis, side)]
@@ -98,21 +99,4 @@ def _resized(x: Array, axis: int, size: int) -> tuple[int, ...]:
     return (size, x.shape[1]) if axis == 0 else (x.shape[0], size)
 
 
-def _pad_fwd(x: Array, padding: int, mode: str) -> tuple[Array, None]:
-    return _pad(x, padding, mode), None
-
-
-def _pad_bwd(padding: int, mode: str, _: None, y: Array) -> tuple[Array]:
-    return (_fold(y, padding, mode),)
-
-
-def _fold_fwd(y: Array, padding: int, mode: str) -> tuple[Array, None]:
-    return _fold(y, padding, mode), None
-
-
-def _fold_bwd(padding: int, mode: str, _: None, x: Array) -> tuple[Array]:
-    return (_pad(x, padding, mode),)
-
-
-_pad.defvjp(_pad_fwd, _pad_bwd)
-_fold.defvjp(_fold_fwd, _fold_bwd)
+pad, fold = adjoint_pair(_pad, _fold)

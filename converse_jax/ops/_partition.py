@@ -6,8 +6,9 @@ compiler then shards it along them without any communication in the forward pass
 pass the gradient of an argument that is shared between devices (a kernel) is summed where it is
 smallest: as the argument itself, not as its spectrum.
 
-The compiler for several TPUs knows no such functions (github.com/jax-ml/jax/issues/38196), and is
-given the plain one. It splits matrix products over a batch by itself, but gathers it for an FFT.
+XLA's multi-device TPU compiler does not support custom partitioning
+(github.com/jax-ml/jax/issues/38196), and is given the plain function. It splits matrix products
+over a batch by itself, but gathers it for an FFT.
 """
 
 from __future__ import annotations
@@ -47,7 +48,12 @@ class Backward:
 
 
 def partitioned(
-    fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...], backward: Backward | None = None
+    fn: Fn,
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    backward: Backward | None = None,
+    *,
+    plain: bool = False,
 ) -> Fn:
     """Wrap a pure function of arrays so that it is sharded, batched and differentiated locally.
 
@@ -59,12 +65,15 @@ def partitioned(
       outputs: the same for the results. A result without an axis of the arguments is *summed*
         over it by `fn` itself; here it is summed over the devices that share this axis.
       backward: how to differentiate it; None means from its arguments, which are kept.
+      plain: return fn itself, which XLA may gather for.
 
     Returns:
       A function with the same arguments and results, usable under jit, vmap, reverse-mode
       differentiation of any order, scan, remat and shard_map. Forward-mode differentiation raises
       a TypeError, as for every `jax.custom_vjp`.
     """
+    if plain:
+        return fn
 
     @jax.custom_vjp
     def call(*args: jax.Array) -> tuple[jax.Array, ...]:

@@ -2,7 +2,14 @@
 
 from converse_jax.weights._card import ModelCard
 from converse_jax.weights._errors import WeightsError
-from converse_jax.weights._load import assemble, list_models, load, load_torch_state, save
+from converse_jax.weights._load import (
+    assemble,
+    list_models,
+    load,
+    load_torch_state,
+    save,
+    weights_file,
+)
 
 __all__ = [
     "ModelCard",
@@ -12,4 +19,5 @@ __all__ = [
     "load",
     "load_torch_state",
     "save",
+    "weights_file",
 ]

@@ -15,18 +15,19 @@ class ModelCard:
 
     Attributes:
       name: short name, e.g. "converse-dncnn".
-      architecture: name of the class in `converse_jax.models`.
+      architecture: name of the network in `converse_jax.models.registered()`.
       config: arguments that build it.
       task: "denoise", "sr" or "deblur".
-      channels: 1 for gray pictures, 3 for colour.
+      channels: 1 for gray images, 3 for color.
       sigma: noise level it was trained for, on the scale of 0 to 255; None if unknown or several.
       sigma_range: the smallest and the largest level it was trained for, if there were several.
       scale: enlargement; 1 for denoising and deblurring.
       needs_kernel: whether the blur kernel is an input.
       needs_sigma: whether the noise level is an input.
       source: who made the weights, and from what.
-      licence: terms of the weights.
+      license: terms of the weights.
       sha256: of the file the weights were first read from.
+      defined_in: file or module of the network's class, if it is none of this package; never run.
       notes: further remarks, e.g. measured PSNR.
     """
 
@@ -41,8 +42,9 @@ class ModelCard:
     needs_kernel: bool = False
     needs_sigma: bool = False
     source: str = ""
-    licence: str = "unknown"
+    license: str = "unknown"
     sha256: str = ""
+    defined_in: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, str]:
@@ -56,6 +58,8 @@ class ModelCard:
             raise ValueError(f"its metadata has format {metadata.get('format')!r}, not {FORMAT!r}")
         try:
             values = json.loads(metadata["card"])
+            if "licence" in values:  # as the first files have it
+                values.setdefault("license", values["licence"])
             known = {f.name for f in fields(cls)}
             return cls(**{key: value for key, value in values.items() if key in known})
         except (KeyError, TypeError, ValueError, AttributeError) as error:

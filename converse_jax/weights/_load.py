@@ -17,10 +17,12 @@ from converse_jax.weights._card import ModelCard
 from converse_jax.weights._errors import WeightsError
 from converse_jax.weights._pth import read_pth
 from converse_jax.weights._safetensors import read_safetensors, write_safetensors
-from converse_jax.weights._torch_names import recognise, translate
+from converse_jax.weights._torch_names import AUTHORS, recognize, translate
 
 BUNDLED = Path(__file__).parent / "bundled"
-ARCHITECTURES = ("ConverseDnCNN", "ConverseSRResNet", "ConverseUSRNet", "ConverseNet")
+
+# Of the paper's experiments: the authors' files do not say.
+_SIGMAS = {"denoise": 25.0, "sr": None, "deblur": 2.55}
 
 
 def list_models() -> dict[str, ModelCard]:
@@ -37,26 +39,18 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
 
     Args:
       name_or_path: a name of `list_models`, a `.safetensors` file written by `save`, or one of the
-        authors' `.pth` files, whose architecture, width, depth and kernel size are recognised from
+        authors' `.pth` files, whose architecture, width, depth and kernel size are recognized from
         the contents.
 
     Returns:
       ``(model, card)``.
 
     Raises:
-      WeightsError: no such name or file, or a file that cannot be trusted or does not fit; the
-        message says why, and lists every missing, unexpected and misshapen parameter.
+      WeightsError: no such name or file, a network that is not registered (`models.register`), or a
+        file that cannot be trusted or does not fit; the message says why, and lists every missing,
+        unexpected and misshapen parameter.
     """
-    path = Path(name_or_path)
-    bundled = BUNDLED / f"{name_or_path}.safetensors"
-    if path.name == str(name_or_path) and not path.exists() and bundled.exists():
-        path = bundled
-    if not path.exists():
-        names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors"))) or "none yet"
-        raise WeightsError(
-            f"{name_or_path}: no such file, and no model of this name: give a path to a .pth or "
-            f".safetensors file, or one of the bundled models ({names})"
-        )
+    path = weights_file(name_or_path)
     if path.suffix == ".safetensors":
         arrays, metadata = read_safetensors(path)
         try:
@@ -67,16 +61,35 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
             ) from None
         return assemble(card, arrays, origin=path), card
     theirs = read_pth(path)
-    found = recognise(theirs)
+    found = recognize(theirs)
     if found is None:
         raise WeightsError(
             f"{path}: its {len(theirs)} arrays ({', '.join(list(theirs)[:3])}, ...) belong to none "
-            f"of the networks {', '.join(ARCHITECTURES)}"
+            f"of the networks {', '.join(AUTHORS)}"
         )
     architecture, config = found
-    model = _build(path, architecture, config)
+    model = _build(path, architecture, config, "")
     arrays, unknown = translate(architecture, theirs)
     return _fill(path, model, arrays, unknown), _foreign_card(path, architecture, config)
+
+
+def weights_file(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file that `load` reads for a name or a path.
+
+    Raises:
+      WeightsError: no such name or file.
+    """
+    path = Path(name_or_path)
+    bundled = BUNDLED / f"{name_or_path}.safetensors"
+    if path.name == str(name_or_path) and not path.exists() and bundled.exists():
+        return bundled
+    if not path.exists():
+        names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors"))) or "none yet"
+        raise WeightsError(
+            f"{name_or_path}: no such file, and no model of this name: give a path to a .pth or "
+            f".safetensors file, or one of the bundled models ({names})"
+        )
+    return path
 
 
 def assemble(
@@ -92,7 +105,7 @@ def assemble(
     Raises:
       WeightsError: an unknown architecture, or weights that do not fit it.
     """
-    model = _build(origin, card.architecture, card.config)
+    model = _build(origin, card.architecture, card.config, card.defined_in)
     return _fill(origin, model, arrays, [])
 
 
@@ -114,18 +127,31 @@ def load_torch_state(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> Non
     Raises:
       WeightsError: missing, unexpected or misshapen parameters, all of them.
     """
-    ours, unknown = translate(type(model).__name__, arrays)
+    architecture = type(model).__name__
+    if architecture not in AUTHORS:
+        raise WeightsError(
+            f"model: got {architecture}, of which the authors have no weights; give one of "
+            f"{', '.join(AUTHORS)}"
+        )
+    ours, unknown = translate(architecture, arrays)
     _fill("state dict", model, ours, unknown)
 
 
-def _build(path: object, architecture: str, config: Mapping[str, Any]) -> nnx.Module:
-    if architecture not in ARCHITECTURES:
+def _build(
+    path: object, architecture: str, config: Mapping[str, Any], defined_in: object
+) -> nnx.Module:
+    networks = models.registered()
+    if architecture not in networks:
+        # Never run because a card says so: the person has to name it.
+        file = ascii(str(defined_in)[:500]) if defined_in else "the file that registers it"
         raise WeightsError(
-            f"{path}: unknown architecture {architecture!r}, known are {', '.join(ARCHITECTURES)}"
+            f"{path}: unknown architecture {architecture!r}, known are {', '.join(networks)}; if "
+            f"you trust it, give {file} (--plugin), or import it before you load the weights"
         )
+    make: Any = networks[architecture].make
     try:
         # Shapes only: the values are replaced at once.
-        return nnx.eval_shape(lambda: getattr(models, architecture)(**config, rngs=nnx.Rngs(0)))
+        return nnx.eval_shape(lambda: make(**config, rngs=nnx.Rngs(0)))
     except (TypeError, ValueError) as error:
         raise WeightsError(
             f"{path}: {architecture} cannot be built from {dict(config)}: {error}"
@@ -171,23 +197,19 @@ def _fill(
 
 
 def _foreign_card(path: Path, architecture: str, config: dict[str, Any]) -> ModelCard:
-    task, sigma = {
-        "ConverseDnCNN": ("denoise", 25.0),
-        "ConverseSRResNet": ("sr", None),
-        "ConverseUSRNet": ("deblur", 2.55),
-        "ConverseNet": ("deblur", 2.55),
-    }[architecture]
+    network = models.registered()[architecture]
+    (task,), inputs = network.tasks, network.inputs(config)
     return ModelCard(
         name=path.stem,
         architecture=architecture,
         config=config,
         task=task,
         channels=config["channels"],
-        # The file does not say: the level of the paper's experiments.
-        sigma=sigma,
+        sigma=_SIGMAS[task],
         scale=config.get("scale", 1),
-        needs_kernel=architecture == "ConverseUSRNet",
+        needs_kernel="kernel" in inputs,
+        needs_sigma="sigma" in inputs,
         source=f"PyTorch state dict {path.name}",
-        licence="unknown: the authors' release carries none",
+        license="unknown: the authors' release carries none",
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )

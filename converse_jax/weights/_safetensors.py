@@ -4,10 +4,8 @@ Source: https://huggingface.co/docs/safetensors (eight bytes of header length, a
 numbers). The file of one set of weights is always the same bytes, so that a card can pin its hash.
 """
 
-import contextlib
 import json
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from converse_jax._atomic import write_bytes
 from converse_jax.weights._errors import WeightsError, check_file, shown, shown_path
 
 
@@ -45,22 +44,17 @@ def write_safetensors(
         content = _serialize(arrays, metadata)
     except WeightsError as error:
         raise WeightsError(f"{where}: {error}") from None
-    # In the same folder, because a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_bytes(path, content, overwrite=overwrite)
+    except FileExistsError:
+        raise WeightsError(
+            f"{where}: already exists: name another file or pass overwrite=True"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise WeightsError(
             f"{where}: cannot be written ({reason}): check the folder and the free space"
         ) from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):  # the first error says more
-            temporary.unlink(missing_ok=True)
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:

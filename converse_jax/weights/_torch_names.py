@@ -41,8 +41,11 @@ _MODULES = {
     },
 }
 
+AUTHORS = tuple(_MODULES)
+"""The networks whose weights the authors released."""
 
-def recognise(arrays: Mapping[str, np.ndarray]) -> tuple[str, dict[str, Any]] | None:
+
+def recognize(arrays: Mapping[str, np.ndarray]) -> tuple[str, dict[str, Any]] | None:
     """Class name and arguments of the network that PyTorch-named arrays belong to.
 
     Padding, the number of ConverseNet's iterations and the step of a single up-sampling layer

@@ -63,7 +63,7 @@ def test_differences_do_not_wrap_and_are_symmetric() -> None:
     assert psnr(a, b) == psnr(b, a) == pytest.approx(20 * math.log10(25.5), abs=1e-12)
 
 
-def test_identical_pictures() -> None:
+def test_identical_images() -> None:
     a, _ = pair((16, 12, 3))
     assert psnr(a, a) == math.inf
     assert ssim(a, a) == pytest.approx(1.0, abs=1e-12)
@@ -79,11 +79,11 @@ def test_border_is_cropped_before_measuring() -> None:
 
 
 def test_luma() -> None:
-    colours = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]])
-    got = rgb_to_y(colours.astype(np.uint8))
+    colors = np.array([[[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255]]])
+    got = rgb_to_y(colors.astype(np.uint8))
     assert got.dtype == np.uint8
     np.testing.assert_array_equal(got, [[16, 235, 81, 145, 41]])  # the table of BT.601
-    exact = rgb_to_y(colours / 255.0)
+    exact = rgb_to_y(colors / 255.0)
     assert exact.dtype == np.float64
     np.testing.assert_allclose(exact * 255, [[16, 235, 81.481, 144.553, 40.966]], atol=1e-12)
     assert rgb_to_y(np.zeros((2, 2, 3), np.float32)).dtype == np.float32
@@ -97,7 +97,7 @@ def test_refusals_name_the_argument() -> None:
         ssim(a, b.astype(np.float32))
     with pytest.raises(ValueError, match=r"a, b: got shapes \(16, 12, 3\) and \(16, 12\)"):
         psnr(a, b[..., 0])
-    with pytest.raises(ValueError, match="border: got 6 for a picture of 16x12; give 0 to 5"):
+    with pytest.raises(ValueError, match="border: got 6 for an image of 16x12; give 0 to 5"):
         psnr(a, b, border=6)
     with pytest.raises(ValueError, match="border: got -1"):
         psnr(a, b, border=-1)

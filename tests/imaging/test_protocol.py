@@ -28,13 +28,13 @@ from converse_jax.imaging import (
 )
 
 
-def picture(*shape: int, seed: int = 0) -> np.ndarray:
+def image(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape).astype(np.uint8)
 
 
 @pytest.mark.parametrize("shape", [(9, 7, 1), (9, 7), (6, 5, 3)])
 def test_denoise(shape: tuple[int, ...]) -> None:
-    clean = picture(*shape)
+    clean = image(*shape)
     noisy, target = degrade_denoise(clean, sigma=25.0)
     assert noisy.dtype == np.float32 and noisy.shape == shape
     np.testing.assert_array_equal(target, clean)
@@ -46,7 +46,7 @@ def test_denoise(shape: tuple[int, ...]) -> None:
 
 
 def test_sr_crops_and_does_not_round() -> None:
-    clean = picture(19, 14, 3)
+    clean = image(19, 14, 3)
     low, target = degrade_sr(clean, scale=4)
     np.testing.assert_array_equal(target, clean[:16, :12])
     assert low.dtype == np.float32 and low.shape == (4, 3, 3)
@@ -58,13 +58,13 @@ def test_sr_crops_and_does_not_round() -> None:
 
 def test_sr_by_a_factor_without_an_exact_float() -> None:
     for scale in (3, 7, 49):
-        low, target = degrade_sr(picture(2 * scale + 1, 3 * scale, 3), scale=scale)
+        low, target = degrade_sr(image(2 * scale + 1, 3 * scale, 3), scale=scale)
         assert low.shape == (2, 3, 3) and target.shape == (2 * scale, 3 * scale, 3)
 
 
 @pytest.mark.parametrize("shape", [(19, 30, 3), (17, 8)])
 def test_deblur_truncates_to_8_bits(shape: tuple[int, ...]) -> None:
-    clean = picture(*shape)
+    clean = image(*shape)
     kernel = motion_kernel(7, length=5.0, angle=35.0)
     low, target = degrade_deblur(clean, kernel)
     crop = clean[: shape[0] // 8 * 8, : shape[1] // 8 * 8]
@@ -88,7 +88,7 @@ def test_to_uint8() -> None:
     ("task", "scale", "border"), [("denoise", 4, 0), ("sr", 3, 3), ("deblur", 4, 1)]
 )
 def test_score_has_the_border_of_the_task(task: imaging.Task, scale: int, border: int) -> None:
-    a, b = picture(24, 28, 3), picture(24, 28, 3, seed=1)
+    a, b = image(24, 28, 3), image(24, 28, 3, seed=1)
     got = score(a, b, task=task, scale=scale)
     assert got == {
         "psnr": psnr(a, b, border=border),
@@ -99,7 +99,7 @@ def test_score_has_the_border_of_the_task(task: imaging.Task, scale: int, border
 
 
 def test_gray_is_its_own_luma() -> None:
-    a, b = picture(16, 16, 1), picture(16, 16, 1, seed=1)
+    a, b = image(16, 16, 1), image(16, 16, 1, seed=1)
     got = score(a, b, task="denoise")
     assert got["psnr"] == got["psnr_y"] == psnr(a, b)
     assert got["ssim"] == got["ssim_y"]
@@ -107,14 +107,14 @@ def test_gray_is_its_own_luma() -> None:
 
 
 def test_a_perfect_restoration_scores_infinity() -> None:
-    a = picture(20, 20, 3)
+    a = image(20, 20, 3)
     got = score(a, a.copy(), task="sr", scale=2)
     assert got["psnr"] == got["psnr_y"] == math.inf
     assert got["ssim"] == pytest.approx(1.0)
 
 
 def test_refusals_name_the_argument() -> None:
-    clean = picture(16, 16, 3)
+    clean = image(16, 16, 3)
     with pytest.raises(ValueError, match="clean: got dtype float64"):
         degrade_denoise(clean / 255.0)
     with pytest.raises(ValueError, match="clean: got shape"):

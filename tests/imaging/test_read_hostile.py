@@ -1,4 +1,4 @@
-"""Reading what is no picture, what is damaged, too large, or of a kind that is not read."""
+"""Reading what is no image, what is damaged, too large, or of a kind that is not read."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image as PilImage
 
-from converse_jax.imaging import Picture, PictureError, read_picture
+from converse_jax.imaging import Image, ImageError, read_image
 
-from .pictures import exif, pillow, png, profile, samples
+from .images import exif, pillow, png, profile, samples
 
 # No warning of a decoder may reach the user.
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-def test_files_that_are_no_pictures(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match="none.png: there is no such file"):
-        read_picture(tmp_path / "none.png")
-    with pytest.raises(PictureError, match="is a folder"):
-        read_picture(tmp_path)
+def test_files_that_are_no_images(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="none.png: there is no such file"):
+        read_image(tmp_path / "none.png")
+    with pytest.raises(ImageError, match="is a folder"):
+        read_image(tmp_path)
     (tmp_path / "empty.png").touch()
-    with pytest.raises(PictureError, match="empty.png: the file is empty"):
-        read_picture(tmp_path / "empty.png")
-    (tmp_path / "note.png").write_text("not a picture at all")
-    with pytest.raises(PictureError, match="note.png: not a picture; give a PNG"):
-        read_picture(tmp_path / "note.png")
-    with pytest.raises(PictureError, match="there is no such file"):
-        read_picture("x" * 5000)
-    with pytest.raises(PictureError, match="gives str; open it for reading bytes"):
-        read_picture(io.StringIO("text"))  # type: ignore[arg-type]
-    with pytest.raises(PictureError, match="not a picture"):
-        read_picture(pillow(Image.new("L", (4, 4)), "GIF"))
+    with pytest.raises(ImageError, match="empty.png: the file is empty"):
+        read_image(tmp_path / "empty.png")
+    (tmp_path / "note.png").write_text("not an image at all")
+    with pytest.raises(ImageError, match="note.png: not an image; give a PNG"):
+        read_image(tmp_path / "note.png")
+    with pytest.raises(ImageError, match="there is no such file"):
+        read_image("x" * 5000)
+    with pytest.raises(ImageError, match="gives str; open it for reading bytes"):
+        read_image(io.StringIO("text"))  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="not an image"):
+        read_image(pillow(PilImage.new("L", (4, 4)), "GIF"))
 
 
 def files_of_all_kinds() -> dict[str, bytes]:
     s = samples((24, 20, 3))
-    image, index = Image.fromarray(s), Image.fromarray(samples((24, 20)) % 3)
+    image, index = PilImage.fromarray(s), PilImage.fromarray(samples((24, 20)) % 3)
     index.putpalette(bytes(range(9)))
     options = {"exif": exif(6), "icc_profile": profile(b"RGB ")}
     return {
@@ -64,20 +64,20 @@ def test_truncated_files(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "cut"
     for keep in (0.3, 0.6, 0.8):
         path.write_bytes(data[: int(keep * len(data))])
-        with pytest.raises(PictureError, match="cut: the .* file is damaged or cut short") as error:
-            read_picture(path)
+        with pytest.raises(ImageError, match="cut: the .* file is damaged or cut short") as error:
+            read_image(path)
         assert "\n" not in str(error.value)
         assert error.value.__suppress_context__  # no traceback of the decoder
     for keep in range(0, len(data), max(1, len(data) // 60)):
         try:
-            got = read_picture(data[:keep])
-        except PictureError:
+            got = read_image(data[:keep])
+        except ImageError:
             continue
         assert got.pixels.shape[:2] in ((24, 20), (20, 24))  # only the trailer was missing
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_damaged_files_give_a_picture_or_a_picture_error(kind: str) -> None:
+def test_damaged_files_give_an_image_or_an_image_error(kind: str) -> None:
     rng = np.random.default_rng(0)
     damaged = 0
     for _ in range(60):
@@ -87,12 +87,12 @@ def test_damaged_files_give_a_picture_or_a_picture_error(kind: str) -> None:
         for position in rng.integers(8, reach, size=3):
             data[position] = rng.integers(256)
         try:
-            got = read_picture(bytes(data), max_pixels=1_000_000)
-        except PictureError as error:
+            got = read_image(bytes(data), max_pixels=1_000_000)
+        except ImageError as error:
             damaged += 1
             assert "\n" not in str(error)
         else:
-            assert isinstance(got, Picture) and np.isfinite(got.pixels).all()
+            assert isinstance(got, Image) and np.isfinite(got.pixels).all()
     assert damaged > 0
 
 
@@ -100,26 +100,26 @@ def test_bombs_are_refused_from_the_header() -> None:
     rows = b"\0"
     for depth in (8, 16):
         bomb = png(60000, 60000, depth, 2, rows)
-        with pytest.raises(PictureError, match="60000x60000 pixels are more than the limit of 256"):
-            read_picture(bomb)
+        with pytest.raises(ImageError, match="60000x60000 pixels are more than the limit of 256"):
+            read_image(bomb)
     small = samples((9, 10, 3))
     for format in ("PNG", "JPEG", "TIFF", "BMP", "WEBP"):
-        data = pillow(Image.fromarray(small), format)
-        with pytest.raises(PictureError, match="10x9 pixels are more than the limit of 89"):
-            read_picture(data, max_pixels=89)
-        assert read_picture(data, max_pixels=90).pixels.shape == (9, 10, 3)
+        data = pillow(PilImage.fromarray(small), format)
+        with pytest.raises(ImageError, match="10x9 pixels are more than the limit of 89"):
+            read_image(data, max_pixels=89)
+        assert read_image(data, max_pixels=90).pixels.shape == (9, 10, 3)
 
 
 def test_pillows_own_limit_is_told_apart_where_it_is_enforced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    monkeypatch.setattr(PilImage, "MAX_IMAGE_PIXELS", 10)
     for kind, data in FILES.items():
         if kind in ("webp", "tiff-palette", "tiff-cmyk"):  # their readers insist
-            with pytest.raises(PictureError, match=r"a.dat: .* raise PIL.Image.MAX_IMAGE_PIXELS"):
-                read_picture(named(data, "a.dat"))
+            with pytest.raises(ImageError, match=r"a.dat: .* raise PIL.Image.MAX_IMAGE_PIXELS"):
+                read_image(named(data, "a.dat"))
         else:
-            assert read_picture(data).pixels.size
+            assert read_image(data).pixels.size
 
 
 def named(data: bytes, name: str) -> io.BytesIO:
@@ -130,37 +130,37 @@ def named(data: bytes, name: str) -> io.BytesIO:
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF"])
 def test_animations_and_pages_are_refused(format: str) -> None:
-    frames = [Image.fromarray(samples((8, 8, 3), seed=n)) for n in range(3)]
+    frames = [PilImage.fromarray(samples((8, 8, 3), seed=n)) for n in range(3)]
     data = pillow(frames[0], format, save_all=True, append_images=frames[1:])
-    with pytest.raises(PictureError, match="holds (3|several) pictures"):
-        read_picture(data)
+    with pytest.raises(ImageError, match="holds (3|several) images"):
+        read_image(data)
 
 
 def test_kinds_that_are_not_read_say_so() -> None:
-    with pytest.raises(PictureError, match="not unsigned integers|1 times 32 bits"):
-        read_picture(pillow(Image.new("F", (3, 3)), "TIFF"))
+    with pytest.raises(ImageError, match="not unsigned integers|1 times 32 bits"):
+        read_image(pillow(PilImage.new("F", (3, 3)), "TIFF"))
     many = bytes(imagecodecs.tiff_encode(samples((4, 4, 5)), photometric="rgb"))
-    with pytest.raises(PictureError, match="has 5 channels"):
-        read_picture(many)
+    with pytest.raises(ImageError, match="has 5 channels"):
+        read_image(many)
     # Pillow would read the first without its fifth channel and the second at 8 bits.
     ink = imagecodecs.tiff_encode(samples((4, 4, 5)), photometric="separated")
-    with pytest.raises(PictureError, match="has 5 channels, of which not all"):
-        read_picture(bytes(ink))
+    with pytest.raises(ImageError, match="has 5 channels, of which not all"):
+        read_image(bytes(ink))
     ink = imagecodecs.tiff_encode(samples((4, 4, 4), 16), photometric="separated")
-    with pytest.raises(PictureError, match="4 times 16 bits and photometric 5"):
-        read_picture(bytes(ink))
-    lab = pillow(Image.new("LAB", (3, 3)), "TIFF")
-    with pytest.raises(PictureError, match="pixels are of kind LAB"):
-        read_picture(lab)
+    with pytest.raises(ImageError, match="4 times 16 bits and photometric 5"):
+        read_image(bytes(ink))
+    lab = pillow(PilImage.new("LAB", (3, 3)), "TIFF")
+    with pytest.raises(ImageError, match="pixels are of kind LAB"):
+        read_image(lab)
 
 
-def test_picture_checks_its_arrays() -> None:
+def test_image_checks_its_arrays() -> None:
     good = np.zeros((2, 3, 3), np.float32)
-    with pytest.raises(PictureError, match="pixels: got shape"):
-        Picture(good[..., :2])
-    with pytest.raises(PictureError, match="pixels: got dtype float64"):
-        Picture(good.astype(np.float64))
-    with pytest.raises(PictureError, match="alpha: got float32"):
-        Picture(good, alpha=np.zeros((3, 2), np.float32))
-    with pytest.raises(PictureError, match="bits: got 12"):
-        Picture(good, bits=12)
+    with pytest.raises(ImageError, match="pixels: got shape"):
+        Image(good[..., :2])
+    with pytest.raises(ImageError, match="pixels: got dtype float64"):
+        Image(good.astype(np.float64))
+    with pytest.raises(ImageError, match="alpha: got float32"):
+        Image(good, alpha=np.zeros((3, 2), np.float32))
+    with pytest.raises(ImageError, match="bits: got 12"):
+        Image(good, bits=12)

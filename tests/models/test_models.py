@@ -11,7 +11,7 @@ from flax import nnx
 from converse_jax import converse2d
 from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
 from converse_jax.models.usrnet import KernelNet
-from converse_jax.nn import ConverseBlock
+from converse_jax.nn import ConverseBlock, gelu
 
 
 def count(make: Any) -> int:
@@ -42,13 +42,13 @@ def call(model: nnx.Module, *args: jax.Array, **options: int) -> jax.Array:
     return jax.jit(lambda *args: model(*args, **options))(*args)
 
 
-def picture(*shape: int) -> jax.Array:
+def image(*shape: int) -> jax.Array:
     return jax.random.uniform(jax.random.key(0), shape)
 
 
 def test_dncnn() -> None:
     model = small(ConverseDnCNN, channels=3)
-    x = picture(2, 7, 9, 3)
+    x = image(2, 7, 9, 3)
     y = call(model, x)
     assert y.shape == x.shape
     np.testing.assert_allclose(call(model, x[0]), y[0], atol=1e-6)
@@ -73,15 +73,26 @@ def test_srresnet_starts_as_bilinear_plus_a_residual(scale: int) -> None:
     model = small(ConverseSRResNet, scale=scale, kernel_size=3)
     assert [u.scale for u in model.upsamplers] == {2: [2], 3: [3], 4: [2, 2]}[scale]
     assert all(u.kernel.shape == (2, 2, 4) for u in model.upsamplers)
-    x = picture(1, 5, 6, 3)
+    x = image(1, 5, 6, 3)
     y = call(model, x)
     assert y.shape == (1, 5 * scale, 6 * scale, 3)
     model.tail.kernel[...] = jnp.zeros_like(model.tail.kernel[...])
     np.testing.assert_allclose(call(model, x), bilinear(np.asarray(x), scale), atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [2, 4])
+def test_srresnet_without_blocks_above_the_resolution_of_the_input(scale: int) -> None:
+    model = small(ConverseSRResNet, scale=scale, kernel_size=3, high_blocks=False)
+    x = image(1, 5, 6, 3)
+    y = model.up_blocks[0](model.body[0](gelu(model.head(x))))
+    for upsampler in model.upsamplers:
+        y = gelu(upsampler(y))
+    by_hand = model.tail(y) + bilinear(np.asarray(x), scale)
+    np.testing.assert_allclose(call(model, x), by_hand, atol=1e-6)
+
+
 def bilinear(x: np.ndarray, scale: int) -> np.ndarray:
-    """Half-pixel centres, edges repeated, axis by axis."""
+    """Half-pixel centers, edges repeated, axis by axis."""
     for axis in (1, 2):
         size = x.shape[axis]
         position = (np.arange(size * scale) + 0.5) / scale - 0.5
@@ -94,7 +105,7 @@ def bilinear(x: np.ndarray, scale: int) -> np.ndarray:
 
 def test_conversenet_shares_its_blocks_between_iterations() -> None:
     model = small(ConverseNet, num_iterations=2)
-    x = picture(1, 6, 8, 3)
+    x = image(1, 6, 8, 3)
     block = model.body[0]
     by_hand = jax.jit(lambda x: model.tail(block(block(model.head(x)))))(x)
     np.testing.assert_allclose(call(model, x), by_hand, atol=1e-6)
@@ -102,7 +113,7 @@ def test_conversenet_shares_its_blocks_between_iterations() -> None:
 
 def test_usrnet_inverts_the_blur_it_is_told() -> None:
     model = small(ConverseUSRNet, num_iterations=2)
-    x, kernels = picture(2, 8, 10, 3), picture(2, 7, 7)
+    x, kernels = image(2, 8, 10, 3), image(2, 7, 7)
     y = call(model, x, kernels)
     assert y.shape == x.shape
     # A kernel for each example, or one for all.
@@ -118,7 +129,7 @@ def test_usrnet_inverts_the_blur_it_is_told() -> None:
 
 def test_kernel_net_orders_its_output_as_maps() -> None:
     net = KernelNet(3, 2, 4, rngs=nnx.Rngs(0))
-    kernel = picture(5, 3, 3)
+    kernel = image(5, 3, 3)
     maps = net(kernel)
     assert maps.shape == (5, 3, 3, 2)
     hidden = [net.fc1.bias[...] + kernel.reshape(5, 9) @ net.fc1.kernel[...]]
@@ -130,4 +141,57 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="scale must be 2, 3 or 4, got 5"):
         ConverseSRResNet(5, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"kernel must be \[..., 7, 7\], got \(5, 5\): pad"):
-        small(ConverseUSRNet)(picture(1, 8, 8, 3), picture(5, 5))
+        small(ConverseUSRNet)(image(1, 8, 8, 3), image(5, 5))
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 9), (1, 1), (2, 5)])
+def test_cells_of_pixels_are_one_pixel_with_more_channels(size: tuple[int, int]) -> None:
+    model = small(ConverseDnCNN, channels=3, downscale=2)
+    assert model.head.kernel.shape == (12, 4)
+    x = image(2, *size, 3)
+    height, width = (n + n % 2 for n in size)
+    edge = ((0, 0), (0, height - size[0]), (0, width - size[1]), (0, 0))
+    padded = np.pad(np.asarray(x), edge, mode="edge")
+    cells = np.empty((2, height // 2, width // 2, 12), np.float32)
+    for i, j in np.ndindex(2, 2):
+        cells[..., 3 * (2 * i + j) : 3 * (2 * i + j + 1)] = padded[:, i::2, j::2]
+    y = np.asarray(model.tail(model.body[0](model.head(jnp.asarray(cells)))))
+    by_hand = np.empty((2, height, width, 3), np.float32)
+    for i, j in np.ndindex(2, 2):
+        by_hand[:, i::2, j::2] = y[..., 3 * (2 * i + j) : 3 * (2 * i + j + 1)]
+    np.testing.assert_allclose(call(model, x), by_hand[:, : size[0], : size[1]], atol=1e-6)
+
+
+def test_a_residual_network_adds_its_input() -> None:
+    x = image(1, 5, 6, 1)
+    plain, residual = (small(ConverseDnCNN, downscale=2, residual=r) for r in (False, True))
+    np.testing.assert_allclose(call(residual, x), call(plain, x) + x, atol=1e-6)
+
+
+def test_the_noise_level_is_one_more_channel() -> None:
+    model = small(ConverseDnCNN, downscale=2, noise_level=True)
+    x = image(3, 6, 8, 1)
+    assert model.head.kernel.shape == (5, 4)
+    y = call(model, x, jnp.float32(0.1))
+    assert not np.allclose(y, call(model, x, jnp.float32(0.2)), atol=1e-5)
+    for sigma in (jnp.full(3, 0.1), jnp.full((6, 8), 0.1), jnp.full((3, 6, 8), 0.1)):
+        np.testing.assert_allclose(call(model, x, sigma), y, atol=1e-6)
+    levels = jnp.array([0.1, 0.2, 0.3])
+    each = [call(model, x[i], levels[i]) for i in range(3)]
+    np.testing.assert_allclose(call(model, x, levels), np.stack(each), atol=1e-6)
+    # A map is averaged over each cell, and every cell sees its own.
+    halves = jnp.where(jnp.arange(8) < 4, 0.0, 0.2) * jnp.ones((6, 1))
+    assert not np.allclose(call(model, x, halves), y, atol=1e-5)
+
+
+def test_levels_that_cannot_be() -> None:
+    told, plain = (small(ConverseDnCNN, noise_level=level) for level in (True, False))
+    x = image(2, 4, 4, 1)
+    with pytest.raises(ValueError, match=r"sigma: got none, but the network takes the noise"):
+        told(x)
+    with pytest.raises(ValueError, match=r"sigma: the network takes no noise level"):
+        plain(x, 0.1)
+    with pytest.raises(ValueError, match=r"sigma has shape \(3,\): give one number, one for each"):
+        told(x, jnp.zeros(3))
+    with pytest.raises(ValueError, match="downscale must be an integer >= 1, got 0"):
+        small(ConverseDnCNN, downscale=0)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen
 import jax
@@ -11,8 +12,9 @@ import pytest
 from flax import nnx
 
 from converse_jax import converse2d
+from converse_jax.models import ConverseDnCNN
 from converse_jax.nn import Block, Converse2D, ConverseBlock, gelu, softmax_normal
-from converse_jax.nn._normalise import normalised_linear
+from converse_jax.nn._normalize import normalized_linear
 
 
 def maps(*batch: int, features: int = 4) -> jax.Array:
@@ -170,8 +172,9 @@ def test_compiler_does_not_keep_the_error_function_either() -> None:
         step = jax.jit(jax.grad(loss)).lower(jnp.ones((8, 8)), jnp.ones((4096, 8)))
         return step.compile().memory_analysis().temp_size_in_bytes
 
-    ours = temporaries(gelu)
-    assert ours < 0.8 * temporaries(functools.partial(jax.nn.gelu, approximate=False))
+    # Two maps a layer: newer compilers keep ten of jax.nn.gelu, older ones thirteen.
+    assert temporaries(gelu) < 8.1 * 4096 * 8 * 4
+    assert temporaries(functools.partial(jax.nn.gelu, approximate=False)) > 9.9 * 4096 * 8 * 4
 
 
 def test_block_keeps_little_for_the_backward_pass() -> None:
@@ -188,7 +191,136 @@ def test_block_keeps_little_for_the_backward_pass() -> None:
     assert kept <= spectra + (1 + 2 + 1) * x.size + parameters
 
 
-def test_normalisation_and_product_are_those_of_flax() -> None:
+def plain_block(block: ConverseBlock, x: jax.Array) -> jax.Array:
+    """The equations of `Block`, layer by layer."""
+    y = block.spatial(gelu(block.expand1(block.norm1(x))))
+    x = x + block.project1(gelu(y))
+    return x + block.project2(gelu(block.expand2(block.norm2(x))))
+
+
+def lora(layer: nnx.Linear) -> nnx.LoRALinear:
+    made = nnx.LoRALinear(
+        layer.in_features, layer.out_features, lora_rank=2, rngs=nnx.Rngs(1),
+        b_initializer=nnx.initializers.ones,
+    )  # fmt: skip
+    made.kernel[...], made.bias[...] = layer.kernel[...], layer.bias[...]
+    return made
+
+
+def without_bias(layer: nnx.Linear) -> nnx.Linear:
+    made = nnx.Linear(layer.in_features, layer.out_features, use_bias=False, rngs=nnx.Rngs(1))
+    made.kernel[...] = layer.kernel[...]
+    return made
+
+
+def quantized(layer: nnx.Linear) -> nnx.Linear:
+    def dot_general(x: jax.Array, y: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        return jax.lax.dot_general(jnp.round(8 * x) / 8, y, *args, **kwargs)
+
+    layer = nnx.clone(layer)
+    layer.dot_general = dot_general
+    return layer
+
+
+@pytest.mark.parametrize("name", ["expand1", "project1", "expand2", "project2"])
+@pytest.mark.parametrize("replace", [lora, without_bias, quantized])
+def test_layers_of_a_block_that_were_replaced_are_called(
+    name: str, replace: Callable[[nnx.Linear], nnx.Module]
+) -> None:
+    block = ConverseBlock(4, 3, rngs=nnx.Rngs(0))
+    for layer in (block.expand1, block.project1, block.expand2, block.project2):
+        layer.kernel[...] = 20 * layer.kernel[...]
+        layer.bias[...] = layer.bias[...] + 0.3
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 4))
+    before = block(x)
+    setattr(block, name, replace(getattr(block, name)))
+    np.testing.assert_allclose(block(x), plain_block(block, x), atol=1e-4)
+    assert float(jnp.abs(block(x) - before).max()) > 1e-3
+
+
+def test_an_adapter_in_a_block_learns() -> None:
+    block = ConverseBlock(4, 3, rngs=nnx.Rngs(0))
+    block.expand1 = lora(block.expand1)
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 4))
+    gradient = nnx.grad(
+        lambda block: jnp.sum(block(x) ** 2), argnums=nnx.DiffState(0, nnx.LoRAParam)
+    )
+    assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(gradient(block)))
+
+
+def test_another_normalization_in_a_block() -> None:
+    block = ConverseBlock(4, 3, rngs=nnx.Rngs(0))
+    block.norm1 = nnx.RMSNorm(4, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 4))
+    np.testing.assert_allclose(block(x), plain_block(block, x), atol=1e-5)
+
+
+def test_recomputation_can_be_left_to_others() -> None:
+    def kept(recompute: bool) -> int:
+        graphdef, state = nnx.split(ConverseBlock(8, 3, recompute=recompute, rngs=nnx.Rngs(0)))
+        x = jnp.ones((16, 16, 8))
+        _, pullback = jax.vjp(lambda state, x: nnx.merge(graphdef, state)(x), state, x)
+        return sum(leaf.size for leaf in jax.tree.leaves(pullback) if hasattr(leaf, "size"))
+
+    assert kept(False) > 1.3 * kept(True)
+
+
+def plain_network() -> ConverseDnCNN:
+    def block(*args: Any, **kwargs: Any) -> ConverseBlock:
+        return ConverseBlock(*args, plain=True, **kwargs)
+
+    return ConverseDnCNN(1, 4, 1, 3, block=block, rngs=nnx.Rngs(0))
+
+
+def test_plain_is_the_same_network() -> None:
+    graphdef, state = nnx.split(plain_network())
+    plain = nnx.merge(graphdef, state)
+    usual = ConverseDnCNN(1, 4, 1, 3, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 9, 8, 1))
+    np.testing.assert_allclose(plain(x), usual(x), atol=1e-6)
+
+
+def test_plain_networks_are_exported_with_any_batch() -> None:
+    graphdef, state = nnx.split(plain_network())
+    (batch,) = jax.export.symbolic_shape("b")
+    run = jax.jit(lambda x: nnx.merge(graphdef, state)(x))
+    exported = jax.export.export(run, platforms=("cpu", "cuda", "tpu"))(
+        jax.ShapeDtypeStruct((batch, 9, 8, 1), jnp.float32)
+    )
+    for size in (1, 3):
+        x = jax.random.normal(jax.random.key(0), (size, 9, 8, 1))
+        np.testing.assert_allclose(exported.call(x), run(x), atol=1e-6)
+
+
+def test_plain_networks_have_forward_derivatives() -> None:
+    graphdef, state = nnx.split(plain_network())
+
+    def run(x: jax.Array) -> jax.Array:
+        return nnx.merge(graphdef, state)(x)
+
+    x, v = (jax.random.normal(jax.random.key(i), (5, 6, 1)) for i in range(2))
+    _, tangent = jax.jvp(run, (x,), (v,))
+    step = 1e-2
+    difference = (run(x + step * v) - run(x - step * v)) / (2 * step)
+    np.testing.assert_allclose(tangent, difference, atol=1e-3)
+
+
+def test_what_flax_users_expect_of_a_layer() -> None:
+    with pytest.raises(ValueError, match="padding: got 'CIRCULAR'; .* padding_mode='circular'"):
+        Converse2D(4, padding="CIRCULAR", rngs=nnx.Rngs(0))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"kernel_size: got \(3,\); expected k or \(kh, kw\)"):
+        Converse2D(4, (3,), rngs=nnx.Rngs(0))  # type: ignore[arg-type]
+    layer = Converse2D(
+        4,
+        kernel_metadata={"note": "a"},
+        lam_metadata={"note": "b"},
+        precision=jax.lax.Precision.HIGH,
+        rngs=nnx.Rngs(0),
+    )
+    assert (layer.kernel.note, layer.lam_logit.note) == ("a", "b")
+
+
+def test_normalization_and_product_are_those_of_flax() -> None:
     rngs = nnx.Rngs(0)
     norm, linear = nnx.LayerNorm(6, epsilon=1e-5, rngs=rngs), nnx.Linear(6, 9, rngs=rngs)
     for parameter in (norm.scale, norm.bias, linear.bias):
@@ -197,7 +329,7 @@ def test_normalisation_and_product_are_those_of_flax() -> None:
     x = 3 + jax.random.normal(jax.random.key(1), (4, 5, 6))
 
     def ours(state: nnx.State, x: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.sin(normalised_linear(*nnx.merge(graphdef, state), x)))
+        return jnp.sum(jnp.sin(normalized_linear(*nnx.merge(graphdef, state), x)))
 
     def flax(state: nnx.State, x: jax.Array) -> jax.Array:
         norm, linear = nnx.merge(graphdef, state)

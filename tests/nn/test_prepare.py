@@ -1,6 +1,8 @@
 """Prepared networks, and networks whose maps are shared out to several devices."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -11,7 +13,7 @@ from flax import nnx
 from jax.sharding import AxisType
 
 from converse_jax.models import ConverseDnCNN, ConverseSRResNet, ConverseUSRNet
-from converse_jax.nn import Converse2D, prepare, shard_maps
+from converse_jax.nn import Converse2D, ConverseBlock, TransferState, prepare, shard_spatially
 
 NETWORKS = {
     "dncnn": (lambda: ConverseDnCNN(1, 8, 2, rngs=nnx.Rngs(0)), (12, 14, 1), ()),
@@ -24,8 +26,12 @@ NETWORKS = {
 }
 
 
-def picture(shape: tuple[int, ...]) -> jax.Array:
-    return jax.random.uniform(jax.random.key(1), shape)
+def image(shape: tuple[int, ...], seed: int = 1) -> jax.Array:
+    return jax.random.uniform(jax.random.key(seed), shape)
+
+
+def nbytes(model: nnx.Module) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model, TransferState)))
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -33,55 +39,131 @@ def test_prepared_is_the_same_network(name: str) -> None:
     build, shape, args = NETWORKS[name]
     model = build()
     prepared = prepare(model, jax.ShapeDtypeStruct(shape, jnp.float32), *args)
+    assert nbytes(prepared) > 0
+    assert nbytes(model) == 0
+    run = nnx.jit(prepared)
     for seed in (1, 2):
-        x = jax.random.uniform(jax.random.key(seed), shape)
-        chex.assert_trees_all_close(prepared(x), model(x, *args), atol=1e-5, rtol=1e-5)
+        x = image(shape, seed)
+        chex.assert_trees_all_close(run(x), model(x, *args), atol=1e-5, rtol=1e-5)
+
+
+def test_transforms_alone_are_left() -> None:
+    x = image((12, 14, 4))
+    layer = Converse2D(4, 3, method="fft", rngs=nnx.Rngs(0))
+    prepared = prepare(layer, x)
+    graphdef, state = nnx.split(prepared)
+    text = jax.jit(lambda s, x: nnx.merge(graphdef, s)(x)).lower(state, x).as_text()
+    assert "logistic" not in text  # of lambda
+    assert "cosine" not in text  # of the kernel's spectrum
 
 
 def test_an_operator_that_is_used_several_times_is_prepared_once() -> None:
     build, shape, args = NETWORKS["usrnet"]
     blocks, width, iterations = 2, 8, 3
-    prepared = prepare(build(), picture(shape), *args)
+    prepared = prepare(build(), image(shape), *args)
     inside = (shape[0] + 4) // 2 + 1, (shape[1] + 4) // 2 + 1
     of_data = (shape[0] // 2 + 1), (shape[1] // 2 + 1)
     numbers = 4 * (blocks * 2 * width * np.prod(inside) + iterations * width * np.prod(of_data))
-    assert prepared.nbytes == 4 * numbers
+    assert nbytes(prepared) == 4 * numbers
 
 
-def test_a_kernel_within_the_stride_has_nothing_to_prepare() -> None:
+def test_a_kernel_within_the_stride_keeps_its_taps_alone() -> None:
     layer = Converse2D(4, 2, scale=2, rngs=nnx.Rngs(0))
-    prepared = prepare(layer, picture((6, 6, 4)))
-    assert prepared.nbytes == 0
-    chex.assert_trees_all_close(prepared(picture((6, 6, 4))), layer(picture((6, 6, 4))), rtol=1e-5)
+    prepared = prepare(layer, image((6, 6, 4)))
+    assert nbytes(prepared) == 4 * (2 * 2 * 4 + 4)
+    x = image((6, 6, 4))
+    chex.assert_trees_all_close(prepared(x), layer(x), rtol=1e-5)
 
 
-def test_prepared_for_one_shape_until_freed() -> None:
+def test_other_sizes_are_computed_as_before() -> None:
     build, shape, _ = NETWORKS["dncnn"]
-    prepared = prepare(build(), picture(shape))
-    with pytest.raises(ValueError, match=r"x has shape \(13, 14, 1\).*prepared for \(12, 14, 1\)"):
-        prepared(picture((13, 14, 1)))
-    assert prepared.nbytes > 0
-    prepared.free()
-    assert prepared.nbytes == 0
-    with pytest.raises(RuntimeError, match="freed"):
-        prepared(picture(shape))
+    model = build()
+    prepared = prepare(model, image(shape))
+    x = image((13, 14, 1))
+    chex.assert_trees_all_close(prepared(x), model(x), atol=1e-6)
+    nnx.pop(prepared, TransferState)
+    assert nbytes(prepared) == 0
+    chex.assert_trees_all_close(prepared(image(shape)), model(image(shape)), atol=1e-6)
 
 
+def test_a_network_prepared_for_a_kernel_takes_no_other() -> None:
+    build, shape, args = NETWORKS["usrnet"]
+    model = build()
+    with pytest.raises(ValueError, match="kernel: got none; expected the blur kernel"):
+        model(image(shape))
+    prepared = prepare(model, image(shape), *args)
+    with pytest.raises(ValueError, match="prepared for a kernel: leave it out, or prepare it anew"):
+        prepared(image(shape), 2 * args[0])
+    with pytest.raises(ValueError, match="kernel: got none, and nothing is prepared for 20x12"):
+        prepared(image((20, 12, 3)))
+
+
+class Stack(nnx.Module):
+    """Two layers, each called under a transformation of its own."""
+
+    def __init__(self, transform: Callable[..., Any]) -> None:
+        self.layers = nnx.List(Converse2D(4, 3, rngs=nnx.Rngs(i)) for i in range(2))
+        self.transform = transform
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for layer in self.layers:
+            x = self.transform(lambda layer, x: jnp.sin(layer(x)))(layer, x)
+        return x
+
+
+class Scanned(nnx.Module):
+    """Two layers of one form, stacked."""
+
+    def __init__(self) -> None:
+        make = nnx.vmap(lambda key: Converse2D(4, 3, rngs=nnx.Rngs(key)))
+        self.layers = make(jax.random.split(jax.random.key(0), 2))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        step = nnx.scan(lambda x, layer: layer(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return step(x, self.layers)
+
+
+@pytest.mark.parametrize("transform", ["remat", "jit", "scan"])
+def test_lifted_transformations_inside(transform: str) -> None:
+    model = Scanned() if transform == "scan" else Stack(getattr(nnx, transform))
+    x = image((9, 8, 4))
+    prepared = prepare(model, x)
+    assert nbytes(prepared) == 2 * 4 * 4 * 7 * 7 * 4
+    chex.assert_trees_all_close(prepared(x), model(x), atol=1e-6)
+
+
+def test_layers_that_are_made_in_the_call_are_right() -> None:
+    class Hyper(nnx.Module):
+        def __init__(self) -> None:
+            self.kernels = nnx.Param(jax.random.uniform(jax.random.key(0), (3, 3, 3, 4)))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            for kernel in self.kernels[...]:
+                layer = Converse2D(4, 3, rngs=nnx.Rngs(0))
+                layer.kernel[...] = kernel
+                x = layer(x)
+            return x
+
+    model, x = Hyper(), image((8, 8, 4))
+    chex.assert_trees_all_close(prepare(model, x)(x), model(x), atol=1e-6)
+
+
+def on_eight_devices() -> jax.sharding.Mesh:
+    return jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+
+
+@pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_one_picture_on_eight_devices(name: str) -> None:
+def test_one_image_on_eight_devices(name: str, prepared: bool) -> None:
     build, _, args = NETWORKS[name]
     model = build()
-    x = picture((32, 24, 1 if name == "dncnn" else 3))
-    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
-    graphdef, state = nnx.split(model)
-
-    def run(state: nnx.State, x: jax.Array) -> jax.Array:
-        return nnx.merge(graphdef, state)(x, *args)
-
-    alone = jax.jit(run).lower(state, x).compile()
-    with shard_maps(mesh, "rows"):
-        shared = jax.jit(lambda *a: run(*a)).lower(state, x).compile()
-    expected = alone(state, x)
+    x = image((32, 24, 1 if name == "dncnn" else 3))
+    expected = nnx.jit(model)(x, *args)
+    if prepared:
+        model, args = prepare(model, x, *args), ()
+    graphdef, state = nnx.split(shard_spatially(model, on_eight_devices(), "rows"))
+    shared = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x, *args)).lower(state, x)
+    shared = shared.compile()
     tolerance = 1e-5 * float(jnp.max(jnp.abs(expected)))
     chex.assert_trees_all_close(shared(state, x), expected, atol=tolerance)
     # No device holds a whole map of the width inside the blocks, 16 channels.
@@ -90,3 +172,17 @@ def test_one_picture_on_eight_devices(name: str) -> None:
     gathered = re.findall(r"= f32\[([\d,]+)\]\S* all-gather\(", text)
     sizes = [int(np.prod([int(n) for n in shape.split(",")])) for shape in gathered]
     assert max(sizes, default=0) < 32 * 24 * 16
+
+
+def test_what_was_traced_before_does_not_matter() -> None:
+    """JAX caches traces: what changes a program must be part of the module."""
+    model, x = ConverseBlock(8, 3, rngs=nnx.Rngs(0)), image((16, 8, 8))
+
+    @nnx.jit
+    def run(model: nnx.Module, x: jax.Array) -> jax.Array:
+        return model(x)
+
+    sharded = shard_spatially(model, on_eight_devices(), "rows")
+    results = [run(m, x) for m in (model, sharded, model, sharded)]
+    assert [len(r.sharding.device_set) for r in results] == [1, 8, 1, 8]
+    chex.assert_trees_all_close(results[0], results[1], atol=1e-5)

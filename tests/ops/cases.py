@@ -34,13 +34,8 @@ class Case:
 
     @property
     def methods(self) -> list[str]:
-        """The ways in which it can be evaluated in float64."""
+        """The ways in which it can be evaluated."""
         return ["fft", "dft"] + ["direct"] * (max(self.kernel) <= self.scale)
-
-    @property
-    def float32_methods(self) -> list[str]:
-        """And in float32."""
-        return self.methods + ["fused"] * (self.scale == 1)
 
     def arrays(self, *batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """x, kernel and lam of three channels, float64."""

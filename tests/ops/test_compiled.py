@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from converse_jax import apply_transfer, converse2d, converse2d_transfer
-from converse_jax.ops import _parts
+from converse_jax.ops import _memory
 
 FEATURES, TAPS = 6, 7
 
@@ -216,7 +216,7 @@ def test_some_channels_at_a_time(scale: int, monkeypatch: pytest.MonkeyPatch) ->
         converse2d, kernel=kernel, lam=lam, padding=2, scale=scale, method="dft"
     )
     expected = jnp.stack([operator(one) for one in x])
-    monkeypatch.setattr(_parts, "_PART_BYTES", 4 * x.size // 4)
+    monkeypatch.setattr(_memory, "_CHUNK_BYTES", 4 * x.size // 4)
     text = compiled_text(operator, x)
     assert "while" in text
     assert_close(operator(x), expected)
@@ -227,7 +227,7 @@ def test_some_channels_at_a_time(scale: int, monkeypatch: pytest.MonkeyPatch) ->
 def test_large_maps_of_many_layers_take_no_more_memory_than_of_few(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_parts, "_PART_BYTES", 1)
+    monkeypatch.setattr(_memory, "_CHUNK_BYTES", 1)
     kernel, lam = jnp.ones((3, 3, 64)) / 9, jnp.float32(1e-2)
 
     def temporaries(layers: int) -> int:
@@ -258,25 +258,8 @@ def test_programs_for_tpus_hold_no_custom_partitioning() -> None:
 
 
 def test_maps_are_parted_on_cpus_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_parts, "_PART_BYTES", 1)
+    monkeypatch.setattr(_memory, "_CHUNK_BYTES", 1)
     x, kernel = jnp.zeros((21, 19, 64)), jnp.ones((3, 3, 64)) / 9
     operator = functools.partial(converse2d, kernel=kernel, lam=1e-2, method="dft")
     assert "while" in lowered_for("cpu", operator, x)
     assert "while" not in lowered_for("cuda", operator, x)
-
-
-def test_fused_is_one_kernel() -> None:
-    x, kernel, lam, cotangent = arrays(2)
-    fused = functools.partial(loss, method="fused")
-    text = lowered_for("cuda", lambda *a: converse2d(*a, padding=6, method="fused"), x, kernel, lam)
-    assert text.count("xla.gpu.triton") == 1
-    assert "fft" not in text
-    # The gradient of the map is the same kernel with other matrices.
-    text = lowered_for("cuda", jax.grad(fused), x, kernel, lam, cotangent)
-    assert text.count("xla.gpu.triton") >= 1
-
-
-def test_gradients_of_fused() -> None:
-    args = arrays(2)
-    results = jax.grad(functools.partial(loss, method="fused"), (0, 1, 2))(*args)
-    assert_close(results, jax.grad(functools.partial(loss, method="dft"), (0, 1, 2))(*args))

@@ -27,7 +27,7 @@ def loss(x: jax.Array, kernel: jax.Array, lam: jax.Array, **options: int | str) 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("case", SOME, ids=str)
 def test_gradients_equal_finite_differences(case: Case) -> None:
-    # Finite differences of the inverse are hopeless where lambda hardly regularises.
+    # Finite differences of the inverse are hopeless where lambda hardly regularizes.
     case = dataclasses.replace(case, lam=max(case.lam, 1e-2))
     x, kernel, lam = case.arrays(2)
 

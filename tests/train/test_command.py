@@ -10,11 +10,16 @@ import train.loop
 from converse_jax import _compilation_cache
 from tests.train import tiny
 from train import __main__ as command
-from train.config import Command, Config, differences, read_config
+from train.config import Command, Config, Optimizer, differences, read_config
 from train.errors import TrainError
 from train.huge_pages import with_huge_pages
-from train.networks import BlindNet, DnCNN, SRResNet, USRNet
-from train.state import Network
+from train.networks import (
+    ConverseDnCNNConfig,
+    ConverseNetConfig,
+    ConverseSRResNetConfig,
+    ConverseUSRNetConfig,
+)
+from train.state import FunctionalNetwork
 from train.tasks import Deblur, Denoise, SuperResolve
 
 CONFIGS = sorted((tiny.ROOT / "configs").glob("*.py"))
@@ -63,20 +68,55 @@ def test_configurations(
     assert "Expected" in text
 
 
+def entries(text: str) -> dict[str, str]:
+    """The entries of a help text in one column: what stands beside each flag, and above a box."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        words = line.strip(" │|")  # in a terminal there are boxes
+        if words.endswith("options") and not line.startswith("usage"):
+            name = words.removesuffix("options").strip(" ╭─") or "run"
+        elif name and words.strip("─-╰╯"):
+            if words.startswith(("-h", "--")):
+                name, _, words = words.partition("  ")
+            found[name] = f"{found.get(name, '')} {words.strip()}".strip()
+    return found
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_entry_of_the_help_stands_by_itself(
+    path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit):
+        command.main([str(path), "--help"])
+    found = entries(capsys.readouterr().out)
+    names = {name.split()[0] for name in found}
+    shown = {"--run", "--steps", "--model.num-blocks", "--optimizer.halve-every", "--data.threads"}
+    assert shown | {"model", "task", "data", "optimizer"} <= names
+    assert sum(name.startswith("--task.") for name in names) == len(
+        dataclasses.fields(read_config(str(path)).task)
+    )
+    for name, text in found.items():
+        words = text.split("(default:")[0].split()
+        assert len(words) > 1, name
+        assert words[0].lower() not in ("of", "in", "that", "and", "one", "its"), (name, text)
+
+
 def test_full_size_networks_are_the_papers() -> None:
-    counts = {}
-    for path in CONFIGS:
-        config = read_config(str(path))
-        if path.stem != "quickstart":
-            params = train.state.jax.eval_shape(Network(config).init)
-            counts[path.stem] = sum(p.size for p in params.values())
-            assert (config.batch_size, config.steps, config.loss) == (16, 800_000, "l1")
-    assert counts == {
+    sizes = {
         "conversenet_blind_deblur": 243_267,
         "dncnn_gray_sigma25": 734_913,
         "srresnet_x4": 699_072,
         "usrnet_deblur": 307_987,
     }
+    for path in CONFIGS:
+        if path.stem in sizes:
+            config = read_config(str(path))
+            params = train.state.jax.eval_shape(FunctionalNetwork(config).init)
+            assert sum(p.size for p in params.values()) == sizes.pop(path.stem)
+            assert (config.batch_size, config.steps, config.loss) == (16, 800_000, "l1")
+    assert not sizes
 
 
 @pytest.mark.parametrize(
@@ -116,6 +156,10 @@ def test_mistakes_in_the_command(
         ("config = 3\n", "defines no `config` of type train.config.Config (it is 3)"),
         ("a = 1\nb = 1 / 0\n", "line 2: ZeroDivisionError"),
         ("from train.config import Config\nconfig = Config(nam='x')\n", "line 2: TypeError"),
+        (
+            "from tests.train import tiny\nconfig = tiny.config('x', steps='many')\n",
+            "mine.py: steps: got 'many'; give an integer",
+        ),
     ],
 )
 def test_files_that_are_no_configuration(source: str, text: str, tmp_path: Path) -> None:
@@ -134,21 +178,26 @@ def test_files_that_are_no_configuration(source: str, text: str, tmp_path: Path)
         ({"ema": 1.0}, "ema: got 1.0"),
         ({"data_patch_size": 4}, "data.patch-size: got 4; give at least 8"),
         ({"data_train": ()}, "data.train: got nothing"),
-        ({"model": DnCNN(channels=2)}, "model.channels: got 2"),
-        ({"model": SRResNet()}, "SRResNet learns SuperResolve, not Denoise"),
-        ({"model": BlindNet()}, "BlindNet learns Deblur"),
+        ({"model": ConverseDnCNNConfig(channels=2)}, "model.channels: got 2"),
         (
-            {"model": SRResNet(), "task": SuperResolve(3)},
+            {"model": ConverseSRResNetConfig()},
+            "ConverseSRResNetConfig learns sr, and Denoise is denoise",
+        ),
+        ({"model": ConverseNetConfig()}, "ConverseNetConfig learns deblur, and"),
+        (
+            {"model": ConverseSRResNetConfig(), "task": SuperResolve(3)},
             "data.patch-size: got 16, no multiple of the scale 3; give 15",
         ),
-        ({"model": SRResNet(), "task": SuperResolve(5)}, "task.scale: got 5"),
+        ({"model": ConverseSRResNetConfig(), "task": SuperResolve(5)}, "task.scale: got 5"),
         (
-            {"model": USRNet(), "task": Deblur(kernel_size=5)},
+            {"model": ConverseUSRNetConfig(), "task": Deblur(kernel_size=5)},
             "task.kernel-size: got 5, but the network takes kernels of 7",
         ),
+        ({"optimizer": Optimizer(betas=(0.9, 1.0))}, "optimizer.betas: got (0.9, 1.0)"),
+        ({"optimizer": Optimizer(weight_decay=-1.0)}, "optimizer.weight-decay: got -1.0"),
         ({"task": Denoise(sigma=-1)}, "task.sigma: got -1"),
         ({"task": Denoise(sigma=30, sigma_max=20)}, "task.sigma-max: got 20"),
-        ({"model": BlindNet(), "task": Deblur(kernel_size=6)}, "give an odd number"),
+        ({"model": ConverseNetConfig(), "task": Deblur(kernel_size=6)}, "give an odd number"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -158,10 +207,80 @@ def test_values_that_cannot_be(changes: dict[str, Any], text: str) -> None:
     assert text in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"loss": "mse"}, 'loss: got \'mse\'; give "l1" or "charbonnier" or "l2"'),
+        (
+            {"optimizer": Optimizer(schedule="cosin")},
+            'optimizer.schedule: got \'cosin\'; give "halving" or "cosine" or "constant"',
+        ),
+        ({"steps": "many"}, "steps: got 'many'; give an integer"),
+        ({"steps": 2.5}, "steps: got 2.5; give an integer"),
+        ({"steps": True}, "steps: got True; give an integer"),
+        ({"remat": 1}, "remat: got 1; give True or False"),
+        (
+            {"data_train": "/x"},
+            "data.train: got '/x'; give a tuple, each a text, e.g. (x,) of one",
+        ),
+        ({"data_train": (3,)}, "data.train: got (3,); give a tuple"),
+        ({"data_tfds_dir": Path("x")}, "give a text or None"),
+        ({"ema": float("nan")}, "ema: got nan; give a finite number"),
+        ({"optimizer": Optimizer(clip=float("inf"))}, "optimizer.clip: got inf; give a finite"),
+        ({"optimizer": Optimizer(betas=(0.9,))}, "give a tuple of 2: a number, a number"),
+        ({"task": Denoise(sigma="25")}, "task.sigma: got '25'; give a number"),
+        ({"task": Denoise(sigma_max=float("nan"))}, "task.sigma-max: got nan"),
+        ({"task": None}, "task: got None; give a Task of train.tasks"),
+        ({"model": ConverseDnCNNConfig}, "model: got <class 'train.networks.ConverseDnCNNConfig'>; give "),
+        ({"optimizer": Optimizer(betas=(float("nan"), 0.9))}, "optimizer.betas: got (nan, 0.9)"),
+        (
+            {"model": ConverseDnCNNConfig(padding_mode="mirror")},
+            "model.padding-mode: got 'mirror'; give ",
+        ),
+        ({"name": None}, "name: got None; give a text"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_values_in_a_file_are_of_their_types(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(TrainError) as caught:
+        tiny.config("unused", **changes).check()
+    assert text in str(caught.value)
+    assert str(caught.value).count(": got ") == 1
+
+
+def test_values_of_their_types_are_taken() -> None:
+    tiny.config(
+        "unused",
+        task=Denoise(sigma=25, sigma_max=50),
+        optimizer=Optimizer(learning_rate=1, min_learning_rate=0, clip=3),
+        data_cache_mb=0,
+    ).check()
+
+
 def test_all_mistakes_are_named_at_once() -> None:
     with pytest.raises(TrainError) as caught:
         tiny.config("unused", steps=0, ema=2.0, log_every=0).check()
     assert all(name in str(caught.value) for name in ("steps", "ema", "log-every"))
+
+
+def test_name_follows_the_task(asked: list[Command]) -> None:
+    names = []
+    for arguments in (
+        ["configs/srresnet_x4.py"],
+        ["configs/srresnet_x4.py", "--task.scale", "2"],
+        ["configs/dncnn_gray_sigma25.py"],
+        ["configs/dncnn_gray_sigma25.py", "--task.sigma", "12.5"],
+        ["configs/quickstart.py", "--name", "mine {scale}"],
+    ):
+        assert command.main(arguments) == 0
+        names.append(asked[-1].config.named().name)
+    assert names == [
+        "converse-srresnet-x4",
+        "converse-srresnet-x2",
+        "converse-dncnn-gray-25",
+        "converse-dncnn-gray-12.5",
+        "mine 1",
+    ]
 
 
 def test_huge_pages_are_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:

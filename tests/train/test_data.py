@@ -1,6 +1,5 @@
 """Examples: the right degradation, and the same ones however they are computed."""
 
-import dataclasses
 import itertools
 import pickle
 from pathlib import Path
@@ -8,27 +7,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image as PilImage
 
 from converse_jax import imaging
 from tests.train import tiny
 from train import prepare
 from train.config import Config
-from train.data import example, held_out_examples, host_batches, open_pictures
+from train.data import example, held_out_examples, host_batches, open_images
 from train.errors import TrainError
-from train.networks import DnCNN, SRResNet, USRNet
-from train.sources import PictureFiles, Pictures, open_source
+from train.networks import ConverseDnCNNConfig, ConverseSRResNetConfig, ConverseUSRNetConfig
+from train.sources import ImageFiles, Images, open_source
 from train.tasks import Deblur, Denoise, Example, Paired, SuperResolve
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tiny.folder(tmp_path / "pictures")
+    return tiny.folder(tmp_path / "images")
 
 
 def first(config: Config, count: int, **share: int) -> list[Example]:
-    pictures, _ = open_pictures(config, print)
-    with host_batches(config, pictures, **share) as batches:
+    images, _ = open_images(config, print)
+    with host_batches(config, images, **share) as batches:
         return list(itertools.islice(batches, count))
 
 
@@ -70,11 +69,11 @@ def test_processes_share_each_batch(folder: Path) -> None:
             np.testing.assert_array_equal(shares[p][step]["input"], batch["input"][p::4])
 
 
-def test_every_picture_is_seen_once_an_epoch(tmp_path: Path) -> None:
+def test_every_image_is_seen_once_an_epoch(tmp_path: Path) -> None:
     folder = tmp_path / "flat"
     folder.mkdir()
     for i in range(9):
-        Image.fromarray(np.full((16, 16), 20 * i, np.uint8)).save(folder / f"{i}.png")
+        PilImage.fromarray(np.full((16, 16), 20 * i, np.uint8)).save(folder / f"{i}.png")
     config = tiny.config(folder, batch_size=4, task=Denoise(sigma=0))
     levels = [round(float(t.mean()) * 255) // 20 for b in first(config, 4) for t in b["target"]]
     assert len(set(levels[:8])) == len(set(levels[8:])) == 8
@@ -84,7 +83,7 @@ def test_every_picture_is_seen_once_an_epoch(tmp_path: Path) -> None:
 def flat(folder: Path, levels: range) -> str:
     folder.mkdir()
     for level in levels:
-        Image.fromarray(np.full((16, 16), level, np.uint8)).save(folder / f"{level:03}.png")
+        PilImage.fromarray(np.full((16, 16), level, np.uint8)).save(folder / f"{level:03}.png")
     return str(folder)
 
 
@@ -146,13 +145,13 @@ def pairs(root: Path, scale: int, count: int = 5, end: str = "") -> dict[str, tu
         ):
             (root / side / "below").mkdir(parents=True, exist_ok=True)
             plus = side == "input"
-            Image.fromarray(image + np.uint8(plus)).save(root / side / "below" / name)
+            PilImage.fromarray(image + np.uint8(plus)).save(root / side / "below" / name)
     return {"data_train": (str(root / "target"),), "data_inputs": (str(root / "input"),)}
 
 
 @pytest.mark.parametrize(("scale", "end"), [(1, ""), (2, "x2")])
 def test_pairs_stay_together(tmp_path: Path, scale: int, end: str) -> None:
-    model = DnCNN(channels=3) if scale == 1 else SRResNet()
+    model = ConverseDnCNNConfig(channels=3) if scale == 1 else ConverseSRResNetConfig()
     task = Denoise() if scale == 1 else SuperResolve(scale)
     config = tiny.config("", model=model, task=task, **pairs(tmp_path, scale, end=end))
     config.check()
@@ -168,7 +167,7 @@ def test_pairs_stay_together(tmp_path: Path, scale: int, end: str) -> None:
         assert matches.any(-1).all()
         corners |= {int(np.argmax(m)) for m in matches}
     assert corners == set(range(scale**2))
-    (held_out,) = held_out_examples(config, open_pictures(config, print)[1])[""]
+    (held_out,) = held_out_examples(config, open_images(config, print)[1])
     assert held_out["input"].shape == (16 // scale, 16 // scale, 3)
     shown = held_out["input"] - held_out["target"][::scale, ::scale]
     np.testing.assert_allclose(shown * 255, 1, atol=1e-3)
@@ -178,20 +177,20 @@ def test_pairs_of_validation(tmp_path: Path) -> None:
     changes = pairs(tmp_path / "train", 1)
     others = pairs(tmp_path / "validation", 1, count=2)
     config = tiny.config(
-        "", model=DnCNN(channels=3), **changes, data_num_validation=2,
+        "", model=ConverseDnCNNConfig(channels=3), **changes, data_num_validation=2,
         data_validation=others["data_train"], data_validation_inputs=others["data_inputs"],
     )  # fmt: skip
     config.check()
-    train, sets = open_pictures(config, print)
-    assert (len(train), len(sets[""])) == (5, 2)
-    for example_ in held_out_examples(config, sets)[""]:
+    train, held_out = open_images(config, print)
+    assert (len(train), len(held_out)) == (5, 2)
+    for example_ in held_out_examples(config, held_out):
         np.testing.assert_allclose((example_["input"] - example_["target"]) * 255, 1, atol=1e-3)
 
 
 def test_pairs_that_are_none(tmp_path: Path) -> None:
     changes = pairs(tmp_path, 2, end="_LR2")
-    config = tiny.config("", model=SRResNet(), task=SuperResolve(2), **changes)
-    open_pictures(config, print)
+    config = tiny.config("", model=ConverseSRResNetConfig(), task=SuperResolve(2), **changes)
+    open_images(config, print)
     inputs = tmp_path / "input" / "below"
     (inputs / "3_LR2.png").rename(inputs / "other.png")
     text = refused(config)
@@ -200,11 +199,11 @@ def test_pairs_that_are_none(tmp_path: Path) -> None:
     (inputs / "other.png").rename(inputs / "2.png")
     assert "several counterparts of" in refused(config)
     (inputs / "2.png").rename(inputs / "3_LR2.png")
-    Image.new("RGB", (14, 12)).save(inputs / "0_LR2.png")
+    PilImage.new("RGB", (14, 12)).save(inputs / "0_LR2.png")
     text = refused(config)
     assert "0_LR2.png: got 14x12, with a target" in text and "of 31x24" in text
     # As if turned by a camera; that it is not is known once it is decoded.
-    Image.new("RGB", (12, 15)).save(inputs / "0_LR2.png")
+    PilImage.new("RGB", (12, 15)).save(inputs / "0_LR2.png")
     with pytest.raises(TrainError, match=r"0_LR2\.png: got 12x15, with a target"):
         first(config, 6)
 
@@ -219,13 +218,16 @@ def test_pairs_that_are_none(tmp_path: Path) -> None:
             "data.validation-inputs: got 0; give 1",
         ),
         ({"task": Paired()}, "data.inputs: got nothing"),
-        ({"data_inputs": ("a",), "task": SuperResolve(2)}, "learns denoise, not pairs of sr"),
+        ({"data_inputs": ("a",), "task": SuperResolve(2)}, "learns denoise, and Paired is sr"),
         ({"data_inputs": ("a",), "task": Paired(scale=2)}, "task.scale: got 2; give 1 for denoise"),
         (
-            {"data_inputs": ("a",), "model": USRNet(), "task": Deblur()},
-            "pairs give no kernel, which the network USRNet is told",
+            {"data_inputs": ("a",), "model": ConverseUSRNetConfig(), "task": Deblur()},
+            "pairs give no kernel, which the network ConverseUSRNetConfig is told",
         ),
-        ({"data_inputs": ("a",), "model": DnCNN(noise_level=True)}, "pairs give no sigma"),
+        (
+            {"data_inputs": ("a",), "model": ConverseDnCNNConfig(noise_level=True)},
+            "pairs give no sigma",
+        ),
     ],
 )
 def test_pairs_that_cannot_be(changes: dict[str, Any], text: str) -> None:
@@ -234,9 +236,9 @@ def test_pairs_that_cannot_be(changes: dict[str, Any], text: str) -> None:
 
 
 def test_patches_are_turned_in_eight_ways() -> None:
-    picture = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
     rng = np.random.default_rng(0)
-    seen = {example(Denoise(sigma=0), picture, 4, rng)["target"].tobytes() for _ in range(200)}
+    seen = {example(Denoise(sigma=0), image, 4, rng)["target"].tobytes() for _ in range(200)}
     assert len(seen) == 8
 
 
@@ -259,13 +261,13 @@ def test_patch_with_most_detail_of_several() -> None:
 
 
 def test_noise_has_its_level() -> None:
-    picture = np.full((64, 64, 1), 128, np.uint8)
+    image = np.full((64, 64, 1), 128, np.uint8)
     rng = np.random.default_rng(0)
-    fixed = example(Denoise(sigma=25), picture, 64, rng)
+    fixed = example(Denoise(sigma=25), image, 64, rng)
     noise = (fixed["input"] - fixed["target"]) * 255
     assert noise.std() == pytest.approx(25, rel=0.05)
     assert abs(noise.mean()) < 1.5
-    blind = [example(Denoise(sigma=0, sigma_max=50), picture, 64, rng) for _ in range(100)]
+    blind = [example(Denoise(sigma=0, sigma_max=50), image, 64, rng) for _ in range(100)]
     levels = [float((e["input"] - e["target"]).std() * 255) for e in blind]
     assert min(levels) < 10
     assert max(levels) > 40
@@ -273,14 +275,14 @@ def test_noise_has_its_level() -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_small_patch_is_part_of_the_small_picture(scale: int) -> None:
+def test_small_patch_is_part_of_the_small_image(scale: int) -> None:
     """A margin around the patch is down-sampled with it, so that its border is not reflected."""
     rng = np.random.default_rng(0)
-    picture = rng.integers(0, 256, (53, 47, 3), dtype=np.uint8)
-    small, target = imaging.degrade_sr(picture, scale=scale)
+    image = rng.integers(0, 256, (53, 47, 3), dtype=np.uint8)
+    small, target = imaging.degrade_sr(image, scale=scale)
     turns = [(k, m) for k in range(4) for m in (False, True)]
     for _ in range(10):
-        found = example(SuperResolve(scale), picture, 6 * scale, rng)
+        found = example(SuperResolve(scale), image, 6 * scale, rng)
         assert found["input"].shape == (6, 6, 3)
         matches = 0
         for quarters, mirror in turns:
@@ -296,9 +298,9 @@ def test_small_patch_is_part_of_the_small_picture(scale: int) -> None:
 
 
 def test_blur_is_circular_and_known() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
     for seed in range(6):
-        found = example(Deblur(sigma=0), picture, 24, np.random.default_rng(seed))
+        found = example(Deblur(sigma=0), image, 24, np.random.default_rng(seed))
         assert found["kernel"].shape == (7, 7)
         assert found["kernel"].sum() == pytest.approx(1, abs=1e-5)
         assert found["kernel"].min() >= 0
@@ -309,83 +311,27 @@ def test_blur_is_circular_and_known() -> None:
         assert difference.max() < 1 + 1e-3
 
 
-def test_held_out_pictures_are_not_trained_on(tmp_path: Path) -> None:
+def test_held_out_images_are_not_trained_on(tmp_path: Path) -> None:
     folder = tmp_path / "flat"
     folder.mkdir()
     for i in range(6):
-        Image.fromarray(np.full((16, 20), 40 * i, np.uint8)).save(folder / f"{i}.png")
+        PilImage.fromarray(np.full((16, 20), 40 * i, np.uint8)).save(folder / f"{i}.png")
     config = tiny.config(folder, data_num_validation=2)
-    train, sets = open_pictures(config, print)
-    held_out = sets[""]
+    train, held_out = open_images(config, print)
     levels = [
         {int(p[0, 0, 0]) for p in map(s.__getitem__, range(len(s)))} for s in (train, held_out)
     ]
     assert len(levels[0]) == 4
     assert len(levels[1]) == 2
     assert not levels[0] & levels[1]
-    a, b = (held_out_examples(c, sets)[""] for c in (config, tiny.config(folder, seed=5)))
+    a, b = (held_out_examples(c, held_out) for c in (config, tiny.config(folder, seed=5)))
     assert_same(a, b)
     assert a[0]["target"].shape == (16, 16, 1)
 
 
-def test_sets_of_validation(folder: Path, tmp_path: Path) -> None:
-    """Each has its name, its own size, and as many as asked for, spread over it."""
-    large = tiny.folder(tmp_path / "a=b", [(40, 50)] * 6)
-    small = tiny.folder(tmp_path / "Set5", [(17, 20)])
-    values = (f"Set12={large}", str(small), str(large))
-    config = tiny.config(
-        folder, data_validation=values, data_num_validation=3, data_validation_size=32
-    )
-    config.check()
-    train, sets = open_pictures(config, print)
-    assert len(train) == 5
-    assert {name: len(s) for name, s in sets.items()} == {"Set12": 3, "Set5": 1, "a=b": 3}
-    said: list[str] = []
-    examples = held_out_examples(config, sets, said.append)
-    assert {name: e[0]["target"].shape[0] for name, e in examples.items()} == {
-        "Set12": 32, "Set5": 17, "a=b": 32
-    }  # fmt: skip
-    assert said == [
-        "held-out pictures of Set5 are measured in their middle 17x17: one is no larger"
-    ]
-    assert_same(examples["Set12"], examples["a=b"])
-    same = dataclasses.replace(config.data, validation=(f"Set5={large}", str(small)))
-    with pytest.raises(TrainError, match="sets are called Set5, Set5; name them NAME=SOURCE"):
-        dataclasses.replace(config, data=same).check()
-    _, sets = open_pictures(tiny.config(folder, data_validation=values[:1]), print)
-    assert list(sets) == ["Set12"]
-    text = refused(tiny.config(folder, data_validation=(str(large), f"x={folder}/no")))
-    assert f"{folder}/no: there is no such folder" in text
-
-
-def test_tiles_of_a_photograph_are_held_out_together(tmp_path: Path) -> None:
-    """Each photograph has a color of its own: none may be on both sides."""
-    source = tmp_path / "source"
-    source.mkdir()
-    for i in range(5):
-        Image.fromarray(np.full((40, 56), 40 * i, np.uint8)).save(source / f"{i}.png")
-    place = tmp_path / "tfds"
-    tiling = ["--name", "tiled", "--tile", "24", "--step", "8", "--data-dir", str(place)]
-    assert prepare.main(["folder", str(source), *tiling]) == 0
-    cut = tmp_path / "cut"
-    cut.mkdir()
-    for i, k in itertools.product(range(5), range(15)):
-        Image.fromarray(np.full((24, 24), 40 * i, np.uint8)).save(cut / f"{i}_s{k:03}.png")
-    for name in ("tfds:tiled", "tfds:tiled@train[20:]", str(cut)):
-        config = tiny.config(name, data_num_validation=2, data_tfds_dir=str(place))
-        train, sets = open_pictures(config, print)
-        levels = [{int(s[i][0, 0, 0]) for i in range(len(s))} for s in (train, sets[""])]
-        assert len(sets[""]) == len(levels[1]) == 2
-        assert not levels[0] & levels[1]
-        assert len(train) == (25 if "20" in name else 45)
-    assert "5 pictures are to be held out of the 5" in refused(
-        tiny.config("tfds:tiled", data_num_validation=5, data_tfds_dir=str(place))
-    )
-
-
-def test_embedded_pictures_need_no_download() -> None:
-    train, sets = open_pictures(tiny.config("embedded", data_num_validation=8), print)
-    names = [{s.name(i) for i in range(len(s))} for s in (train, sets[""])]
+def test_embedded_images_need_no_download() -> None:
+    train, held_out = open_images(tiny.config("embedded", data_num_validation=8), print)
+    names = [{s.name(i) for i in range(len(s))} for s in (train, held_out)]
     assert len(names[0]) >= 10
     assert len(names[1]) >= 3
     assert not names[0] & names[1]
@@ -394,54 +340,54 @@ def test_embedded_pictures_need_no_download() -> None:
 
 def test_cache_keeps_within_its_limit(folder: Path) -> None:
     source = open_source(str(folder))
-    pictures = Pictures([source], 1, cache_mb=2.5 * 24 * 30 / 1e6)
-    once = [pictures[i] for i in range(5)]
-    again = [pictures[i] for i in range(5)]
+    images = Images([source], 1, cache_mb=2.5 * 24 * 30 / 1e6)
+    once = [images[i] for i in range(5)]
+    again = [images[i] for i in range(5)]
     assert [a is b for a, b in zip(once, again, strict=True)] == [True, True, False, False, False]
-    copy = pickle.loads(pickle.dumps(pictures))
+    copy = pickle.loads(pickle.dumps(images))
     np.testing.assert_array_equal(copy[4], once[4])
 
 
-def test_colour_and_gray(tmp_path: Path) -> None:
-    Image.new("RGB", (9, 8), (255, 0, 0)).save(tmp_path / "red.png")
-    files = PictureFiles([tmp_path / "red.png"])
-    assert Pictures([files], 3)[0].shape == (8, 9, 3)
-    assert Pictures([files], 1)[0][0, 0].tolist() == [76]
+def test_color_and_gray(tmp_path: Path) -> None:
+    PilImage.new("RGB", (9, 8), (255, 0, 0)).save(tmp_path / "red.png")
+    files = ImageFiles([tmp_path / "red.png"])
+    assert Images([files], 3)[0].shape == (8, 9, 3)
+    assert Images([files], 1)[0][0, 0].tolist() == [76]
 
 
-def test_small_pictures_are_named_and_skipped(tmp_path: Path) -> None:
+def test_small_images_are_named_and_skipped(tmp_path: Path) -> None:
     folder = tiny.folder(tmp_path, [(24, 30)] * 3 + [(15, 40)])
     said: list[str] = []
-    train, _ = open_pictures(tiny.config(folder), said.append)
+    train, _ = open_images(tiny.config(folder), said.append)
     assert len(train) == 2
     assert len(said) == 1
-    assert "1 of 3 pictures, smaller than 16x16" in said[0]
+    assert "1 of 3 images, smaller than 16x16" in said[0]
     assert "3.png (40x15)" in said[0]
 
 
 def refused(config: Config) -> str:
     with pytest.raises(TrainError) as caught:
-        open_pictures(config, print)
+        open_images(config, print)
     return str(caught.value)
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:
     assert "nowhere: there is no such folder" in refused(tiny.config("nowhere"))
-    assert "holds no pictures" in refused(tiny.config(tmp_path))
+    assert "holds no images" in refused(tiny.config(tmp_path))
     folder = tiny.folder(tmp_path / "small", [(8, 9)] * 3)
     text = refused(tiny.config(folder))
-    assert "data.patch-size: all 2 pictures are smaller than 16x16" in text
+    assert "data.patch-size: all 2 images are smaller than 16x16" in text
     assert "0.png (9x8)" in text
     folder = tiny.folder(tmp_path / "one", [(24, 30)])
-    assert "1 pictures are to be held out of the 1" in refused(tiny.config(folder))
+    assert "1 images are to be held out of the 1" in refused(tiny.config(folder))
     small = tiny.folder(tmp_path / "validation", [(7, 30)])
     text = refused(tiny.config(folder, data_validation=(str(small),)))
-    assert "data.validation: all 1 pictures are smaller than 16x16" in text
+    assert "data.validation: all 1 images are smaller than 16x16" in text
     (folder / "empty.png").touch()
-    assert "empty.png: not a picture that can be read" in refused(tiny.config(folder))
+    assert "empty.png: not an image that can be read" in refused(tiny.config(folder))
 
 
-def test_damaged_picture_is_named(tmp_path: Path) -> None:
+def test_damaged_image_is_named(tmp_path: Path) -> None:
     folder = tiny.folder(tmp_path)
     whole = (folder / "0.png").read_bytes()
     (folder / "0.png").write_bytes(whole[: len(whole) // 2])

@@ -1,5 +1,6 @@
 """Runs in processes of their own: killed, pre-empted, two at a time."""
 
+import dataclasses
 import json
 import os
 import random
@@ -15,7 +16,9 @@ import numpy as np
 import pytest
 
 from tests.train import tiny
-from train.config import Command
+from train import run_folder
+from train.config import Command, read_config
+from train.errors import TrainError
 from train.loop import train
 
 KILLS = int(os.environ.get("CONVERSE_KILLS", "2"))
@@ -26,7 +29,7 @@ STEPS = 20 + 10 * KILLS
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.folder(tmp_path_factory.mktemp("data") / "pictures")
+    return tiny.folder(tmp_path_factory.mktemp("data") / "images")
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +123,52 @@ def test_killed_and_preempted_is_as_in_one_go(
         )
         == 1
     )
+
+
+COMPILES_FOR_EVER = """
+import time
+import train.step
+
+class Slow:
+    def lower(self, *arguments):
+        return self
+
+    def compile(self):
+        print("compiling now", file=__import__("sys").stderr, flush=True)
+        time.sleep(300)
+
+train.step.jit_step = lambda *arguments: Slow()
+"""
+
+
+def test_asked_to_stop_while_compiling(
+    file: Path, tmp_path: Path, started: list[subprocess.Popen[str]], environment: dict[str, str]
+) -> None:
+    run, slow = tmp_path / "run", tmp_path / "slow.py"
+    slow.write_text(file.read_text() + COMPILES_FOR_EVER)
+    for number, status in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        process = tiny.start(slow, "--run", run, **environment)
+        started.append(process)
+        wait_for(process, "compiling now")
+        process.send_signal(number)
+        assert process.wait(20) == status
+        errors = process.stderr.read()
+        assert "stopped before the first step; start it again with --resume" in errors
+        assert "Traceback" not in errors
+    # Nothing was lost: the same run may start, with --resume and without. Another is refused.
+    assert {"config.json"} < {p.name for p in run.iterdir()}
+    config = read_config(str(file))
+    run_folder.check(run, config, resume=True, overwrite=False, say=print)
+    other = dataclasses.replace(config, steps=7)
+    with pytest.raises(TrainError, match="holds an earlier run"):
+        run_folder.check(run, other, resume=False, overwrite=False, say=print)
+    process = tiny.start(file, "--run", run, **environment)
+    started.append(process)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(TrainError, match="holds an earlier run"):
+        run_folder.check(run, config, resume=False, overwrite=False, say=print)
 
 
 def free_port() -> int:

@@ -12,11 +12,12 @@ import pytest
 from jax.sharding import Mesh
 
 from tests.train import tiny
+from train.checkpoint import named_leaves
 from train.config import Config, Optimizer
-from train.networks import BlindNet, SRResNet, USRNet
+from train.networks import ConverseNetConfig, ConverseSRResNetConfig, ConverseUSRNetConfig
 from train.state import (
     DATA,
-    Network,
+    FunctionalNetwork,
     TrainState,
     make_optimizer,
     make_schedule,
@@ -35,7 +36,7 @@ def batch_of(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     side, channels, n = config.data.patch_size, config.model.channels, config.batch_size
     clean = rng.integers(0, 256, (n, side, side, channels), dtype=np.uint8)
-    examples = [config.task.degrade(picture, rng) for picture in clean]
+    examples = [config.task.degrade(image, rng) for image in clean]
     return {key: np.stack([e[key] for e in examples]) for key in examples[0]}
 
 
@@ -43,7 +44,7 @@ class Run:
     """A configuration compiled for some devices."""
 
     def __init__(self, config: Config, devices: int = 1) -> None:
-        self.config, self.mesh, self.network = config, mesh_of(devices), Network(config)
+        self.config, self.mesh, self.network = config, mesh_of(devices), FunctionalNetwork(config)
         optimizer = make_optimizer(config.optimizer, config.steps)
         self.start = make_state(self.network, optimizer, self.mesh)
         jitted = jit_step(make_step(config, self.network, optimizer), self.mesh)
@@ -65,7 +66,7 @@ def one() -> Run:
 
 
 DEBLUR = {
-    "model": USRNet(num_features=2, num_blocks=1, num_iterations=1, blur_size=3),
+    "model": ConverseUSRNetConfig(num_features=2, num_blocks=1, num_iterations=1, blur_size=3),
     "task": Deblur(kernel_size=3),
     "accumulation": 2,
     "batch_size": 16,
@@ -91,11 +92,11 @@ def test_eight_devices_are_one(changes: dict[str, object]) -> None:
 
 def test_accumulation_and_remat_give_the_same_gradient() -> None:
     config = tiny.config("unused")
-    batch, params = batch_of(config), Network(config).init()
+    batch, params = batch_of(config), FunctionalNetwork(config).init()
 
     def compute(**changes: object) -> object:
         changed = dataclasses.replace(config, **changes)
-        return jax.jit(functools.partial(loss_and_gradient, changed, Network(changed)))(
+        return jax.jit(functools.partial(loss_and_gradient, changed, FunctionalNetwork(changed)))(
             params, batch
         )
 
@@ -108,7 +109,7 @@ def test_remat_keeps_less_for_the_backward_pass() -> None:
     sizes = {}
     for remat in (False, True):
         config = tiny.config("unused", remat=remat)
-        network, batch = Network(config), batch_of(config)
+        network, batch = FunctionalNetwork(config), batch_of(config)
         _, pullback = jax.vjp(lambda p: network(p, batch), network.init())  # noqa: B023
         sizes[remat] = sum(x.size for x in jax.tree.leaves(pullback))
     assert sizes[True] < sizes[False] / 2
@@ -177,17 +178,53 @@ def test_losses() -> None:
 @pytest.mark.parametrize(
     ("model", "task"),
     [
-        (SRResNet(num_features=2, num_blocks=1), SuperResolve(scale=2)),
-        (USRNet(num_features=2, num_blocks=1, num_iterations=1), Deblur()),
-        (BlindNet(num_features=2, num_blocks=1, num_iterations=1), Deblur()),
+        (ConverseSRResNetConfig(num_features=2, num_blocks=1), SuperResolve(scale=2)),
+        (ConverseUSRNetConfig(num_features=2, num_blocks=1, num_iterations=1), Deblur()),
+        (ConverseNetConfig(num_features=2, num_blocks=1, num_iterations=1), Deblur()),
     ],
     ids=lambda value: type(value).__name__,
 )
 def test_the_other_networks_take_a_step(model: object, task: object) -> None:
     config = tiny.config("unused", model=model, task=task, data_patch_size=12, batch_size=1)
     config.check()
-    before = Network(config).init()
+    before = FunctionalNetwork(config).init()
     state, numbers = Run(config)([batch_of(config)] * 2)
     assert np.isfinite(numbers[-1]["loss"])
     assert numbers[-1]["skipped"] == 0
     assert any((state.params[name] != before[name]).any() for name in before)
+
+
+def test_weights_decay_and_nothing_else_does() -> None:
+    params = {
+        "kernel": jnp.ones((2, 2)),
+        "bias": jnp.ones(2),
+        "lam_logit": jnp.ones(2),
+        "scale1": jnp.ones(2),
+    }
+    zero = jax.tree.map(jnp.zeros_like, params)
+    config = Optimizer(learning_rate=1e-2, schedule="constant", weight_decay=0.1)
+    optimizer = make_optimizer(config, 10)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    assert np.asarray(updates.pop("kernel")) == pytest.approx(-1e-3)
+    assert all((update == 0).all() for update in updates.values())
+
+
+def test_without_decay_it_is_adam() -> None:
+    rng = np.random.default_rng(0)
+    params, gradient = ({"w": jnp.asarray(rng.random((3, 3), np.float32))} for _ in range(2))
+    config, found = Optimizer(betas=(0.8, 0.9)), []
+    adam = optax.adam(make_schedule(config, 10), b1=0.8, b2=0.9)
+    for optimizer in (make_optimizer(config, 10), adam):
+        state, after = optimizer.init(params), params
+        for _ in range(3):
+            updates, state = optimizer.update(gradient, state, after)
+            after = optax.apply_updates(after, updates)
+        found.append(after)
+    chex.assert_trees_all_equal(*found)
+    # So a checkpoint of either goes on with the other.
+    forms = [
+        named_leaves(make_optimizer(Optimizer(weight_decay=decay), 10).init(params)).keys()
+        for decay in (0.0, 0.1)
+    ]
+    before = optax.chain(optax.clip_by_global_norm(1.0), adam)
+    assert forms == [named_leaves(before.init(params)).keys()] * 2

@@ -1,4 +1,4 @@
-"""TFDS data sets without TensorFlow: what `train.prepare` writes, `TfdsPictures` reads."""
+"""TFDS data sets without TensorFlow: what `train.prepare` writes, `TfdsImages` reads."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
+from PIL import Image as PilImage
 
-from converse_jax.imaging import read_picture, to_uint8
+from converse_jax.imaging import read_image, to_uint8
 from train import prepare
 from train.errors import TrainError
-from train.tfds_source import TfdsPictures, prepared_in
+from train.tfds_source import TfdsImages, prepared_in
 
 HEIGHT, WIDTH = 20, 30
 
@@ -33,11 +33,11 @@ def noise(seed: int, *shape: int) -> np.ndarray:
 
 def write(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    PilImage.fromarray(pixels).save(path)
 
 
-def pixels_of(pictures: TfdsPictures, index: int) -> np.ndarray:
-    return to_uint8(read_picture(pictures.encoded(index)).pixels)
+def pixels_of(images: TfdsImages, index: int) -> np.ndarray:
+    return to_uint8(read_image(images.encoded(index)).pixels)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def source(tmp_path: Path) -> Path:
     write(folder / "a.png", noise(0))
     write(folder / "b" / "gray.png", noise(1, HEIGHT, WIDTH))
     write(folder / "b" / "rgba.png", noise(2, HEIGHT, WIDTH, 4))
-    Image.fromarray(noise(3)).quantize(8).save(folder / "b" / "palette.png")
+    PilImage.fromarray(noise(3)).quantize(8).save(folder / "b" / "palette.png")
     write(folder / "c" / "a.bmp", noise(4))
     return folder
 
@@ -77,7 +77,7 @@ def run(data: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.fixture
 def div2k(tmp_path: Path) -> Path:
-    """A DIV2K of three and two pictures, as its archives are extracted."""
+    """A DIV2K of three and two images, as its archives are extracted."""
     root = tmp_path / "DIV2K"
     for split, numbers in (("train", (1, 2, 3)), ("valid", (801, 802))):
         for n in numbers:
@@ -93,7 +93,7 @@ def spec_in(line: str) -> str:
 
 def failure(spec: str, data: Path) -> str:
     with pytest.raises(TrainError) as caught:
-        TfdsPictures(spec, str(data))
+        TfdsImages(spec, str(data))
     return str(caught.value)
 
 
@@ -101,17 +101,17 @@ def test_pixels_come_back(source: Path, data: Path, run: Callable[..., str]) -> 
     line = run("folder", source, "--name", "five")
     config = prepared_in(data)[0].config
     assert line == f"--data.train tfds:five/{config} --data.tfds-dir {data}\n"
-    pictures = TfdsPictures(spec_in(line), str(data))
+    images = TfdsImages(spec_in(line), str(data))
     files = ["a.png", "b/gray.png", "b/palette.png", "b/rgba.png", "c/a.bmp"]
-    assert len(pictures) == len(files)
+    assert len(images) == len(files)
     for i, file in enumerate(files):
         np.testing.assert_array_equal(
-            pixels_of(pictures, i), to_uint8(read_picture(source / file).pixels)
+            pixels_of(images, i), to_uint8(read_image(source / file).pixels)
         )
-    assert pixels_of(pictures, 1).shape == (HEIGHT, WIDTH, 1)
-    with Image.open(source / "b" / "palette.png") as palette:
-        np.testing.assert_array_equal(pixels_of(pictures, 2), np.asarray(palette.convert("RGB")))
-    np.testing.assert_array_equal(pixels_of(pictures, 3), noise(2, HEIGHT, WIDTH, 4)[..., :3])
+    assert pixels_of(images, 1).shape == (HEIGHT, WIDTH, 1)
+    with PilImage.open(source / "b" / "palette.png") as palette:
+        np.testing.assert_array_equal(pixels_of(images, 2), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(pixels_of(images, 3), noise(2, HEIGHT, WIDTH, 4)[..., :3])
     # TFDS itself agrees, with gray as three channels.
     stock = tfds.data_source(
         spec_in(line), data_dir=data, split="train", download=False, decoders=None
@@ -119,7 +119,7 @@ def test_pixels_come_back(source: Path, data: Path, run: Callable[..., str]) -> 
     assert [example["name"].decode() for example in stock] == files
     for i, example in enumerate(stock):
         np.testing.assert_array_equal(
-            example["image"], np.broadcast_to(pixels_of(pictures, i), (HEIGHT, WIDTH, 3))
+            example["image"], np.broadcast_to(pixels_of(images, i), (HEIGHT, WIDTH, 3))
         )
 
 
@@ -127,28 +127,28 @@ def test_source_is_a_sequence_of_named_files(
     source: Path, data: Path, run: Callable[..., str]
 ) -> None:
     spec = spec_in(run("folder", source, "--name", "five"))
-    pictures = TfdsPictures(f"{spec}@train[1:3]", str(data))
-    assert len(pictures) == 2
-    assert pictures.name(1) == f"{spec} train[1:3] 1"
-    with pictures.open(1) as file:
-        assert file.name == pictures.name(1)
-        assert file.read() == pictures.encoded(1) == TfdsPictures(spec, str(data)).encoded(2)
+    images = TfdsImages(f"{spec}@train[1:3]", str(data))
+    assert len(images) == 2
+    assert images.name(1) == f"{spec} train[1:3] 1"
+    with images.open(1) as file:
+        assert file.name == images.name(1)
+        assert file.read() == images.encoded(1) == TfdsImages(spec, str(data)).encoded(2)
     for index in (-1, 2):
-        with pytest.raises(IndexError, match="of 2 pictures"):
-            pictures.encoded(index)
-    assert len(TfdsPictures(f"{spec}@train[:40%]", str(data))) == 2
-    assert len(TfdsPictures(f"{spec}:1.0.0@@image", str(data))) == 5
+        with pytest.raises(IndexError, match="of 2 images"):
+            images.encoded(index)
+    assert len(TfdsImages(f"{spec}@train[:40%]", str(data))) == 2
+    assert len(TfdsImages(f"{spec}:1.0.0@@image", str(data))) == 5
     # The only config need not be named.
-    assert TfdsPictures("five", str(data)).name(0) == f"{spec} train 0"
+    assert TfdsImages("five", str(data)).name(0) == f"{spec} train 0"
 
 
 def test_source_is_pickled_and_read_in_threads(
     source: Path, data: Path, run: Callable[..., str]
 ) -> None:
     spec = spec_in(run("folder", source, "--name", "five"))
-    pictures = TfdsPictures(spec, str(data))
-    expected = [pictures.encoded(i) for i in range(5)]
-    copy = pickle.loads(pickle.dumps(pictures))
+    images = TfdsImages(spec, str(data))
+    expected = [images.encoded(i) for i in range(5)]
+    copy = pickle.loads(pickle.dumps(images))
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(copy.encoded, [*range(5)] * 20)) == expected * 20
 
@@ -163,11 +163,11 @@ def test_default_data_dir(
     assert prepare.main(["folder", str(source), "--name", "five"]) == 0
     line = capsys.readouterr().out
     assert "--data.tfds-dir" not in line
-    assert len(TfdsPictures(spec_in(line))) == 5
+    assert len(TfdsImages(spec_in(line))) == 5
     assert (tmp_path / "elsewhere" / "five").is_dir()
 
 
-def test_tiles_cover_a_picture_and_end_at_its_edge(
+def test_tiles_cover_an_image_and_end_at_its_edge(
     tmp_path: Path, data: Path, run: Callable[..., str]
 ) -> None:
     large, small = noise(0, 20, 33, 3), noise(1, 8, 8, 3)
@@ -180,19 +180,19 @@ def test_tiles_cover_a_picture_and_end_at_its_edge(
     stock = tfds.data_source(spec, data_dir=data, split="train", download=False)
     names = [f"large.png[{y}:,{x}:]" for y, x in corners] + ["small.png"]
     assert [example["name"].decode() for example in stock] == names
-    pictures = TfdsPictures(spec, str(data))
+    images = TfdsImages(spec, str(data))
     for i, (y, x) in enumerate(corners):
-        np.testing.assert_array_equal(pixels_of(pictures, i), large[y : y + 16, x : x + 16])
-    np.testing.assert_array_equal(pixels_of(pictures, len(corners)), small)
+        np.testing.assert_array_equal(pixels_of(images, i), large[y : y + 16, x : x + 16])
+    np.testing.assert_array_equal(pixels_of(images, len(corners)), small)
 
 
-def test_flat_picture_is_cut_in_one_direction(
+def test_flat_image_is_cut_in_one_direction(
     tmp_path: Path, data: Path, run: Callable[..., str]
 ) -> None:
     write(tmp_path / "source" / "flat.png", noise(0, 4, 20, 3))
     args = ("folder", tmp_path / "source", "--name", "tiled", "--tile", 16, "--step", 16)
-    pictures = TfdsPictures(spec_in(run(*args)), str(data))
-    assert [pixels_of(pictures, i).shape for i in range(len(pictures))] == [(4, 16, 3)] * 2
+    images = TfdsImages(spec_in(run(*args)), str(data))
+    assert [pixels_of(images, i).shape for i in range(len(images))] == [(4, 16, 3)] * 2
 
 
 def test_stock_tfds_reads_our_div2k(div2k: Path, data: Path, run: Callable[..., str]) -> None:
@@ -202,7 +202,7 @@ def test_stock_tfds_reads_our_div2k(div2k: Path, data: Path, run: Callable[..., 
         stock = tfds.data_source(
             "div2k/bicubic_x2", data_dir=data, split=split, download=False, decoders=None
         )
-        ours = TfdsPictures(f"div2k@{split}", str(data))
+        ours = TfdsImages(f"div2k@{split}", str(data))
         assert len(stock) == len(ours) == len(numbers)
         for i, n in enumerate(numbers):
             np.testing.assert_array_equal(stock[i]["hr"], noise(n))
@@ -210,7 +210,7 @@ def test_stock_tfds_reads_our_div2k(div2k: Path, data: Path, run: Callable[..., 
             # The high resolution by default, and as it was stored.
             folder = "DIV2K_train_HR" if split == "train" else "DIV2K_valid_HR"
             assert ours.encoded(i) == (div2k / folder / f"{n:04}.png").read_bytes()
-    low = TfdsPictures("div2k/bicubic_x2:2.0.0@train@lr", str(data))
+    low = TfdsImages("div2k/bicubic_x2:2.0.0@train@lr", str(data))
     assert pixels_of(low, 0).shape == (HEIGHT // 2, WIDTH // 2, 3)
 
 
@@ -269,8 +269,8 @@ def test_changed_folder_is_prepared_anew(
     after = spec_in(out)
     assert f"prepared: {data / after}" in err
     assert f"prepared earlier by this name: {data / before}" in err
-    np.testing.assert_array_equal(pixels_of(TfdsPictures(before, str(data)), 0), noise(0))
-    np.testing.assert_array_equal(pixels_of(TfdsPictures(after, str(data)), 0), noise(9))
+    np.testing.assert_array_equal(pixels_of(TfdsImages(before, str(data)), 0), noise(0))
+    np.testing.assert_array_equal(pixels_of(TfdsImages(after, str(data)), 0), noise(9))
     assert "holds five/whole-" in failure("five", data)
 
 
@@ -282,10 +282,10 @@ def test_changed_div2k_replaces_what_was_prepared(
     good = path.read_bytes()
     path.write_bytes(good[: len(good) // 2])
     assert f"{path}: the PNG file is damaged" in run("div2k", div2k, "--config", "bicubic_x2")
-    assert TfdsPictures("div2k", str(data)).encoded(0) == good  # still the earlier one
+    assert TfdsImages("div2k", str(data)).encoded(0) == good  # still the earlier one
     write(path, noise(9))
     run("div2k", div2k, "--config", "bicubic_x2")
-    np.testing.assert_array_equal(pixels_of(TfdsPictures("div2k", str(data)), 0), noise(9))
+    np.testing.assert_array_equal(pixels_of(TfdsImages("div2k", str(data)), 0), noise(9))
     assert [path.name for path in data.iterdir()] == ["div2k"]
 
 
@@ -335,8 +335,8 @@ def test_more_than_tfds_holds_in_memory(
     monkeypatch.setattr(prepare, "SHARD_BYTES", 1)
     spec = spec_in(run("folder", source, "--name", "five"))
     assert len(list((data / spec / "1.0.0").glob("*.array_record-*-of-00005"))) == 5
-    pictures = TfdsPictures(spec, str(data))
-    np.testing.assert_array_equal(pixels_of(pictures, 4), noise(4))
+    images = TfdsImages(spec, str(data))
+    np.testing.assert_array_equal(pixels_of(images, 4), noise(4))
 
 
 def test_full_disk_leaves_nothing_behind(source: Path, data: Path, run: Callable[..., str]) -> None:
@@ -356,7 +356,7 @@ def test_preparing_says_what_is_wrong(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert f"{empty}: holds no pictures" in run("folder", empty, "--name", "x")
+    assert f"{empty}: holds no images" in run("folder", empty, "--name", "x")
     gone = tmp_path / "gone"
     assert f"{gone}: there is no such folder" in run("folder", gone, "--name", "x")
     assert f"{gone / 'DIV2K_train_HR'}: there is no such folder" in run("div2k", gone)
@@ -411,9 +411,9 @@ def test_wrong_split_or_feature(
     features = folder / "features.json"
     text = features.read_text()
     features.write_text(text.replace('"hr"', '"sr"'))
-    assert "has several pictures in an example, lr, sr" in failure("div2k", data)
+    assert "has several images in an example, lr, sr" in failure("div2k", data)
     features.write_text(text.replace("image_feature.Image", "text_feature.Text"))
-    assert "has no pictures, only hr, lr" in failure("div2k", data)
+    assert "has no images, only hr, lr" in failure("div2k", data)
     features.write_text("{")
     assert f"{folder} cannot be opened (" in failure("div2k", data)
 
@@ -434,9 +434,9 @@ def test_incomplete_or_damaged_data_set(source: Path, data: Path, run: Callable[
     whole = records.read_bytes()
     for damaged in (whole.replace(b"IDAT", b"IDOT"), whole[: len(whole) // 2]):
         records.write_bytes(damaged)
-        pictures = TfdsPictures(spec, str(data))
+        images = TfdsImages(spec, str(data))
         with pytest.raises(TrainError, match=r"five/whole-\w+ train \d: cannot be read .*again"):
-            [pictures.encoded(i) for i in range(5)]
+            [images.encoded(i) for i in range(5)]
     records.unlink()
     assert f"there is no file {records}; copy or prepare it again" in failure(spec, data)
 
@@ -479,12 +479,12 @@ def test_neither_tensorflow_nor_the_network_is_needed(
         there = ["--data-dir", {str(data)!r}]
         assert main(["folder", {str(source)!r}, "--name", "five", *there]) == 0
         assert main(["div2k", {str(div2k)!r}, "--config", "bicubic_x2", *there]) == 0
-        from train.tfds_source import TfdsPictures, TrainError
-        assert len(TfdsPictures("five", {str(data)!r})) == 5
-        assert len(TfdsPictures("div2k@train+validation", {str(data)!r})) == 5
+        from train.tfds_source import TfdsImages, TrainError
+        assert len(TfdsImages("five", {str(data)!r})) == 5
+        assert len(TfdsImages("div2k@train+validation", {str(data)!r})) == 5
         for name in ("mnist", "no_such_thing"):
             try:
-                TfdsPictures(name, {str(data)!r})
+                TfdsImages(name, {str(data)!r})
             except TrainError:
                 continue
             raise AssertionError(name)

@@ -17,14 +17,14 @@ from PIL import Image
 
 from train.checkpoint import Checkpoints
 from train.config import Config, Data, Optimizer
-from train.networks import DnCNN
+from train.networks import ConverseDnCNNConfig
 from train.tasks import Denoise
 
 ROOT = Path(__file__).parents[2]
 
 
 def folder(path: Path, sizes: Sequence[tuple[int, int]] = ((24, 30),) * 5) -> Path:
-    """A folder of gray pictures, each another, of these (height, width)."""
+    """A folder of gray images, each another, of these (height, width)."""
     path.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     for i, (height, width) in enumerate(sizes):
@@ -33,15 +33,15 @@ def folder(path: Path, sizes: Sequence[tuple[int, int]] = ((24, 30),) * 5) -> Pa
     return path
 
 
-def config(pictures: Path | str, **changes: Any) -> Config:
+def config(images: Path | str, **changes: Any) -> Config:
     """A run of a minute network; changes to data with the prefix `data_`."""
     data = Data(
-        train=(str(pictures),), num_validation=1, validation_size=16, patch_size=16, threads=2
+        train=(str(images),), num_validation=1, validation_size=16, patch_size=16, threads=2
     )
     of_data = {k.removeprefix("data_"): changes.pop(k) for k in list(changes) if k[:5] == "data_"}
     base = Config(
         name="tiny",
-        model=DnCNN(num_features=2, num_blocks=1, kernel_size=3),
+        model=ConverseDnCNNConfig(num_features=2, num_blocks=1, kernel_size=3),
         task=Denoise(),
         data=dataclasses.replace(data, **of_data),
         optimizer=Optimizer(learning_rate=1e-3, warmup=2),
@@ -55,11 +55,11 @@ def config(pictures: Path | str, **changes: Any) -> Config:
     return dataclasses.replace(base, **changes)
 
 
-def config_file(path: Path, pictures: Path) -> Path:
+def config_file(path: Path, images: Path) -> Path:
     """The same as a file for the command line."""
     path.write_text(
         "import pathlib\nfrom tests.train import tiny\n"
-        f"config = tiny.config(pathlib.Path({str(pictures)!r}))\n"
+        f"config = tiny.config(pathlib.Path({str(images)!r}))\n"
     )
     return path
 

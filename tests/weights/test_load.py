@@ -12,7 +12,7 @@ import converse_jax
 from converse_jax import ModelCard, WeightsError
 from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
 from converse_jax.weights._safetensors import read_safetensors, write_safetensors
-from converse_jax.weights._torch_names import recognise, translate
+from converse_jax.weights._torch_names import recognize, translate
 
 CONFIG = {"channels": 1, "num_features": 4, "num_blocks": 2, "kernel_size": 3}
 CARD = ModelCard("tiny", "ConverseDnCNN", CONFIG, "denoise", 1, sigma=25.0, source="a test")
@@ -172,7 +172,7 @@ def test_pytorch_names(make: type[nnx.Module], config: dict[str, int], names: di
     theirs = torch_layout(model, BLOCK | names)
     if make is ConverseUSRNet:
         theirs["d.alpha"] = theirs.pop("bias")
-    assert recognise(theirs) == (make.__name__, config)
+    assert recognize(theirs) == (make.__name__, config)
     fresh = make(**config, rngs=nnx.Rngs(1))
     converse_jax.weights.load_torch_state(fresh, theirs)
     for a, b in zip(leaves(model), leaves(fresh), strict=True):
@@ -182,4 +182,4 @@ def test_pytorch_names(make: type[nnx.Module], config: dict[str, int], names: di
 
 
 def test_foreign_names_are_of_no_network() -> None:
-    assert recognise({"conv1.weight": np.zeros((64, 3, 7, 7)), "fc.bias": np.zeros(10)}) is None
+    assert recognize({"conv1.weight": np.zeros((64, 3, 7, 7)), "fc.bias": np.zeros(10)}) is None

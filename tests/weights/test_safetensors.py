@@ -1,6 +1,7 @@
 """Safetensors: the same bits back, the same bytes each time, and no half-written file."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from converse_jax.weights import ModelCard
 from converse_jax.weights._pth import WeightsError
 from converse_jax.weights._safetensors import read_safetensors, write_safetensors
 
@@ -186,3 +188,9 @@ def test_any_damage_in_the_header(tmp_path: Path) -> None:
             read_safetensors(path)
         except WeightsError as error:
             assert len(str(error).splitlines()) == 1
+
+
+def test_cards_of_the_first_files_still_load() -> None:
+    values = {"name": "a", "architecture": "B", "config": {}, "task": "sr", "channels": 3}
+    metadata = {"format": "converse-jax/1", "card": json.dumps({**values, "licence": "MIT"})}
+    assert ModelCard.from_metadata(metadata).license == "MIT"

@@ -1,4 +1,7 @@
-"""The whole filter as one kernel for NVIDIA GPUs: a map is read once and written once.
+"""An experiment: the whole filter as one Pallas kernel for NVIDIA GPUs.
+
+A map is read once and written once. No GPU has measured it yet, so it is no method of the library;
+it needs the Triton backend of Pallas, which newer releases of JAX no longer have.
 
 The equations are those of `_dft`. One program of the grid has one map: the four parts of it, even
 and odd about its middle along each axis, stay on the chip, and so do those of the result. In
@@ -7,7 +10,7 @@ between the program goes through the spectrum, a block of it at a time:
     quadrants = A_rows part A_cols ,   mixed with the transfer function ,
     part of the result += S_rows quadrant S_cols .
 
-A is `gathering` (analysis) and S is `border.matrix` (synthesis), padding and cropping included. All
+A is `analysis_matrix` and S is `border.matrix` (synthesis), padding and cropping included. All
 arrays have a power of two of elements, as Triton wants: matrices are padded with zeros, maps are
 read and written under masks.
 """
@@ -23,26 +26,46 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import Array, Float
 
-from converse_jax.ops._dft import Border, Filter, analyze, correlate, gathering, mixed
-from converse_jax.ops._method import LONGEST_FUSED
+from converse_jax.ops._checks import compute_dtype
+from converse_jax.ops._dft import Filter, analyze, correlate, transfer
+from converse_jax.ops._dft_matrices import Border, Cropped, Padded, analysis_matrix
+from converse_jax.ops._memory import depends_on
+from converse_jax.ops._options import Options
+from converse_jax.ops._partition import Fn, partitioned
+
+LONGEST = 128
+"""Pixels on a side of a map, before padding, up to which it stays on the chip."""
 
 _BLOCK = 16
 """Rows and columns of the spectrum at a time: the fewest that the matrix units take."""
+
+
+def solve(options: Options) -> Fn:
+    """`converse2d` on groups of maps in float32 of at most `LONGEST` pixels a side, at scale 1."""
+    padded, cropped = Padded(options.padding, options.padding_mode), Cropped(options.padding)
+
+    def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
+        dtype = compute_dtype(x)
+        kernel = depends_on(kernel.astype(dtype), x)
+        filters = transfer(kernel, lam.astype(dtype), options.padded(*x.shape[2:4]), options)
+        return (filter_maps(x.astype(dtype), filters, padded, cropped).astype(x.dtype),)
+
+    return partitioned(local, ("m n h w c", "m a b c", "m c"), ("m n i j c",))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def filter_maps(
     x: Float[Array, "m n H W C"], transfer: Filter, before: Border, after: Border
 ) -> Float[Array, "m n H W C"]:
-    """``synthesize(mix(analyze(x, before), transfer), after)`` for maps without phases.
+    """``synthesize(apply_filter(analyze(x, before), transfer), after)``, maps without phases.
 
     Elsewhere than on NVIDIA GPUs the kernel is interpreted: for tests.
 
     Args:
-      x: maps, float32, of at most `LONGEST_FUSED` pixels a side.
+      x: maps, float32, of at most `LONGEST` pixels a side.
       transfer: ``[m, L, 1, K, 1, C]`` each.
-      before: how a map is analysed.
-      after: how the result is synthesised.
+      before: how a map is analyzed.
+      after: how the result is synthesized.
     """
     args = (x, *_matrices(x.shape[2:4], before, after, x.dtype), *transfer)
     return jax.lax.platform_dependent(
@@ -64,9 +87,10 @@ def _filter_maps_bwd(
     before: Border, after: Border, kept: tuple[Array, Filter], y: Array
 ) -> tuple[Array, Filter]:
     x, (even, mirror, down, across) = kept
+    shape = x.shape[2:4]
     return (
         filter_maps(y, (even, mirror, -down, -across), after, before),
-        correlate(analyze(x, 1, before), analyze(y, 1, after)),
+        correlate(analyze(x, shape, 1, before), analyze(y, shape, 1, after), 1),
     )
 
 
@@ -80,8 +104,8 @@ def _matrices(shape: tuple[int, ...], before: Border, after: Border, dtype: Any)
         matrix
         for sine in (False, True)
         for matrix in (
-            _padded(gathering(before, height, sine, dtype).T).T,
-            _padded(gathering(before, width, sine, dtype).T),
+            _padded(analysis_matrix(before, height, sine, dtype).T).T,
+            _padded(analysis_matrix(before, width, sine, dtype).T),
             _padded(after.matrix(height, sine, dtype)),
             _padded(after.matrix(width, sine, dtype)).T,
         )
@@ -98,11 +122,11 @@ def _padded(matrix: Float[Array, "half K"]) -> Float[Array, "pixels frequencies"
 def _call(precision: Any, interpret: bool, x: Array, *others: Array) -> Array:
     groups, examples, height, width, channels = x.shape
     # Few warps a map: a block is one product of theirs, and others hide the waiting for memory.
-    warps = 2 if max(height, width) <= LONGEST_FUSED // 2 else 8
+    warps = 2 if max(height, width) <= LONGEST // 2 else 8
     return pl.pallas_call(
         functools.partial(_kernel, precision, x.shape, others[-1].shape),
         out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
-        # Neighbouring channels share the sectors of memory that their pixels lie in.
+        # Neighboring channels share the sectors of memory that their pixels lie in.
         grid=(channels, examples, groups),
         interpret=interpret,
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
@@ -138,7 +162,7 @@ def _kernel(precision: Any, shape: Any, spectrum: Any, x_ref: Any, *refs: Any) -
     parts = (above + below, above_odd + below_odd, above - below, above_odd - below_odd)
     kinds = ((cos, cos), (cos, sin), (sin, cos), (sin, sin))
 
-    def transfer(ref: Any, k: Array, column: Array) -> Array:
+    def read_filter(ref: Any, k: Array, column: Array) -> Array:
         exists = (k < rows) & (column < columns)
         return triton.load(ref.at[group, column, 0, k, 0, channel], mask=exists, other=0.0)
 
@@ -157,8 +181,14 @@ def _kernel(precision: Any, shape: Any, spectrum: Any, x_ref: Any, *refs: Any) -
                 dot(of_rows[0][chosen, :], half)
                 for half, (of_rows, _) in zip(halves, kinds, strict=True)
             )
-            even, mirror, down, across = (transfer(ref, k, column) for ref in filters)
-            quadrants = mixed((cc, cs, sc, ss), (even, mirror, down, across))
+            E, D, S, T = (read_filter(ref, k, column) for ref in filters)
+            # The equations of `_dft`.
+            quadrants = (
+                E * cc - D * ss + T * cs + S * sc,
+                E * cs + D * sc - T * cc + S * ss,
+                E * sc + D * cs - S * cc + T * ss,
+                E * ss - D * cc - S * cs - T * sc,
+            )
             return tuple(
                 total + dot(of_rows[2][:, chosen], quadrant)
                 for total, quadrant, (of_rows, _) in zip(sums, quadrants, kinds, strict=True)

@@ -1,4 +1,4 @@
-"""Picture files made by hand or by Pillow, for the tests of reading and writing."""
+"""Image files made by hand or by Pillow, for the tests of reading and writing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image as PilImage
 
 
 def samples(shape: tuple[int, ...], bits: int = 8, seed: int = 0) -> np.ndarray:
@@ -16,14 +16,14 @@ def samples(shape: tuple[int, ...], bits: int = 8, seed: int = 0) -> np.ndarray:
     return rng.integers(0, 2**bits, shape).astype(np.uint16 if bits == 16 else np.uint8)
 
 
-def pillow(image: Image.Image, format: str, **options: object) -> bytes:
+def pillow(image: PilImage.Image, format: str, **options: object) -> bytes:
     out = io.BytesIO()
     image.save(out, format, **options)
     return out.getvalue()
 
 
 def profile(space: bytes) -> bytes:
-    """Something that says it is a profile of a colour space, long enough to be one."""
+    """Something that says it is a profile of a color space, long enough to be one."""
     return bytes(16) + space + bytes(range(200))
 
 
@@ -50,20 +50,20 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def png(
-    width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes]
+    width: int, height: int, depth: int, color: int, rows: bytes, *chunks: tuple[bytes, bytes]
 ) -> bytes:
     """A PNG from its packed rows, each beginning with its filter byte."""
     out = b"\x89PNG\r\n\x1a\n"
-    out += png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    out += png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     for kind, body in chunks:
         out += png_chunk(kind, body)
     return out + png_chunk(b"IDAT", zlib.compress(rows)) + png_chunk(b"IEND", b"")
 
 
 def as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """The array a camera stores for an upright picture, from EXIF's table of tag 274.
+    """The array a camera stores for an upright image, from EXIF's table of tag 274.
 
-    The table says at which side of the picture the stored row 0 and column 0 are.
+    The table says at which side of the image the stored row 0 and column 0 are.
     """
     sides = {
         1: ("top", "left"),

@@ -1,0 +1,33 @@
+"""The bundled network photo: ordinary photographs, as cameras store them.
+
+    python -m train configs/photo.py --init denoise-color --data.train BSDS500/train BSDS500/test
+
+It starts from the weights of denoise-color, which has the same form.
+
+Expected: the figures in docs/weights.md, which also says what each hour bought.
+"""
+
+from train.camera import Photo
+from train.config import Config, Data, Optimizer
+from train.networks import ConverseDnCNNConfig
+
+config = Config(
+    name="photo",
+    model=ConverseDnCNNConfig(
+        channels=3,
+        num_features=48,
+        num_blocks=6,
+        downscale=2,
+        noise_level=True,
+        residual=True,
+    ),
+    task=Photo(),
+    data=Data(patch_size=96, validation_size=240),
+    optimizer=Optimizer(learning_rate=1e-3, schedule="cosine", warmup=100, clip=1.0),
+    steps=3000,
+    batch_size=8,
+    ema=0.998,
+    log_every=100,
+    eval_every=500,
+    save_every=250,
+)

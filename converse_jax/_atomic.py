@@ -1,0 +1,43 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+
+def write_bytes(path: Path, data: bytes, *, overwrite: bool) -> None:
+    """Write data beside the path, then give it that name in one step.
+
+    Args:
+      path: the file to make; its folder must exist.
+      data: all that it will hold.
+      overwrite: replace a file of this name.
+
+    Raises:
+      FileExistsError: there is one, and overwrite is False, even if it appeared a moment ago.
+      OSError: it cannot be written.
+    """
+    # A short name of its own: a long target's name leaves no room for a suffix.
+    temporary = path.parent / f".converse-{secrets.token_hex(8)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if not overwrite:
+            try:
+                # Unlike a rename, a link never replaces what is there.
+                os.link(temporary, path)
+                return
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links
+                if os.path.lexists(path):
+                    raise FileExistsError(path) from None
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):  # the first error says more
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,162 @@
+"""A network compiled for the sizes of images that come, within the memory there is."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from converse_jax.models import ConverseUSRNet
+from converse_jax.nn import TransferState, prepare
+
+# An image and, for the self-ensemble, the same lying on its side.
+_MAX_PROGRAMS = 2
+
+# Transfer functions are computed once for a size of image where they take at most this part of
+# the memory that is there: some 40 MB a layer at 256x256 pixels.
+_PREPARED_PART = 0.2
+
+
+@dataclass
+class _Program:
+    """The network compiled for one size of image.
+
+    Attributes:
+      run: ``(state, transfers, image, kernel, sigma) -> image``.
+      collect: ``(state, image, kernel, sigma) -> transfers``; None where `run` computes them.
+      transfers: what `collect` returned last.
+      kernel: the blur kernel that it returned them for.
+    """
+
+    run: Any
+    collect: Any
+    transfers: Any = None
+    kernel: bytes | None = None
+
+
+class Programs:
+    """A network as a function of NumPy arrays, in full float32 precision.
+
+    It is compiled once for each size of image, and the transfer functions of its layers are
+    computed once for it and for a blur kernel. Those of the last two sizes are kept, so that images
+    of many sizes fill no memory. It may be called from several threads: one works at a time.
+    """
+
+    def __init__(self, model: nnx.Module) -> None:
+        """Take a network; nothing is compiled."""
+        self._graphdef, self._state = nnx.split(model)
+        self._programs: OrderedDict[tuple[int, ...], _Program] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(
+        self, image: np.ndarray, kernel: np.ndarray | None, sigma: float | None
+    ) -> np.ndarray:
+        """Restore an image ``[H, W, C]`` of the network's channels.
+
+        Raises:
+          MemoryError: it needs more than there is; the message has the numbers.
+        """
+        arrays = [None if x is None else np.asarray(x, np.float32) for x in (image, kernel, sigma)]
+        key = None if kernel is None else kernel.tobytes()
+        try:
+            with self._lock:
+                program = self._program(*arrays)
+                if program.collect is not None and (
+                    program.transfers is None or program.kernel != key
+                ):
+                    program.transfers, program.kernel = program.collect(self._state, *arrays), key
+                return np.asarray(program.run(self._state, program.transfers, *arrays))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise MemoryError("the device's is full") from None
+
+    def _program(self, image: Any, kernel: Any, sigma: Any) -> _Program:
+        """The compiled network for arrays of these shapes."""
+        if image.shape in self._programs:
+            self._programs.move_to_end(image.shape)
+            return self._programs[image.shape]
+        available = available_memory()
+        lowered, use = self._prepared(image, kernel, sigma)
+        transfers = lowered.out_info
+        size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(transfers))
+        if size > 0 and (available is None or size <= _PREPARED_PART * available):
+            collect = lowered.compile()
+        else:
+            collect, transfers, size, use = None, None, 0, self._unprepared
+
+        def run(*args: Any) -> Any:
+            # A function of its own for each size: JAX keeps what it traced as long as that lives.
+            return use(*args)
+
+        program = jax.jit(run).lower(self._state, transfers, image, kernel, sigma).compile()
+        if jax.default_backend() == "cpu":
+            # An accelerator says so when its memory is full; Linux kills the process.
+            needed = _bytes_needed(program) + size
+            if available is not None and needed > available:
+                raise MemoryError(f"{needed / 1e9:.3g} GB of {available / 1e9:.3g} GB available")
+        self._programs[image.shape] = _Program(program, collect)
+        if len(self._programs) > _MAX_PROGRAMS:
+            self._programs.popitem(last=False)
+        return self._programs[image.shape]
+
+    def _prepared(self, *arrays: Any) -> tuple[Any, Any]:
+        """The program, not compiled, that makes transfer functions; a function that uses them."""
+        graphdef: Any = None
+
+        def collect(state: Any, image: Any, kernel: Any, sigma: Any) -> Any:
+            nonlocal graphdef  # static: it leaves the trace beside the result
+            # Accelerators multiply float32 as TF32 or bfloat16 unless asked otherwise.
+            with jax.default_matmul_precision("highest"):
+                model = nnx.merge(self._graphdef, state)
+                model = prepare(model, image, *(x for x in (kernel, sigma) if x is not None))
+            graphdef, transfers, _ = nnx.split(model, TransferState, ...)  # type: ignore[misc]
+            return transfers
+
+        def run(state: Any, transfers: Any, image: Any, kernel: Any, sigma: Any) -> Any:
+            model = nnx.merge(graphdef, transfers, state)
+            if isinstance(model, ConverseUSRNet):
+                kernel = None  # it is part of the transfer functions
+            with jax.default_matmul_precision("highest"):
+                return model(image, *(x for x in (kernel, sigma) if x is not None))
+
+        return jax.jit(collect).lower(self._state, *arrays), run
+
+    def _unprepared(self, state: Any, transfers: Any, image: Any, kernel: Any, sigma: Any) -> Any:
+        del transfers
+        model = nnx.merge(self._graphdef, state)
+        with jax.default_matmul_precision("highest"):
+            return model(image, *(x for x in (kernel, sigma) if x is not None))
+
+    def free(self) -> None:
+        """Give back the memory of all programs and transfer functions; they are made again."""
+        self._programs.clear()
+
+
+def _bytes_needed(program: Any) -> int:
+    """Memory for one run, of which the program knows all but the buffers of the FFT (under 10%)."""
+    analysis = program.memory_analysis()
+    if analysis is None:
+        return 0
+    return int(1.1 * analysis.temp_size_in_bytes) + int(analysis.output_size_in_bytes)
+
+
+def available_memory() -> int | None:
+    """Bytes this process can still take, None where the system does not say (it is no Linux)."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")]
+    with contextlib.suppress(OSError, ValueError):  # a container's own limit, "max" if it has none
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        found.append(max(limit - int((group / "memory.current").read_text()), 0))
+    return min(found, default=None)

@@ -1,0 +1,65 @@
+"""The networks that come with the package, chosen by task and by image."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+
+from converse_jax.restore import Plan, RestoreError, Restorer
+from converse_jax.weights import list_models, load
+
+BundledTask = Literal["photo", "denoise", "sr", "deblur"]
+"""What a person wants: an ordinary photograph improved, noise of a known or estimated level
+removed, an image enlarged, a known blur reversed."""
+
+
+class BundledRestorer:
+    """Restores each image with the bundled network for its channels; loads a network when needed.
+
+    It has of a `Restorer` what the restoration of files asks for: `plan` and `prepare_kernel`.
+    """
+
+    def __init__(self, task: BundledTask = "photo", *, scale: int | None = None) -> None:
+        """Choose the networks of a task.
+
+        Args:
+          task: see `BundledTask`.
+          scale: enlargement of the task "sr", 2 or 4; 2 by default.
+
+        Raises:
+          RestoreError: an unknown task, a scale without use, or no network of this package for it.
+        """
+        if task not in get_args(BundledTask):
+            raise RestoreError(f"task: got {task!r}; expected {', '.join(get_args(BundledTask))}")
+        if scale is not None and task != "sr":
+            raise RestoreError(f"scale: task {task!r} does not enlarge; leave it out")
+        self._names = {
+            "photo": {1: "photo", 3: "photo"},
+            "denoise": {1: "denoise-gray", 3: "denoise-color"},
+            "sr": {1: f"sr-x{scale or 2}", 3: f"sr-x{scale or 2}"},
+            "deblur": {1: "deblur", 3: "deblur"},
+        }[task]
+        cards = list_models()
+        missing = sorted({name for name in self._names.values() if name not in cards})
+        if missing:
+            raise RestoreError(
+                f"task {task!r}: there is no bundled network {', '.join(missing)}; there are "
+                f"{', '.join(cards) or 'none'}; or give one of your own (--model)"
+            )
+        self._loaded: dict[str, Restorer] = {}
+
+    def restorer(self, channels: int) -> Restorer:
+        """The network for images of 1 or 3 channels."""
+        name = self._names[channels]
+        if name not in self._loaded:
+            self._loaded[name] = Restorer(*load(name))
+        return self._loaded[name]
+
+    def plan(self, image: np.ndarray, *, sigma: float | None = None) -> Plan:
+        """As `Restorer.plan`, by the network for this image."""
+        return self.restorer(image.shape[-1]).plan(image, sigma=sigma)
+
+    def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
+        """As `Restorer.prepare_kernel`."""
+        return self.restorer(3).prepare_kernel(kernel)

@@ -1,0 +1,22 @@
+"""What the command `demo` shows: the networks of the package at work, or the operator alone."""
+
+from converse_jax.demo._networks import (
+    Example,
+    Restoration,
+    choose_examples,
+    demo_networks,
+    restore_example,
+)
+from converse_jax.demo._operator import Reversal, demo_operator
+from converse_jax.demo._sheet import DEFAULT_NAME
+
+__all__ = [
+    "DEFAULT_NAME",
+    "Example",
+    "Restoration",
+    "Reversal",
+    "choose_examples",
+    "demo_networks",
+    "demo_operator",
+    "restore_example",
+]

@@ -1,0 +1,158 @@
+"""What the layers that apply the operator share: its method, its sharding, its preparation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from converse_jax.ops import (
+    InitialEstimate,
+    Method,
+    PaddingMode,
+    Transfer,
+    apply_transfer,
+    converse2d,
+    converse2d_transfer,
+)
+
+M = TypeVar("M", bound=nnx.Module)
+
+
+class TransferState(nnx.Variable[Transfer]):
+    """A prepared transfer function; ``nnx.state(model, TransferState)`` are those of a model."""
+
+
+@dataclass(frozen=True)
+class SpatialSharding:
+    """The mesh axis over which the maps of single images are shared, see `shard_spatially`."""
+
+    mesh: Mesh
+    axis: str
+
+    def over(self, x: Float[Array, "*batch H W C"], dimension: int) -> Array:
+        """x with one of its last three axes shared."""
+        parts: list[Any] = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 3) + [None] * 3
+        parts[dimension] = self.axis
+        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*parts)))
+
+
+class Operator(nnx.Module):
+    """Base of the layers whose call is `converse2d` with a kernel of theirs.
+
+    Attributes:
+      method: see `converse2d`.
+      plain: see `converse2d`.
+      spatial_sharding: set by `shard_spatially`.
+      preparing: set by `prepare` while it looks on: transfer functions are kept, none is applied.
+    """
+
+    def __init__(self, *, method: Method = "auto", plain: bool = False) -> None:
+        """Take the static attributes; `Module.set_attributes` changes them later."""
+        self.method = method
+        self.plain = plain
+        self.spatial_sharding: SpatialSharding | None = None
+        self.preparing = False
+        self.transfers: nnx.Dict[TransferState] = nnx.Dict()
+
+    def operate(
+        self,
+        x: Float[Array, "*batch H W C"],
+        kernel: Float[Array, "*kernels kh kw C"] | None,
+        lam: Float[Array, "*lams"],
+        *,
+        scale: int = 1,
+        padding: int = 0,
+        padding_mode: PaddingMode = "circular",
+        x0: InitialEstimate = "nearest",
+    ) -> Float[Array, "*batch sH sW C"]:
+        """`converse2d`, from a prepared transfer function if there is one for this size.
+
+        A kernel of None stands for the one that was prepared.
+        """
+        border: dict[str, Any] = {"padding": padding, "padding_mode": padding_mode}
+        border["plain"] = self.plain
+        how: dict[str, Any] = {"scale": scale, "x0": x0, "method": self.method}
+        padded = (x.shape[-3] + 2 * padding, x.shape[-2] + 2 * padding)
+        name = f"{padded[0]}x{padded[1]}_x{scale}"
+        if name in self.transfers and not self.preparing:
+            transfer = self.transfers[name].get_value()
+            return self._sharded(lambda x: apply_transfer(x, transfer, **border), x)
+        if kernel is None:
+            raise ValueError(
+                f"kernel: got none, and nothing is prepared for {padded[0]}x{padded[1]}"
+            )
+        if not self.preparing:
+            return self._sharded(lambda x: converse2d(x, kernel, lam, **how, **border), x)
+        transfer = converse2d_transfer(kernel, lam, padded, **how, plain=self.plain)
+        self.transfers[name] = TransferState(transfer)
+        # No kernel depends on a map: zeros have the shape, and cost nothing.
+        size = (scale * x.shape[-3], scale * x.shape[-2])
+        return jnp.zeros((*x.shape[:-3], *size, x.shape[-1]), x.dtype)
+
+    def _sharded(self, operator: Callable[[Array], Array], x: Array) -> Array:
+        shared = self.spatial_sharding
+        if shared is None:
+            return operator(x)
+        # Named on both sides of each exchange: the compiler would else share out the channels
+        # between the operators too, and gather them for each sum over channels.
+        y = operator(shared.over(shared.over(x, -3), -1))
+        return shared.over(shared.over(y, -1), -3)
+
+
+def shard_spatially(model: M, mesh: Mesh, axis: str) -> M:
+    """A copy of a network that shares the maps of single images over a mesh axis.
+
+    Between the operators each device holds some rows of every map; around an operator it holds all
+    rows of some channels, as each operator reads whole maps. An operator so costs two exchanges of
+    its map, each of ``(devices - 1) / devices`` of it, and no device ever holds a whole one. The
+    result is that of one device, to rounding. The number of channels inside the blocks, twice the
+    width, should be a multiple of the number of devices; rows and channels that do not divide
+    evenly are padded by the compiler.
+
+        y = nnx.jit(shard_spatially(model, mesh, "rows"))(x)
+
+    Args:
+      model: a network of this package, or any module made of its layers.
+      mesh: the devices.
+      axis: name of the mesh axis that is shared.
+    """
+    model = nnx.clone(model)
+    model.set_attributes(Operator, spatial_sharding=SpatialSharding(mesh, axis))
+    return model
+
+
+def prepare(model: M, x: Any, *args: Any) -> M:
+    """A copy of a network whose operators hold their transfer functions for images like x.
+
+        denoise = nnx.jit(prepare(model, jax.ShapeDtypeStruct((1, 256, 256, 1), jnp.float32)))
+        clean = [denoise(image) for image in images]
+
+    An operator then costs the transforms alone. What is prepared takes as much memory as one
+    feature map of each operator; ``nnx.pop(model, TransferState)`` gives it back. Images of other
+    sizes are restored as before. Parameters are captured: later updates are not seen.
+
+    Args:
+      model: a network of this package, or any module made of its layers, under `nnx.jit`,
+        `nnx.remat`, `nnx.scan` and `nnx.vmap` as well; within a bare `jax.jit` nothing is prepared.
+      x: images, or a `jax.ShapeDtypeStruct` of their shape.
+      *args: further arguments of the network, as the blur kernel of Converse-USRNet, which is then
+        left out of the calls.
+    """
+    model = nnx.clone(model)
+    model.set_attributes(Operator, preparing=True, raise_if_not_found=False)
+
+    @nnx.jit
+    def look_on(model: Any, *args: Any) -> None:
+        # All other work of the network is left out by the compiler: its result is not used.
+        model(jnp.zeros(x.shape, x.dtype), *args)
+
+    look_on(model, *args)
+    model.set_attributes(Operator, preparing=False, raise_if_not_found=False)
+    return model

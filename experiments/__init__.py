@@ -1,0 +1,1 @@
+"""What is tried and not part of the library."""

@@ -1,0 +1,294 @@
+"""What cameras do to an image, as a task: noise of the sensor, its processing, slight blur, JPEG.
+
+Everything between the sensor and the file that adds noise or hides it is here in its simplest form.
+What acts on the scene itself (lens correction, tone curves, edge-preserving denoising, sharpening)
+is not: a network that had to undo it would change images that nobody damaged.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from converse_jax import imaging
+from train.tasks import Example, Task
+
+_MIDDLE = 0.18  # middle gray in linear light; noise levels are those of middle gray
+
+
+@dataclass(frozen=True)
+class Photo(Task):
+    """Photographs as cameras store them: y = JPEG(sRGB(blur(x) + n)), noise n of unknown level.
+
+    An example has `input`, `target` and `sigma`, the level the network is told, in units of [0, 1]:
+    the strength of the noise (see `degrade_as_camera`) or what `imaging.estimate_noise` says of the
+    patch. Of a photograph only the estimate will be known, and of the whole of it: without noise it
+    lies between the two, with noise below both, by a third on average. Meeting estimates, a network
+    learns that texture may have been taken for noise, and leaves it alone.
+
+    Attributes:
+      noise_min: standard deviation of the noise at middle gray, of 255; the lowest. Over a whole
+        image it is some 1.5 times as much: dark and amplified colors have more.
+      noise_max: the highest. The logarithm is drawn from a triangle: few are near the ends.
+      clean: share of examples that nobody should touch: none or at most 1 level of noise, sharp,
+        JPEG of quality 90 or more or none; a third of them are their target exactly.
+      white: share of the others whose noise is white Gaussian noise in sRGB.
+      blur: share of the others that are blurred.
+      blur_max: largest standard deviation of the blur, in pixels.
+      jpeg: share of the others that are JPEG files.
+      quality_min: Pillow's JPEG quality, the lowest.
+      quality_max: the highest.
+      estimated: share of all examples whose level is the estimate.
+    """
+
+    name: ClassVar[imaging.Task] = "denoise"
+    gives: ClassVar[tuple[str, ...]] = ("sigma",)
+
+    noise_min: float = 0.4
+    noise_max: float = 16.0
+    clean: float = 0.25
+    white: float = 0.25
+    blur: float = 0.35
+    blur_max: float = 0.7
+    jpeg: float = 0.8
+    quality_min: int = 60
+    quality_max: int = 98
+    estimated: float = 0.5
+
+    @property
+    def margin(self) -> int:
+        """Of the patch's border no blur, demosaicing or JPEG block is cut."""
+        return 8
+
+    @property
+    def card_sigma_range(self) -> tuple[float, float]:
+        """From none to what the strongest noise of a middle gray is over a whole image."""
+        return 0.0, 1.5 * self.noise_max
+
+    def problem(self) -> str | None:
+        """What is wrong with the values, if anything."""
+        for field in ("clean", "white", "blur", "jpeg", "estimated"):
+            if not 0 <= getattr(self, field) <= 1:
+                return f"task.{field}: got {getattr(self, field)}; expected a share from 0 to 1"
+        if not 0 < self.noise_min <= self.noise_max < math.inf:
+            return (
+                f"task.noise-min, task.noise-max: got {self.noise_min} and {self.noise_max}; "
+                "expected 0 < noise-min <= noise-max (of 255)"
+            )
+        if not 0 <= self.blur_max <= 0.7:
+            return f"task.blur-max: got {self.blur_max}; expected 0 to 0.7 pixels"
+        if not 1 <= self.quality_min <= self.quality_max <= 100:
+            return (
+                f"task.quality-min, task.quality-max: got {self.quality_min} and "
+                f"{self.quality_max}; expected 1 <= quality-min <= quality-max <= 100"
+            )
+        return None
+
+    def degrade(self, clean: np.ndarray, rng: np.random.Generator) -> Example:
+        """Photograph it."""
+        given, sigma = degrade_as_camera(clean, rng, photo=self)
+        if rng.random() < self.estimated:
+            sigma = imaging.estimate_noise(given)
+        target = clean.astype(np.float32) / np.float32(255)
+        return {"input": given, "target": target, "sigma": np.asarray(sigma, np.float32)}
+
+
+_PHOTO = Photo()
+
+
+def degrade_as_camera(
+    clean: np.ndarray, rng: np.random.Generator, *, photo: Photo = _PHOTO
+) -> tuple[np.ndarray, float]:
+    """One photograph of a clean image.
+
+        y = JPEG(q(sRGB(h (*) x + n))),   var n = a (h (*) x) + b on a Bayer mosaic
+
+    with x in linear light, n demosaiced bilinearly, then shaped as a camera's own denoising and
+    sharpening shape noise (they spare edges, so the image itself is not touched), q rounding to
+    8 bits. The strength reported is what is left of the noise in the file,
+
+        sigma^2 = mean((y - y0)^2),   y0 = JPEG(q(sRGB(h (*) x)))
+
+    and not what there was before: JPEG erases weak noise, and nobody can find that in the file. Nor
+    is it y - q(sRGB(h (*) x)), where JPEG's own errors at edges would be noise in clean images.
+    JPEG's grid of 8x8 or 16x16 pixels lies at a random offset: a patch may come from anywhere in a
+    photograph.
+
+    Args:
+      clean: uint8 ``[H, W, 1]`` or ``[H, W, 3]``.
+      rng: draws everything.
+      photo: ranges and shares.
+
+    Returns:
+      The photograph, float32 ``[H, W, C]`` in [0, 1], whole levels of 255; and sigma, in units of
+      [0, 1], 0 for examples without noise.
+
+    Raises:
+      ValueError: another dtype or shape.
+
+    Source: A. Foi et al., "Practical Poissonian-Gaussian noise modeling and fitting for
+    single-image raw-data", IEEE TIP 17(10), 2008; the chain is a simple form of S. Guo et al.,
+    "Toward convolutional blind denoising of real photographs", CVPR 2019, section 3.1.
+    """
+    if clean.dtype != np.uint8 or clean.ndim != 3 or clean.shape[2] not in (1, 3):
+        raise ValueError(
+            f"clean: got {clean.dtype} {clean.shape}; expected uint8 [H, W, 1] or [H, W, 3]"
+        )
+    level, blur, quality, white = _settings(photo, rng)
+    linear = _LINEAR[clean]
+    if blur > 0:
+        linear = _smooth(linear, blur**2 / 2)
+    without = _encoded(linear) if blur > 0 else clean
+    noisy = without
+    if level > 0 and white:
+        noise = rng.standard_normal(clean.shape, dtype=np.float32) * np.float32(level)
+        noisy = np.clip(np.rint(without + noise), 0, 255).astype(np.uint8)
+    elif level > 0:
+        noisy = _encoded(linear + _sensor_noise(linear, level, rng))
+    if quality is not None:
+        corner, subsampling = rng.integers(16, size=2), int(rng.choice((0, 2)))
+        photographs = noisy, without
+        noisy, without = (_through_jpeg(y, corner, quality, subsampling) for y in photographs)
+    difference = noisy.astype(np.float32) - without
+    sigma = math.sqrt(float(np.mean(np.square(difference)))) / 255
+    return noisy.astype(np.float32) / np.float32(255), sigma
+
+
+def phone_like(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The photograph a network is accepted by: noise of 3 to 6 levels, slight blur, good JPEG.
+
+        y = JPEG(round(255 (h (*) x + n))),   var n = s^2 (x + 0.1) / 0.6 in sRGB
+
+    s uniform from 3 to 6 (of 255), h Gaussian of 0.4 to 0.7 pixels, quality 88 to 92 with chroma
+    halved. It shares no code with `degrade_as_camera`: blur and noise are made in sRGB, the noise
+    differs from pixel to pixel and from channel to channel, and the grid begins at the corner.
+
+    Args:
+      clean: uint8 ``[H, W, 1]`` or ``[H, W, 3]``.
+      rng: draws everything.
+
+    Returns:
+      float32 ``[H, W, C]`` in [0, 1], whole levels of 255.
+    """
+    from PIL import Image
+    from scipy import ndimage
+
+    width, level = rng.uniform(0.4, 0.7), rng.uniform(3, 6)
+    seen = ndimage.gaussian_filter(clean.astype(np.float64), (width, width, 0), mode="nearest")
+    noise = rng.standard_normal(clean.shape) * level * np.sqrt((seen / 255 + 0.1) / 0.6)
+    pixels = np.clip(np.rint(seen + noise), 0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(
+        file, "JPEG", quality=int(rng.integers(88, 93))
+    )
+    return np.asarray(Image.open(file), np.float32).reshape(clean.shape) / np.float32(255)
+
+
+def _settings(photo: Photo, rng: np.random.Generator) -> tuple[float, float, int | None, bool]:
+    """Level of the noise (of 255), blur (pixels), quality or None, whether the noise is white."""
+    white = rng.random() < photo.white
+    if rng.random() < photo.clean:
+        kind = rng.integers(3)  # itself; a good JPEG file; hardly any noise, in a file or not
+        level = rng.uniform(0, 1) if kind == 2 else 0.0
+        good = (
+            int(rng.integers(90, 99)) if kind == 1 or (kind == 2 and rng.random() < 0.5) else None
+        )
+        return level, 0.0, good, white
+    low, high = math.log(photo.noise_min), math.log(photo.noise_max)
+    # The sum of two uniform numbers has the triangle; unlike `triangular` it takes low = high.
+    level = math.exp(low + (high - low) * (rng.random() + rng.random()) / 2)
+    blur = rng.uniform(0, photo.blur_max) if rng.random() < photo.blur else 0.0
+    quality = int(rng.integers(photo.quality_min, photo.quality_max + 1))
+    return level, blur, quality if rng.random() < photo.jpeg else None, white
+
+
+def _sensor_noise(linear: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
+    """Shot and read noise of a camera in linear light, `level` of 255 at middle gray in sRGB."""
+    height, width, channels = linear.shape
+    variance = (level / 255 / _SLOPE) ** 2
+    read = math.exp(rng.uniform(math.log(0.003), math.log(0.3)))
+    shot, read = (1 - read) * variance / _MIDDLE, read * variance
+    if channels == 1:
+        at_sites = shot * linear + read
+    else:
+        # White balance amplifies red and blue, and what they were read with.
+        gains = np.array([rng.uniform(1, 2), 1, rng.uniform(1, 2)], np.float32)
+        at_sites = (shot * linear + read * gains) * gains
+    unit = rng.standard_normal((height, width), dtype=np.float32)
+    if channels == 1:
+        noise = unit[..., None] * np.sqrt(at_sites)
+    else:
+        mosaic = np.zeros_like(linear)
+        top, left = rng.integers(2, size=2)
+        for row, column, color in ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2)):
+            sites = slice((row + top) % 2, None, 2), slice((column + left) % 2, None, 2)
+            mosaic[(*sites, color)] = unit[sites] * np.sqrt(at_sites[(*sites, color)])
+        noise = _demosaiced(mosaic)
+        if rng.random() < 0.5:  # cameras smooth color more than brightness
+            gray = np.einsum("hwc,c->hw", noise, np.array([0.299, 0.587, 0.114], np.float32))
+            noise = gray[..., None] + np.float32(rng.uniform(0.2, 1)) * (noise - gray[..., None])
+    if rng.random() < 0.4:
+        for _ in range(int(rng.integers(1, 3))):
+            noise = _smooth(noise, rng.uniform(0.05, 0.25))
+    if rng.random() < 0.3:
+        noise += np.float32(rng.uniform(0.2, 1)) * (noise - _smooth(noise, 0.25))
+    # Whatever its shape, its strength is the one that was drawn.
+    strength = math.sqrt(float(np.mean(at_sites)) / max(float(np.mean(np.square(noise))), 1e-20))
+    return noise * np.float32(strength)
+
+
+def _demosaiced(mosaic: np.ndarray) -> np.ndarray:
+    """Bilinear demosaicing of ``[H, W, 3]``, zero where a color has no site."""
+    red_blue = 4 * _smooth(mosaic, 0.25)  # [1 2 1]/2 along both axes
+    p = np.pad(mosaic[..., 1], 1, mode="reflect")
+    around = p[:-2, 1:-1] + p[2:, 1:-1] + p[1:-1, :-2] + p[1:-1, 2:]
+    red_blue[..., 1] = mosaic[..., 1] + around / 4
+    return red_blue
+
+
+def _smooth(x: np.ndarray, share: float) -> np.ndarray:
+    """[t, 1 - 2t, t] along rows and columns, nearly a Gaussian of variance 2t for t up to 1/4."""
+    t, middle = np.float32(share), np.float32(1 - 2 * share)
+    p = np.pad(x, ((1, 1), (0, 0), (0, 0)), mode="reflect")
+    x = middle * x + t * (p[:-2] + p[2:])
+    p = np.pad(x, ((0, 0), (1, 1), (0, 0)), mode="reflect")
+    return middle * x + t * (p[:, :-2] + p[:, 2:])
+
+
+def _to_linear(x: np.ndarray) -> np.ndarray:
+    return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
+
+
+def _to_srgb(x: np.ndarray) -> np.ndarray:
+    return np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
+
+
+# IEC 61966-2-1, tabulated: powers of every pixel would take most of the time.
+_LINEAR = _to_linear(np.arange(256) / 255).astype(np.float32)
+_SRGB = np.rint(255 * _to_srgb(np.arange(65536) / 65535)).astype(np.uint8)
+_SLOPE = 1.055 / 2.4 * _MIDDLE ** (1 / 2.4 - 1)  # of sRGB at middle gray
+
+
+def _encoded(linear: np.ndarray) -> np.ndarray:
+    """Linear light, cut to [0, 1], as sRGB in 8 bits."""
+    return _SRGB[(np.clip(linear, 0, 1) * np.float32(65535) + np.float32(0.5)).astype(np.uint16)]
+
+
+def _through_jpeg(
+    pixels: np.ndarray, corner: np.ndarray, quality: int, subsampling: int
+) -> np.ndarray:
+    """Encoded and decoded, the grid's blocks beginning `corner` pixels above and to the left."""
+    from PIL import Image
+
+    top, left = map(int, corner)
+    padded = np.pad(pixels, ((top, 0), (left, 0), (0, 0)), mode="edge")
+    file = io.BytesIO()
+    Image.fromarray(padded.squeeze(2) if padded.shape[2] == 1 else padded).save(
+        file, "JPEG", quality=quality, subsampling=subsampling
+    )
+    decoded = np.asarray(Image.open(file)).reshape(padded.shape)
+    return decoded[top:, left:]
