@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
@@ -49,9 +51,10 @@ class Data:
         ones, matched by path without extension; none: clean images are degraded as the task says.
       weights: shares of the examples that are of each of these sources; none: every image has the
         same share.
-      validation: sources of held-out images; none: some of the training images.
+      validation: sources of held-out images, each a set that is measured, NAME=SOURCE or a source
+        alone; the first decides which weights are best. None: some of the training images.
       validation_inputs: like `inputs`, for these.
-      num_validation: how many images to hold out.
+      num_validation: how many images to hold out, at most, of each set.
       validation_size: side of the middle part of each held-out image that is measured; that of
         the smallest of them, if it is smaller.
       patch_size: side of the clean patches.
@@ -77,8 +80,23 @@ class Data:
     cache_mb: float = 4096
     tfds_dir: str | None = None
 
+    def validation_sets(self) -> list[tuple[str, str]]:
+        """Name and source of each; of several, those without name have the folder's."""
+        found = []
+        for value in self.validation:
+            name, equals, source = value.partition("=")
+            if not (equals and re.fullmatch(r"[\w.+-]+", name)) or Path(value).is_dir():
+                name, source = "", value
+                if len(self.validation) > 1:
+                    name = Path(os.path.abspath(value.removeprefix("tfds:").split("@")[0])).name
+            found.append((name, source))
+        return found
+
     def problem(self) -> str | None:
         """What is wrong with the sources, if anything."""
+        names = [name for name, _ in self.validation_sets()]
+        if len(set(names)) < len(names):
+            return f"data.validation: sets are called {_listed(names)}; name them NAME=SOURCE"
         if self.inputs and len(self.inputs) != len(self.train):
             return (
                 f"data.inputs: got {len(self.inputs)} for the {len(self.train)} of data.train; "

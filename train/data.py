@@ -14,7 +14,7 @@ import collections
 import contextlib
 import itertools
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -30,8 +30,8 @@ from train.tasks import Example, Paired, Task
 _SHUFFLE, _EXAMPLES, _HELD_OUT = range(3)
 
 
-def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, Images]:
-    """The images to train on, and those held out.
+def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, dict[str, Images]]:
+    """The images to train on, and the sets of those held out, by name.
 
     Without a validation source, `data.num_validation` images evenly spread over the training
     images are held out; "embedded" has its own.
@@ -41,11 +41,13 @@ def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, Ima
     """
     data = config.data
     train = _open(config, data.train, data.inputs)
-    if data.validation or data.train == (EMBEDDED,):
-        names, inputs = data.validation or data.train, data.validation_inputs
-        held_out = _open(config, names, inputs, held_out=True)
-        if len(held_out) > data.num_validation:
-            held_out = held_out.select(_spread(len(held_out), data.num_validation))
+    held_out: dict[str, Images] = {}
+    if data.validation:
+        for k, (name, source) in enumerate(data.validation_sets()):
+            inputs = data.validation_inputs[k : k + 1]
+            held_out[name] = _open(config, [source], inputs, held_out=True)
+    elif data.train == (EMBEDDED,):
+        held_out[""] = _open(config, data.train, (), held_out=True)
     else:
         if len(train) <= data.num_validation:
             raise TrainError(
@@ -54,7 +56,7 @@ def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, Ima
                 "images, a smaller number, or others to validate on (--data.validation)"
             )
         chosen = _spread(len(train), data.num_validation)
-        held_out = train.select(chosen)
+        held_out[""] = train.select(chosen)
         train = train.select(sorted(set(range(len(train))) - set(chosen)))
     train = _large_enough(train, config.data.patch_size, "data.patch-size", say)
     empty = [n for k, n in enumerate(data.train) if data.weights and not train.of_source(k)]
@@ -63,7 +65,12 @@ def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, Ima
             f"data.weights: no image of {', '.join(empty)} is left to train on, as all are held "
             "out or too small; leave it out of data.train and data.weights"
         )
-    return train, _large_enough(held_out, min_validation_side(config.task), "data.validation", say)
+    for name, images in held_out.items():
+        if len(images) > data.num_validation:
+            images = images.select(_spread(len(images), data.num_validation))
+        field = f"data.validation ({name})" if len(held_out) > 1 else "data.validation"
+        held_out[name] = _large_enough(images, min_validation_side(config.task), field, say)
+    return train, held_out
 
 
 def _open(
@@ -256,25 +263,30 @@ def on_device(
 
 
 def held_out_examples(
-    config: Config, images: Images, say: Callable[[str], None] = print
-) -> list[Example]:
+    config: Config, sets: Mapping[str, Images], say: Callable[[str], None] = print
+) -> dict[str, list[Example]]:
     """The middle of each held-out image, degraded the same way in every run.
 
-    All have one size, a square of at most `data.validation_size`: one program measures them all.
+    All of a set have one size, a square of at most `data.validation_size`: one program measures
+    them all.
     """
-    side = min(config.data.validation_size, *(n for size in images.sizes() for n in size))
-    side -= side % config.task.scale
-    if side < config.data.validation_size:
-        say(f"held-out images are measured in their middle {side}x{side}: one is no larger")
-    examples: list[Any] = []
-    for index in range(len(images)):
-        image = images[index]
-        clean = image[0] if isinstance(image, tuple) else image
-        top, left = ((n - side) // 2 for n in clean.shape[:2])
-        if isinstance(image, tuple):  # its pixels are blocks of the clean one's
-            top, left = (n - n % config.task.scale for n in (top, left))
-        # The seed of the data does not matter here: runs are to be compared.
-        rng = np.random.default_rng([0, _HELD_OUT, index])
-        rows, columns = slice(top, top + side), slice(left, left + side)
-        examples.append(_degrade(config.task, image, rows, columns, rng))
-    return examples
+    found = {}
+    for name, images in sets.items():
+        side = min(config.data.validation_size, *(n for size in images.sizes() for n in size))
+        side -= side % config.task.scale
+        if side < config.data.validation_size:
+            of, middle = f" of {name}" if len(sets) > 1 else "", f"{side}x{side}"
+            say(f"held-out images{of} are measured in their middle {middle}: one is no larger")
+        found[name] = [_middle(config.task, images, index, side) for index in range(len(images))]
+    return found
+
+
+def _middle(task: Task, images: Images, index: int, side: int) -> Example:
+    image = images[index]
+    clean = image[0] if isinstance(image, tuple) else image
+    top, left = ((n - side) // 2 for n in clean.shape[:2])
+    if isinstance(image, tuple):  # its pixels are blocks of the clean one's
+        top, left = (n - n % task.scale for n in (top, left))
+    # The seed of the data does not matter here: runs are to be compared.
+    rng = np.random.default_rng([0, _HELD_OUT, index])
+    return _degrade(task, image, slice(top, top + side), slice(left, left + side), rng)

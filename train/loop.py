@@ -63,7 +63,8 @@ def train(command: Command) -> int:
     held_out = held_out_examples(config, held_out_images, tell)
 
     network = FunctionalNetwork(config)
-    network.check_output(held_out[0])
+    for examples in held_out.values():
+        network.check_output(examples[0])
     optimizer = make_optimizer(config.optimizer, config.steps)
     initial, init = None, None
     if command.resume and run_folder.has_checkpoints(run):
@@ -130,8 +131,8 @@ def train(command: Command) -> int:
         batch = next(batches)
         log.say(
             f"{config.name}: {sum(x.size for x in state.params.values()):,} parameters, "
-            f"{len(images)} images, {len(held_out)} held out, batches of {config.batch_size} "
-            f"on {mesh.size} x {mesh.devices.flat[0].device_kind}"
+            f"{len(images)} images, {sum(map(len, held_out.values()))} held out, "
+            f"batches of {config.batch_size} on {mesh.size} x {mesh.devices.flat[0].device_kind}"
         )
         began = time.perf_counter()
         jitted = jit_step(make_step(config, network, optimizer), mesh)
@@ -184,6 +185,7 @@ def train(command: Command) -> int:
                     scores = measure(state.ema)
                     psnr = config.task.measured_as
                     numbers |= {psnr: scores.psnr, psnr.replace("psnr", "ssim"): scores.ssim}
+                    numbers |= scores.by_set
                     shown = {"held_out": sample_sheet(measure, scores)}
                 log.metrics(done, numbers, shown)
                 if saving:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import jax
 import numpy as np
@@ -17,28 +17,35 @@ from train.tasks import Example
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over the held-out images, and the images.
+    """Means over the held-out images, and the images; those of the first set.
 
     Attributes:
       psnr: in dB; of super-resolution on luma, as in the tables.
       ssim: likewise.
       restored: float32 ``[H, W, C]`` each.
+      by_set: of several sets, PSNR and SSIM of each by "psnr/NAME", "ssim/NAME" (or "psnr_y/NAME").
     """
 
     psnr: float
     ssim: float
     restored: list[np.ndarray]
+    by_set: dict[str, float] = field(default_factory=dict)
 
 
 class HeldOut:
-    """The held-out images, ready to be restored: one on each device at a time."""
+    """Sets of held-out images, ready to be restored: one image on each device at a time."""
 
     def __init__(
-        self, config: Config, examples: Sequence[Example], network: FunctionalNetwork, mesh: Mesh
+        self,
+        config: Config,
+        sets: Mapping[str, Sequence[Example]],
+        network: FunctionalNetwork,
+        mesh: Mesh,
     ) -> None:
-        """Take examples of one size."""
+        """Take examples, all of a set of one size; the first set is the one that is shown."""
         self._config = config
-        self.examples = list(examples)
+        self._sets = dict(sets)
+        self.examples = list(next(iter(sets.values())))
         self._mesh = mesh
         self._restore = jax.jit(
             network,
@@ -48,31 +55,48 @@ class HeldOut:
 
     def __call__(self, params: Arrays) -> Scores:
         """Restore and measure all. Every process must call it."""
+        found = {
+            name: self._scores(examples, self._restored(params, examples))
+            for name, examples in self._sets.items()
+        }
+        first = next(iter(found.values()))
+        if len(found) == 1:
+            return first
+        psnr = self._config.task.measured_as
+        ssim = psnr.replace("psnr", "ssim")
+        by_set = {f"{psnr}/{name}": scores.psnr for name, scores in found.items()}
+        by_set |= {f"{ssim}/{name}": scores.ssim for name, scores in found.items()}
+        return replace(first, by_set=by_set)
+
+    def _restored(self, params: Arrays, examples: Sequence[Example]) -> list[np.ndarray]:
         devices = self._mesh.size
         restored: list[np.ndarray] = []
-        for start in range(0, len(self.examples), devices):
-            part = self.examples[start : start + devices]
+        for start in range(0, len(examples), devices):
+            part = list(examples[start : start + devices])
             # The last part is filled up: one program, whatever the number of images.
             filled = part + [part[-1]] * (devices - len(part))
             batch = {key: np.stack([e[key] for e in filled]) for key in part[0] if key != "target"}
             arrays = {key: self._put(value) for key, value in batch.items()}
             restored += list(np.asarray(self._restore(params, arrays))[: len(part)])
-        return self.score(restored)
+        return restored
 
     def score(self, images: Sequence[np.ndarray]) -> Scores:
         """Measure images in the place of restored ones; NaN where they are not finite."""
-        found = [self._score(i, image) for i, image in enumerate(images)]
-        psnr, ssim = (float(np.mean(column)) for column in zip(*found, strict=True))
-        return Scores(psnr, ssim, list(images))
+        return self._scores(self.examples, images)
 
     def psnr(self, index: int, image: np.ndarray) -> float:
         """PSNR of one image in the place of the restored one, in dB."""
-        return self._score(index, image)[0]
+        return self._score(self.examples[index], image)[0]
 
-    def _score(self, index: int, image: np.ndarray) -> tuple[float, float]:
+    def _scores(self, examples: Sequence[Example], images: Sequence[np.ndarray]) -> Scores:
+        found = [self._score(e, image) for e, image in zip(examples, images, strict=True)]
+        psnr, ssim = (float(np.mean(column)) for column in zip(*found, strict=True))
+        return Scores(psnr, ssim, list(images))
+
+    def _score(self, example: Example, image: np.ndarray) -> tuple[float, float]:
         if not np.isfinite(image).all():
             return float("nan"), float("nan")
-        task, target = self._config.task, to_uint8(self.examples[index]["target"])
+        task, target = self._config.task, to_uint8(example["target"])
         found = score(to_uint8(image), target, task=task.name, scale=task.scale)
         # The tables of super-resolution are on luma.
         if task.name == "sr":

@@ -145,10 +145,14 @@ def write_report(
             f"{jax.devices()[0].device_kind}; at most {meter.waited / meter.seconds:.0%} of the "
             "time spent waiting for data; "
         )
+    by_set = ""
+    if scores.by_set:
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in scores.by_set.items())
+        by_set = f"By set: {listed}. "
     text = (
         f"{worse}{config.name}: {steps}. On {len(examples)} held-out images {label} "
         f"{scores.psnr:.2f} dB ({label.replace('PSNR', 'SSIM')} {scores.ssim:.4f}), {gain}. "
-        f"{speed}peak memory {peak_memory()}; {skipped} steps skipped. "
+        f"{by_set}{speed}peak memory {peak_memory()}; {skipped} steps skipped. "
         f"Weights: python -m train.export {run} {config.name}.safetensors"
     )
     temporary = run / (SUMMARY + ".tmp")

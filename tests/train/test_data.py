@@ -1,5 +1,6 @@
 """Examples: the right degradation, and the same ones however they are computed."""
 
+import dataclasses
 import itertools
 import pickle
 from pathlib import Path
@@ -167,7 +168,7 @@ def test_pairs_stay_together(tmp_path: Path, scale: int, end: str) -> None:
         assert matches.any(-1).all()
         corners |= {int(np.argmax(m)) for m in matches}
     assert corners == set(range(scale**2))
-    (held_out,) = held_out_examples(config, open_images(config, print)[1])
+    (held_out,) = held_out_examples(config, open_images(config, print)[1])[""]
     assert held_out["input"].shape == (16 // scale, 16 // scale, 3)
     shown = held_out["input"] - held_out["target"][::scale, ::scale]
     np.testing.assert_allclose(shown * 255, 1, atol=1e-3)
@@ -181,9 +182,9 @@ def test_pairs_of_validation(tmp_path: Path) -> None:
         data_validation=others["data_train"], data_validation_inputs=others["data_inputs"],
     )  # fmt: skip
     config.check()
-    train, held_out = open_images(config, print)
-    assert (len(train), len(held_out)) == (5, 2)
-    for example_ in held_out_examples(config, held_out):
+    train, sets = open_images(config, print)
+    assert (len(train), len(sets[""])) == (5, 2)
+    for example_ in held_out_examples(config, sets)[""]:
         np.testing.assert_allclose((example_["input"] - example_["target"]) * 255, 1, atol=1e-3)
 
 
@@ -317,21 +318,50 @@ def test_held_out_images_are_not_trained_on(tmp_path: Path) -> None:
     for i in range(6):
         PilImage.fromarray(np.full((16, 20), 40 * i, np.uint8)).save(folder / f"{i}.png")
     config = tiny.config(folder, data_num_validation=2)
-    train, held_out = open_images(config, print)
+    train, sets = open_images(config, print)
+    held_out = sets[""]
     levels = [
         {int(p[0, 0, 0]) for p in map(s.__getitem__, range(len(s)))} for s in (train, held_out)
     ]
     assert len(levels[0]) == 4
     assert len(levels[1]) == 2
     assert not levels[0] & levels[1]
-    a, b = (held_out_examples(c, held_out) for c in (config, tiny.config(folder, seed=5)))
+    a, b = (held_out_examples(c, sets)[""] for c in (config, tiny.config(folder, seed=5)))
     assert_same(a, b)
     assert a[0]["target"].shape == (16, 16, 1)
 
 
+def test_sets_of_validation(folder: Path, tmp_path: Path) -> None:
+    """Each has its name, its own size, and as many as asked for, spread over it."""
+    large = tiny.folder(tmp_path / "a=b", [(40, 50)] * 6)
+    small = tiny.folder(tmp_path / "Set5", [(17, 20)])
+    values = (f"Set12={large}", str(small), str(large))
+    config = tiny.config(
+        folder, data_validation=values, data_num_validation=3, data_validation_size=32
+    )
+    config.check()
+    train, sets = open_images(config, print)
+    assert len(train) == 5
+    assert {name: len(s) for name, s in sets.items()} == {"Set12": 3, "Set5": 1, "a=b": 3}
+    said: list[str] = []
+    examples = held_out_examples(config, sets, said.append)
+    assert {name: e[0]["target"].shape[0] for name, e in examples.items()} == {
+        "Set12": 32, "Set5": 17, "a=b": 32
+    }  # fmt: skip
+    assert said == ["held-out images of Set5 are measured in their middle 17x17: one is no larger"]
+    assert_same(examples["Set12"], examples["a=b"])
+    same = dataclasses.replace(config.data, validation=(f"Set5={large}", str(small)))
+    with pytest.raises(TrainError, match="sets are called Set5, Set5; name them NAME=SOURCE"):
+        dataclasses.replace(config, data=same).check()
+    _, sets = open_images(tiny.config(folder, data_validation=values[:1]), print)
+    assert list(sets) == ["Set12"]
+    text = refused(tiny.config(folder, data_validation=(str(large), f"x={folder}/no")))
+    assert f"{folder}/no: there is no such folder" in text
+
+
 def test_embedded_images_need_no_download() -> None:
-    train, held_out = open_images(tiny.config("embedded", data_num_validation=8), print)
-    names = [{s.name(i) for i in range(len(s))} for s in (train, held_out)]
+    train, sets = open_images(tiny.config("embedded", data_num_validation=8), print)
+    names = [{s.name(i) for i in range(len(s))} for s in (train, sets[""])]
     assert len(names[0]) >= 10
     assert len(names[1]) >= 3
     assert not names[0] & names[1]

@@ -50,6 +50,7 @@ def test_run_leaves_everything_behind(six: Path, config: Config) -> None:
         0
     ].keys()
     assert [line["step"] for line in lines(six) if "psnr" in line] == [3, 6]
+    assert not [key for line in lines(six) for key in line if "/" in key]
     assert all(0 <= line["input_bound"] <= 1 for line in lines(six))
     image = converse_jax.imaging.read_image(six / "before_after.png").pixels
     assert image.shape[1] > 3 * 256
@@ -163,6 +164,20 @@ def test_export_refuses(six: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     ]:
         assert export.main([str(a) for a in arguments]) == 2
         assert text in capsys.readouterr().err
+
+
+def test_each_set_is_measured_and_the_first_decides(config: Config, tmp_path: Path) -> None:
+    sets = [tiny.folder(tmp_path / name, [(30, 30 + i)] * 2) for i, name in enumerate("ab")]
+    data = dataclasses.replace(config.data, validation=(f"first={sets[0]}", str(sets[1])))
+    changed = dataclasses.replace(config, data=data, steps=3)
+    assert train(Command(config=changed, run=tmp_path / "run")) == 0
+    last = lines(tmp_path / "run")[-1]
+    keys = {k for k in last if k.startswith(("psnr", "ssim"))}
+    assert keys == {
+        "psnr", "psnr/first", "psnr/b", "ssim", "ssim/first", "ssim/b"
+    }  # fmt: skip
+    assert last["psnr"] == last["psnr/first"] != last["psnr/b"]
+    assert f"psnr/b {last['psnr/b']:.4g}" in (tmp_path / "run" / "summary.md").read_text()
 
 
 def test_what_is_never_finite_stops_the_run(
