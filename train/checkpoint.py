@@ -11,7 +11,7 @@ import errno
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,11 @@ class Checkpoints:
         """Step of the one with the highest PSNR, if any was measured."""
         measured = [c for c in self._checkpointer.checkpoints if c.metrics]
         return max(measured, key=lambda c: c.metrics["psnr"]).step if measured else None
+
+    def psnr(self, step: int) -> float | None:
+        """What was measured at a step, if anything."""
+        (found,) = (c for c in self._checkpointer.checkpoints if c.step == step)
+        return float(found.metrics["psnr"]) if found.metrics else None
 
     def save(self, step: int, state: Any, details: dict[str, Any], psnr: float | None) -> None:
         """Begin to save; returns as soon as the values are safe from being overwritten.
@@ -206,6 +211,27 @@ class Checkpoints:
         if wrong:
             raise ValueError(f"{len(wrong)} arrays are not what was written, e.g. {wrong[0]}")
         return arrays
+
+    def last_whole(
+        self, warn: Callable[[str], None], steps: Sequence[int] | None = None
+    ) -> tuple[int, dict[str, Any], dict[str, jax.Array]]:
+        """The last whole checkpoint: its step, details and arrays. Damaged ones stay in place.
+
+        Args:
+          warn: is told of each damaged one.
+          steps: those to look at, ascending; by default all.
+
+        Raises:
+          TrainError: none is whole, or one cannot be read for want of permission or memory.
+        """
+        candidates = self.steps if steps is None else steps
+        for step in reversed(candidates):
+            try:
+                return step, self.details(step), self.load_arrays(step)
+            except ValueError as error:
+                warn(f"checkpoint {step} is damaged: {error}")
+        tried, there = (", ".join(map(str, x)) or "none is there" for x in (candidates, self.steps))
+        raise TrainError(f"{self._run}: no whole checkpoint ({tried}); there are steps {there}")
 
     def load_latest(self, abstract: Any, warn: Callable[[str], None]) -> tuple[Any, int] | None:
         """The last whole checkpoint and its step; damaged ones are put aside with a warning.

@@ -72,28 +72,20 @@ def export(
                 raise TrainError(f"{run}: no checkpoint was measured; there are steps {listed}")
         if step is not None and step not in steps:
             raise TrainError(f"{run}: has no checkpoint of step {step}; there are steps {listed}")
-        candidates = [step] if step is not None else steps[::-1]
-        for candidate in candidates:
-            try:
-                details = checkpoints.details(candidate)
-                state = checkpoints.load_arrays(candidate)
-                arrays = {
-                    key.removeprefix("ema."): np.asarray(value)
-                    for key, value in state.items()
-                    if key.startswith("ema.")
-                }
-                break
-            except ValueError as error:
-                print(f"checkpoint {candidate} is damaged: {error}", file=sys.stderr)
-        else:
-            tried = ", ".join(map(str, candidates)) or "none is there"
-            raise TrainError(f"{run}: no whole checkpoint ({tried}); there are steps {listed}")
+        step, details, state = checkpoints.last_whole(
+            lambda line: print(line, file=sys.stderr), None if step is None else [step]
+        )
+    arrays = {
+        key.removeprefix("ema."): np.asarray(value)
+        for key, value in state.items()
+        if key.startswith("ema.")
+    }
     changes = {"name": name, "license": license, "source": source}
     values = details["card"] | {key: value for key, value in changes.items() if value is not None}
     values["notes"] = values["notes"] | dict(notes or {})
     values["license"] = values.get("license", values.pop("licence", "unspecified"))
     card = ModelCard(**values)
-    model = assemble(card, arrays, origin=f"{run}, step {candidate}")
+    model = assemble(card, arrays, origin=f"{run}, step {step}")
     save(target, model, card, overwrite=overwrite)
     return card
 

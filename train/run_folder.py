@@ -78,6 +78,16 @@ def has_checkpoints(run: Path) -> bool:
     return any(path.name.isdigit() for path in found)
 
 
+def others(run: Path) -> list[str]:
+    """What is in the folder that no run puts there."""
+    ours = {CONFIG, METRICS, BEFORE_AFTER, SUMMARY, FOLDER, DAMAGED} | _UNFINISHED
+    return sorted(p.name for p in run.iterdir() if not (p.name in ours or _is_events(p.name)))
+
+
+def _is_events(name: str) -> bool:
+    return name.startswith("events.out.tfevents.")
+
+
 def read_init(run: Path) -> dict[str, Any] | None:
     """What `claim` wrote of the weights that the run started from, if it did from any."""
     try:
@@ -118,7 +128,7 @@ def claim(
             for name in (FOLDER, DAMAGED):
                 shutil.rmtree(run / name, ignore_errors=True)
             # The configuration goes last: without it this would no longer be a run's folder.
-            events = [p.name for p in run.glob("events.out.tfevents.*")]
+            events = [p.name for p in run.iterdir() if _is_events(p.name)]
             for name in (METRICS, BEFORE_AFTER, SUMMARY, *events, INIT, CONFIG):
                 (run / name).unlink(missing_ok=True)
         run.mkdir(parents=True, exist_ok=True)

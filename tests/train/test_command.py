@@ -231,7 +231,10 @@ def test_values_that_cannot_be(changes: dict[str, Any], text: str) -> None:
         ({"task": Denoise(sigma="25")}, "task.sigma: got '25'; give a number"),
         ({"task": Denoise(sigma_max=float("nan"))}, "task.sigma-max: got nan"),
         ({"task": None}, "task: got None; give a Task of train.tasks"),
-        ({"model": ConverseDnCNNConfig}, "model: got <class 'train.networks.ConverseDnCNNConfig'>; give "),
+        (
+            {"model": ConverseDnCNNConfig},
+            "model: got <class 'train.networks.ConverseDnCNNConfig'>; give ",
+        ),
         ({"optimizer": Optimizer(betas=(float("nan"), 0.9))}, "optimizer.betas: got (nan, 0.9)"),
         (
             {"model": ConverseDnCNNConfig(padding_mode="mirror")},

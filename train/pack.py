@@ -1,0 +1,267 @@
+"""`python -m train.pack RUN OUT_DIR`: what a run goes on from, in a few files to carry elsewhere.
+
+`python -m train.pack --unpack PACKED_DIR RUN` makes a run's folder of them, from which `--resume`
+goes on to the same bits. They hold the last whole checkpoint, the configuration, the metrics, and
+of a finished run the report; neither earlier checkpoints nor TensorBoard events.
+
+manifest.json and step-STEP-HASH.zip.000, .001, ...: one ZIP file, cut into parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from train.errors import TrainError
+
+MANIFEST = "manifest.json"
+_FORMAT = "converse-jax packed run 1"
+_STATE, _CHECKPOINT = "state.safetensors", "checkpoint.json"
+
+
+def pack(run: Path, target: Path, *, max_mb: float = 15, overwrite: bool = False) -> dict[str, Any]:
+    """Write the last whole checkpoint of a run, and what lies beside it, as a few files.
+
+    Args:
+      run: the run's folder; it is only read.
+      target: the folder to write to; other files in it stay.
+      max_mb: the size of a part at most, in 10^6 bytes.
+      overwrite: replace what was packed there before; at no moment is there neither.
+
+    Returns:
+      The manifest: step, and name, bytes and sha256 of each part.
+
+    Raises:
+      TrainError: no such run, no whole checkpoint, something is packed there already, or the files
+        cannot be written.
+    """
+    # Orbax takes a second to import, which a wrong path need not wait for.
+    from train.checkpoint import FOLDER, Checkpoints
+    from train.log import METRICS
+    from train.run_folder import BEFORE_AFTER, CONFIG, INIT, SUMMARY
+
+    if max_mb < 0.001:
+        raise TrainError(f"--max-mb: got {max_mb:g}; give at least 0.001")
+    if (target / MANIFEST).exists() and not overwrite:
+        raise TrainError(f"{target}: holds a packed run; name another, or replace it (--overwrite)")
+    if not (run / FOLDER).is_dir():
+        raise TrainError(f"{run}: holds no checkpoints; give the folder of a run, e.g. runs/NAME")
+    with Checkpoints(run, keep=1, read_only=True) as checkpoints:
+        step, details, arrays = checkpoints.last_whole(
+            lambda line: print(line, file=sys.stderr, flush=True)
+        )
+        psnr = checkpoints.psnr(step)
+    checkpoint = {"step": step, "psnr": psnr, "details": details}
+    content = {
+        _CHECKPOINT: json.dumps(checkpoint, sort_keys=True).encode(),
+        _STATE: safetensors.numpy.save({k: np.asarray(x) for k, x in arrays.items()}),
+    }
+    for name in (CONFIG, INIT, METRICS, SUMMARY, BEFORE_AFTER):
+        with contextlib.suppress(FileNotFoundError):
+            content[name] = (run / name).read_bytes()
+    if CONFIG not in content:
+        raise TrainError(f"{run}: holds no {CONFIG}; give the folder of a run, e.g. runs/NAME")
+    archive = _zipped(content)
+    most = int(max_mb * 1e6)
+    stem = f"step-{step}-{_sha256(archive)[:8]}.zip"
+    parts = {
+        f"{stem}.{i:03d}": archive[start : start + most]
+        for i, start in enumerate(range(0, len(archive), most))
+    }
+    manifest = {
+        "format": _FORMAT,
+        "step": step,
+        "parts": [
+            {"name": name, "bytes": len(data), "sha256": _sha256(data)}
+            for name, data in parts.items()
+        ],
+    }
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name, data in parts.items():
+            _write(target / name, data)
+        # Until here the earlier manifest holds, with its parts.
+        _write(target / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+        for path in target.glob("step-*.zip.[0-9][0-9][0-9]"):
+            if path.name not in parts:
+                path.unlink()
+    except OSError as error:
+        raise TrainError(f"{target}: cannot be written to ({error.strerror})") from None
+    return manifest
+
+
+def unpack(packed: Path, run: Path, *, overwrite: bool = False) -> int:
+    """Make a run's folder of what `pack` wrote.
+
+    Args:
+      packed: the folder with the manifest and the parts.
+      run: the folder to make; nothing is there until it is whole.
+      overwrite: replace the folder of a run.
+
+    Returns:
+      The step of its checkpoint.
+
+    Raises:
+      TrainError: a part is missing or damaged, or the folder exists already or cannot be written.
+    """
+    from train.checkpoint import FOLDER, Checkpoints, checksum
+    from train.run_folder import CONFIG, others
+
+    if os.path.lexists(run) and not (run.is_dir() and not any(run.iterdir())):
+        if not overwrite:
+            raise TrainError(f"{run}: exists already; name another, or replace it (--overwrite)")
+        if not (run / CONFIG).is_file():
+            raise TrainError(f"{run}: is not the folder of a run, and stays; name another")
+        if strangers := others(run):
+            raise TrainError(
+                f"{run}: holds {strangers[0]}, which is no part of a run, and stays; move it away, "
+                "or name another folder"
+            )
+    content = _read(packed)
+    checkpoint = json.loads(content.pop(_CHECKPOINT))
+    step, details = checkpoint["step"], checkpoint["details"]
+    arrays = safetensors.numpy.load(content.pop(_STATE))
+    # What was read from the run's disk, against what its training wrote.
+    for name, expected in details.pop("checksums").items():
+        if name not in arrays or checksum(arrays[name]) != expected:
+            raise TrainError(f"{packed}: array {name} is not what was written; pack the run again")
+    try:
+        run.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(run) as folder:
+            made = folder / "new"
+            (made / FOLDER).mkdir(parents=True)
+            for name, data in content.items():
+                (made / name).write_bytes(data)
+            with Checkpoints(made, keep=1) as checkpoints:
+                checkpoints.save(step, arrays, details, checkpoint["psnr"])
+            if os.path.lexists(run):
+                os.replace(run, folder / "old")
+            os.replace(made, run)
+    except OSError as error:
+        raise TrainError(f"{run}: cannot be written to ({error.strerror})") from None
+    return int(step)
+
+
+def _read(packed: Path) -> dict[str, bytes]:
+    """The files in the archive by name; each part is compared with its checksum."""
+    path = packed / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != _FORMAT:
+            raise TrainError(
+                f"{path}: is of format {manifest['format']!r}, this reads {_FORMAT!r}; unpack it "
+                "with the version that packed it"
+            )
+        parts = [(str(p["name"]), str(p["sha256"])) for p in manifest["parts"]]
+    except FileNotFoundError:
+        raise TrainError(f"{path}: is missing; give the folder that train.pack wrote") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainError(f"{path}: is damaged ({error}); bring it anew") from None
+    archive = b""
+    for name, expected in parts:
+        if Path(name).name != name:
+            raise TrainError(f"{path}: names a part {name!r} in another folder; bring it anew")
+        try:
+            data = (packed / name).read_bytes()
+        except FileNotFoundError:
+            raise TrainError(f"{packed / name}: is missing; bring it as well") from None
+        except OSError as error:
+            raise TrainError(f"{packed / name}: cannot be read ({error.strerror})") from None
+        if _sha256(data) != expected:
+            raise TrainError(f"{packed / name}: is damaged; bring it anew")
+        archive += data
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as file:
+            content = {name: file.read(name) for name in file.namelist()}
+    except zipfile.BadZipFile as error:
+        raise TrainError(f"{path}: its parts are no archive ({error}); bring it anew") from None
+    missing = {_CHECKPOINT, _STATE} - content.keys()
+    if missing or any(Path(name).name != name for name in content):
+        raise TrainError(f"{path}: its parts are no packed run; bring it anew")
+    return content
+
+
+def _zipped(content: dict[str, bytes]) -> bytes:
+    """A ZIP file, the same for the same content."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data in content.items():
+            # Of no date.
+            file.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _beside(run: Path) -> Iterator[Path]:
+    """A folder on the same disk, that is gone in the end."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{run.name}.unpacking-", dir=run.parent))
+    try:
+        yield folder
+    finally:
+        if (folder / "old").exists() and not os.path.lexists(run):
+            os.replace(folder / "old", run)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m train.pack",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=Path, help="the run's folder; with --unpack the packed one")
+    parser.add_argument("target", type=Path, help="the folder to write; with --unpack the run's")
+    parser.add_argument("--unpack", action="store_true", help="the other way round")
+    parser.add_argument("--max-mb", type=float, help="of a part, in 10^6 bytes (default: 15)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there")
+    args = parser.parse_args(argv)
+    try:
+        if args.unpack:
+            if args.max_mb is not None:
+                raise TrainError("--max-mb: the parts have their size; leave it out with --unpack")
+            step = unpack(args.source, args.target, overwrite=args.overwrite)
+            print(f"{args.target}: a run after step {step}; go on with --run and --resume")
+        else:
+            max_mb = 15 if args.max_mb is None else args.max_mb
+            done = pack(args.source, args.target, max_mb=max_mb, overwrite=args.overwrite)
+            sizes = [part["bytes"] for part in done["parts"]]
+            print(
+                f"{args.target}: step {done['step']} in {len(sizes)} parts of at most "
+                f"{max(sizes) / 1e6:.2f} MB, together {sum(sizes) / 1e6:.2f} MB, and {MANIFEST}"
+            )
+    except TrainError as error:
+        print("train.pack: error: " + " ".join(str(error).split()), file=sys.stderr)
+        return error.status
+    return 0
+
+
+if __name__ == "__main__":
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # nothing is computed
+    sys.exit(main())
