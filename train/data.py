@@ -33,8 +33,8 @@ _SHUFFLE, _EXAMPLES, _HELD_OUT = range(3)
 def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, dict[str, Images]]:
     """The images to train on, and the sets of those held out, by name.
 
-    Without a validation source, `data.num_validation` images evenly spread over the training
-    images are held out; "embedded" has its own.
+    Without a validation source, `data.num_validation` photographs evenly spread over the training
+    images are held out, with all of their tiles; "embedded" has its own.
 
     Raises:
       TrainError: no images, or none as large as a patch; small ones are named.
@@ -49,15 +49,20 @@ def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, dic
     elif data.train == (EMBEDDED,):
         held_out[""] = _open(config, data.train, (), held_out=True)
     else:
-        if len(train) <= data.num_validation:
+        train.sizes()  # reads them in parallel, and what TFDS has of names with them
+        photographs = train.photographs()
+        of = "images" if len(photographs) == len(train) else "photographs"
+        if len(photographs) <= data.num_validation:
             raise TrainError(
-                f"data.num-validation: {data.num_validation} images are to be held out of the "
-                f"{len(train)} of {', '.join(data.train)}, and none would be left; give more "
-                "images, a smaller number, or others to validate on (--data.validation)"
+                f"data.num-validation: {data.num_validation} {of} are to be held out of the "
+                f"{len(photographs)} of {', '.join(data.train)}, and none would be left; give more "
+                f"{of}, a smaller number, or others to validate on (--data.validation)"
             )
-        chosen = _spread(len(train), data.num_validation)
-        held_out[""] = train.select(chosen)
-        train = train.select(sorted(set(range(len(train))) - set(chosen)))
+        chosen = [photographs[k] for k in _spread(len(photographs), data.num_validation)]
+        # Tiles of a photograph overlap and resemble each other: all go, the middle one is measured.
+        gone = {index for tiles in chosen for index in tiles}
+        held_out[""] = train.select([tiles[len(tiles) // 2] for tiles in chosen])
+        train = train.select(sorted(set(range(len(train))) - gone))
     train = _large_enough(train, config.data.patch_size, "data.patch-size", say)
     empty = [n for k, n in enumerate(data.train) if data.weights and not train.of_source(k)]
     if empty:

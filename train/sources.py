@@ -61,6 +61,9 @@ class Encoded(Protocol):
     def key(self, index: int) -> str:
         """What it has in common with its counterpart in another source."""
 
+    def photograph(self, index: int) -> str:
+        """What it is a part of: its tiles have it in common."""
+
 
 class ImageFiles:
     """Image files by path."""
@@ -89,6 +92,10 @@ class ImageFiles:
         path = self._paths[index].with_suffix("")
         return path.name if self._root is None else path.relative_to(self._root).as_posix()
 
+    def photograph(self, index: int) -> str:
+        """Its path, without the end that BasicSR's scripts give to tiles, as in 0001_s012.png."""
+        return re.sub(r"_s\d{3,}(\.\w+)$", r"\1", str(self._paths[index].absolute()))
+
 
 class _Reordered:
     """Some of a source's images, in another order."""
@@ -107,6 +114,9 @@ class _Reordered:
 
     def key(self, index: int) -> str:
         return self._source.key(self._indices[index])
+
+    def photograph(self, index: int) -> str:
+        return self._source.photograph(self._indices[index])
 
 
 def counterparts(inputs: Encoded, targets: Encoded, where: str) -> Encoded:
@@ -220,6 +230,7 @@ class Images:
           cache_mb: memory for decoded images, in megabytes.
         """
         self._sources, self._inputs, self._scale = list(sources), list(inputs), scale
+        self._known_sizes: dict[tuple[int, int], tuple[int, int]] = {}
         self._entries = [(k, i) for k, source in enumerate(sources) for i in range(len(source))]
         self._channels = channels
         self._room = int(cache_mb * 1e6)
@@ -236,6 +247,14 @@ class Images:
         """What to call an image in a message."""
         source, i = self._entry(index)
         return source.name(i)
+
+    def photographs(self) -> list[list[int]]:
+        """Which images are of one photograph, of each; an image that is no tile is one itself."""
+        found: dict[str, list[int]] = {}
+        for index in range(len(self)):
+            source, i = self._entry(index)
+            found.setdefault(source.photograph(i), []).append(index)
+        return list(found.values())
 
     def of_source(self, number: int) -> list[int]:
         """Which images are of one of the sources."""
@@ -286,6 +305,9 @@ class Images:
             return list(pool.map(self._size, range(len(self))))
 
     def _size(self, index: int) -> tuple[int, int]:
+        known = self._known_sizes.get(self._entries[index])
+        if known is not None:  # TFDS reads whole records for their heads: once is enough
+            return known
         source, i = self._entry(index)
         size = _size_in_head(source, i)
         if self._inputs:
@@ -293,6 +315,7 @@ class Images:
             small = size[0] // self._scale, size[1] // self._scale
             if given not in (small, small[::-1]):  # a camera may note that one is to be turned
                 raise TrainError(self._misfit(index, size, given))
+        self._known_sizes[self._entries[index]] = size
         return size
 
     def _misfit(self, index: int, size: Sequence[int], given: Sequence[int]) -> str:
@@ -312,6 +335,7 @@ class Images:
             scale=self._scale,
             cache_mb=self._room / 1e6,
         )
+        chosen._known_sizes = self._known_sizes
         chosen._entries = [self._entries[i] for i in indices]
         return chosen
 

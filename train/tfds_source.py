@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, NamedTuple
 from train.errors import TrainError
 
 _NAME = re.compile(r"([a-z]\w*)(?:/([\w+.-]+))?(?::(\d+\.\d+\.\d+))?", re.IGNORECASE | re.ASCII)
+# What train.prepare adds to the name of a photograph for each of its tiles.
+_TILE = re.compile(r"\[\d+:,\d+:\]$", re.ASCII)
 _VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
 
 
@@ -63,11 +65,15 @@ class TfdsImages:
         data_set = _find(tfds, spec, match, data_root(data_dir))
         builder = _open_builder(tfds, spec, data_set)
         features = builder.info.features
-        self._label = f"{data_set} {split}"
+        self._data_set, self._label = str(data_set), f"{data_set} {split}"
         self._feature = _image_feature(tfds, spec, features, feature)
-        # Only this feature is parsed. TFDS would decode the others as well, for some of which it
+        # Only what is used is parsed. TFDS would decode the others as well, for some of which it
         # needs TensorFlow, and it misreads palettes and alpha.
-        self._parser = tfds.features.FeaturesDict({self._feature: features[self._feature]})
+        parsed = {self._feature: features[self._feature]}
+        # That of train.prepare, which says what an image is a tile of.
+        parsed |= {k: v for k, v in features.items() if k == "name" and _is_text(tfds, v)}
+        self._parser = tfds.features.FeaturesDict(parsed)
+        self._tile_of: dict[int, str | None] = {}
         self._decoders = {self._feature: tfds.decode.SkipDecoding()}
         self._records = _open_records(tfds, spec, builder, split)
 
@@ -91,6 +97,8 @@ class TfdsImages:
             example = self._parser.deserialize_example_np(record, decoders=self._decoders)
             if not example[self._feature]:
                 raise ValueError("its file of records has been cut short")
+            name = bytes(example.get("name", b"")).decode("utf-8", "replace")
+            self._tile_of[index] = _TILE.sub("", name) if _TILE.search(name) else None
             return bytes(example[self._feature])
         except Exception as error:  # readers of damaged files raise nearly anything
             raise TrainError(
@@ -104,6 +112,14 @@ class TfdsImages:
     def name(self, index: int) -> str:
         """What to call an image in a message: "div2k/bicubic_x4 train 17"."""
         return f"{self._label} {index}"
+
+    def photograph(self, index: int) -> str:
+        """Which photograph it is a tile of, from `train.prepare`; its own name if it is whole."""
+        if index not in self._tile_of:
+            self.encoded(index)
+        tile_of = self._tile_of[index]
+        # Without the split: another part of the data set may hold further tiles of it.
+        return self.name(index) if tile_of is None else f"{self._data_set} {tile_of}"
 
     def key(self, index: int) -> str:
         """Its number: features of one example are a pair."""
@@ -266,6 +282,10 @@ def _image_feature(tfds: Any, spec: str, features: Any, wanted: str) -> str:
         f"tfds:{spec}: has several images in an example, {_listed(images)}; add the one to "
         "learn from, as in tfds:NAME@train@FEATURE"
     )
+
+
+def _is_text(tfds: Any, feature: Any) -> bool:
+    return isinstance(feature, tfds.features.Text)
 
 
 def _open_records(tfds: Any, spec: str, builder: Any, split: str) -> Any:

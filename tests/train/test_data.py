@@ -359,6 +359,34 @@ def test_sets_of_validation(folder: Path, tmp_path: Path) -> None:
     assert f"{folder}/no: there is no such folder" in text
 
 
+def test_tiles_of_a_photograph_are_held_out_together(tmp_path: Path) -> None:
+    """Each photograph has a color of its own: none may be on both sides."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for i in range(5):
+        PilImage.fromarray(np.full((40, 56), 40 * i, np.uint8)).save(source / f"{i}.png")
+    place = tmp_path / "tfds"
+    tiling = ["--name", "tiled", "--tile", "24", "--step", "8", "--data-dir", str(place)]
+    assert prepare.main(["folder", str(source), *tiling]) == 0
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    for i, k in itertools.product(range(5), range(15)):
+        PilImage.fromarray(np.full((24, 24), 40 * i, np.uint8)).save(cut / f"{i}_s{k:03}.png")
+    for name, left in (("tfds:tiled", 45), ("tfds:tiled@train[20:]", 25), (str(cut), 45)):
+        config = tiny.config(name, data_num_validation=2, data_tfds_dir=str(place))
+        train, sets = open_images(config, print)
+        levels = [{int(s[i][0, 0, 0]) for i in range(len(s))} for s in (train, sets[""])]
+        assert len(sets[""]) == len(levels[1]) == 2
+        assert not levels[0] & levels[1]
+        assert len(train) == left
+    halves = ("tfds:tiled@train[:20]", "tfds:tiled@train[20:]")
+    config = tiny.config("", data_train=halves, data_num_validation=2, data_tfds_dir=str(place))
+    assert len(open_images(config, print)[0]) == 45
+    assert "5 photographs are to be held out of the 5" in refused(
+        tiny.config("tfds:tiled", data_num_validation=5, data_tfds_dir=str(place))
+    )
+
+
 def test_embedded_images_need_no_download() -> None:
     train, sets = open_images(tiny.config("embedded", data_num_validation=8), print)
     names = [{s.name(i) for i in range(len(s))} for s in (train, sets[""])]
