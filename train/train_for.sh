@@ -67,8 +67,11 @@ done
 [ $status -ne 143 ] || status=75
 
 [ ! -s "$run/metrics.jsonl" ] || tail -n 1 "$run/metrics.jsonl"
-# shellcheck disable=SC2086
-if "$python" -m train.pack "$run" "$out" $overwrite; then
+if [ ! -e "$run" ]; then
+  echo "train_for.sh: it did not begin, and nothing was packed" >&2
+  rm -rf "$work"
+  [ $status -ne 75 ] || status=1
+elif "$python" -m train.pack "$run" "$out" $overwrite; then
   rm -rf "$work"
 else
   echo "train_for.sh: nothing was packed; what there is of the run is in $run" >&2
