@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from train.errors import StoppedEarly, TrainError, TrainStopped
+from train.errors import StoppedEarly, TrainError, TrainStopped, missing_package
 
 USAGE = """usage: python -m train CONFIG.py [--field value ...]
 
@@ -41,13 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"train: {stopped}", file=sys.stderr, flush=True)
         return stopped.status
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in ("converse_jax", "train"):
-            raise
-        print(
-            f'train: error: this needs the package {error.name}: pip install -e ".[train]"',
-            file=sys.stderr,
-        )
-        return 2
+        print(f"train: error: {missing_package(error)}", file=sys.stderr)
+        return TrainError.status
     except KeyboardInterrupt:
         print("train: interrupted before it could save", file=sys.stderr)
         return 130

@@ -24,3 +24,10 @@ class TrainStopped(TrainError):
     """Why a run that had started could not go on."""
 
     status = 1
+
+
+def missing_package(error: ModuleNotFoundError) -> TrainError:
+    """What to tell of a package that is not installed; one of our own modules is raised again."""
+    if (error.name or "").split(".")[0] in ("converse_jax", "train"):
+        raise error
+    return TrainError(f'this needs the package {error.name}: pip install -e ".[train]"')

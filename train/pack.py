@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from train.errors import TrainError
+from train.errors import TrainError, missing_package
 
 MANIFEST = "manifest.json"
 _FORMAT = "converse-jax packed run 1"
@@ -257,6 +257,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TrainError as error:
         print("train.pack: error: " + " ".join(str(error).split()), file=sys.stderr)
         return error.status
+    except ModuleNotFoundError as error:
+        print(f"train.pack: error: {missing_package(error)}", file=sys.stderr)
+        return TrainError.status
     return 0
 
 

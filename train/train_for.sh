@@ -5,9 +5,10 @@
 # packs it into OUT_DIR, all within MINUTES: the last of them is for packing. Whatever happens to the
 # training, its last whole checkpoint is packed. OUT_DIR may be PACKED_DIR.
 #
-# Exit status: that of the training: 0 when all steps are done, 75 when the time was up; or 2 for a
-# mistake, before anything was begun. PYTHON names the interpreter (python3); the run lies in a
-# folder of its own in TMPDIR (/tmp) meanwhile.
+# Exit status: that of the training: 0 when all steps are done, 75 when the time was up (or SIGTERM
+# came), 137 if it did not stop when asked to; 2 for a mistake. 1 also if there was nothing to pack.
+# PYTHON names the interpreter (python3); the run lies in a folder of its own in TMPDIR (/tmp)
+# meanwhile.
 
 usage="usage: sh train/train_for.sh MINUTES OUT_DIR PACKED_DIR CONFIG [options of python -m train]"
 
@@ -62,10 +63,15 @@ while kill -0 $training 2>/dev/null; do
   wait $training
   status=$?
 done
+# Asked to stop before it listened: nothing is lost.
+[ $status -ne 143 ] || status=75
 
 [ ! -s "$run/metrics.jsonl" ] || tail -n 1 "$run/metrics.jsonl"
-# shellcheck disable=SC2086
-if "$python" -m train.pack "$run" "$out" $overwrite; then
+if [ ! -e "$run" ]; then
+  echo "train_for.sh: it did not begin, and nothing was packed" >&2
+  rm -rf "$work"
+  [ $status -ne 75 ] || status=1
+elif "$python" -m train.pack "$run" "$out" $overwrite; then
   rm -rf "$work"
 else
   echo "train_for.sh: nothing was packed; what there is of the run is in $run" >&2

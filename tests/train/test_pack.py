@@ -172,6 +172,7 @@ def test_script_refuses_before_it_begins(packed: Path, tmp_path: Path) -> None:
         (("5m", tmp_path / "out", tmp_path / "in", file), "MINUTES: got '5m'"),
         ((1, tmp_path / "out", tmp_path / "in", file), "MINUTES: got 1;"),
         ((5, packed, tmp_path / "in", file), "holds a packed run"),
+        ((5, tmp_path / "out", tmp_path / "in", file), "it did not begin, and nothing was packed"),
     ]:
         done = script(*arguments)
         assert done.returncode == 2
