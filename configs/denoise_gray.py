@@ -6,7 +6,7 @@
 The architecture is the winner of a race at equal time (docs/weights.md): 129,708 parameters, a
 28th of the time of Converse-DnCNN.
 
-Expected: the figures in docs/weights.md, which also says what each hour bought.
+Expected: not run by us yet.
 """
 
 from train.config import Config, Data, Optimizer

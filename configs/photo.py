@@ -4,7 +4,8 @@
 
 It starts from the weights of denoise-color, which has the same form.
 
-Expected: the figures in docs/weights.md, which also says what each hour bought.
+Expected: +0.22 dB on average over 30 phone-like photographs of BSDS500 val after 2,422 steps, ten
+minutes of two cores (docs/weights.md).
 """
 
 from train.camera import Photo

@@ -41,16 +41,25 @@ class BundledRestorer:
             "deblur": {1: "deblur", 3: "deblur"},
         }[task]
         cards = list_models()
-        missing = sorted({name for name in self._names.values() if name not in cards})
-        if missing:
-            raise RestoreError(
-                f"task {task!r}: there is no bundled network {', '.join(missing)}; there are "
-                f"{', '.join(cards) or 'none'}; or give one of your own (--model)"
-            )
+        wanted = sorted(set(self._names.values()))
+        self._names = {c: name for c, name in self._names.items() if name in cards}
+        self._missing = (
+            f"task {task!r}: there is no bundled network "
+            f"{' or '.join(name for name in wanted if name not in cards)}; there are "
+            f"{', '.join(cards) or 'none'}; or give one of your own (--model)"
+        )
+        if not self._names:
+            raise RestoreError(self._missing)
         self._loaded: dict[str, Restorer] = {}
 
     def restorer(self, channels: int) -> Restorer:
-        """The network for images of 1 or 3 channels."""
+        """The network for images of 1 or 3 channels.
+
+        Raises:
+          RestoreError: there is none for so many.
+        """
+        if channels not in self._names:
+            raise RestoreError(self._missing)
         name = self._names[channels]
         if name not in self._loaded:
             self._loaded[name] = Restorer(*load(name))

@@ -131,6 +131,11 @@ def test_a_network_is_loaded_when_it_is_needed(
 
 
 def test_what_is_not_there(bundled: Path) -> None:
+    (bundled / "denoise-gray.safetensors").unlink()
+    restorer = BundledRestorer("denoise")
+    assert restorer.plan(np.zeros((8, 8, 3), np.float32)).restorer.card.name == "denoise-color"
+    with pytest.raises(RestoreError, match=r"no bundled network denoise-gray; there are denoise-c"):
+        restorer.plan(np.zeros((8, 8, 1), np.float32))
     with pytest.raises(RestoreError, match=r"task 'sr': there is no bundled network sr-x4; there"):
         BundledRestorer("sr", scale=4)
     with pytest.raises(RestoreError, match="task: got 'dehaze'; expected photo, denoise, sr, de"):
