@@ -68,17 +68,12 @@ class Training:
     batch: int
     size: int
     blocks: int
-    accumulation: int = 1
-    remat: bool = False
 
     @property
     def name(self) -> str:
         """What the table calls it."""
-        parts = f", accumulation {self.accumulation}" if self.accumulation > 1 else ""
-        remat = ", remat" if self.remat else ""
-        depth = _depth("ConverseDnCNN", self.blocks)
         shape = f"{self.batch}x{self.size}x{self.size}"
-        return f"Converse-DnCNN training step, {shape}{depth}{parts}{remat}"
+        return f"Converse-DnCNN training step, {shape}{_depth('ConverseDnCNN', self.blocks)}"
 
 
 Row = Operator | Inference | Training
@@ -98,20 +93,20 @@ def suite(*, quick: bool) -> list[Row]:
     for scale in (2, 3):
         rows += [Operator(what, 1, half, low, 5, 4, scale=scale) for what in passes]
     if quick:
-        rows += [
+        return [
+            *rows,
             Inference("ConverseDnCNN", 64, 2),
             Inference("ConverseSRResNet", 16, 1),
             Inference("ConverseUSRNet", 32, 1, iterations=2),
             Training(4, 32, 1),
         ]
-    else:
-        rows += [
-            Inference("ConverseDnCNN", 256, 20),
-            Inference("ConverseSRResNet", 64, 16),
-            Inference("ConverseUSRNet", 128, 7, iterations=5),
-            Training(8, 64, 20),
-        ]
-    return rows
+    return [
+        *rows,
+        Inference("ConverseDnCNN", 256, 20),
+        Inference("ConverseSRResNet", 64, 16),
+        Inference("ConverseUSRNet", 128, 7, iterations=5),
+        Training(8, 64, 20),
+    ]
 
 
 def _depth(network: str, blocks: int) -> str:

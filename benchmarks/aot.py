@@ -1,4 +1,4 @@
-"""`python -m benchmarks.ahead TARGET`: programs compiled for accelerators that are not there.
+"""`python -m benchmarks.aot TARGET`: programs compiled for accelerators that are not there.
 
 The compilers of GPUs and TPUs need none of them to compile. Nothing runs, so that nothing is timed:
 what is seen is whether the programs compile, what memory they plan, what they exchange between
@@ -10,18 +10,17 @@ devices, and how many bytes their kernels read and write.
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from benchmarks.arguments import Parser
 from benchmarks.methods import valid_methods
+from benchmarks.process import Parser, positive
 from benchmarks.suite import Inference, Operator, Training, suite
 
 _GPUS = {
@@ -49,14 +48,14 @@ class Program(NamedTuple):
 
 def main() -> int:
     """Compile the programs for the target, and print a line for each."""
-    parser = Parser(prog="python -m benchmarks.ahead", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.aot", description=__doc__)
     parser.add_argument("target", help="h100, h200, or a TPU slice such as v5e:2x4")
-    parser.add_argument("--devices", type=int, default=1, help="GPUs of one machine (default 1)")
+    parser.add_argument(
+        "--devices", type=positive, default=1, help="GPUs of one machine (default 1)"
+    )
     parser.add_argument("--quick", action="store_true", help="the same programs, smaller")
     parser.add_argument("--only", metavar="TEXT", help="the programs whose name contains this")
     args = parser.parse_args()
-    if args.devices < 1:
-        parser.error(f"--devices: got {args.devices}; give 1 or more")
     if args.target not in _GPUS and ":" not in args.target:
         parser.error(f"target: got {args.target}; give {', '.join(_GPUS)}, or a slice as v5e:2x4")
     gpu = args.target in _GPUS
@@ -73,14 +72,10 @@ def main() -> int:
         package = "cuda13" if gpu else "tpu"
         parser.error(f'{args.target}: {message}; its compiler comes with "jax[{package}]"')
 
-    chosen = [
-        program
-        for program in programs(devices, quick=args.quick)
-        if args.only is None or args.only in program.name
-    ]
-    if not chosen:
-        parser.error(f"--only: no program's name contains {args.only!r}")
+    chosen = (p for p in programs(devices, quick=args.quick) if (args.only or "") in p.name)
     done = [_report(program, args.target) for program in chosen]
+    if not done:
+        parser.error(f"--only: no program's name contains {args.only!r}")
     return 0 if all(done) else 1
 
 
@@ -123,7 +118,7 @@ def programs(devices: list[Any], *, quick: bool) -> Iterator[Program]:
     """
     for row in suite(quick=quick):
         if isinstance(row, Operator) and row.what != "forward prepared":
-            for method in valid_methods(row.scale, row.kernel_size):
+            for method in valid_methods(row):
                 yield _operator(row, method, devices[0])
         elif isinstance(row, Inference):
             yield _inference(row, devices[0])
@@ -136,33 +131,12 @@ def _operator(row: Operator, method: str, device: Any) -> Program:
     from jax.sharding import SingleDeviceSharding
 
     from benchmarks.limits import moved_mb
-    from converse_jax import converse2d
+    from benchmarks.our_operator import our_operator, shapes
 
-    shape = functools.partial(
-        jax.ShapeDtypeStruct, dtype=jnp.float32, sharding=SingleDeviceSharding(device)
-    )
-    k, side = row.kernel_size, row.scale * row.size
-    args = (
-        shape((row.batch, row.size, row.size, row.channels)),
-        shape((k, k, row.channels)),
-        shape((row.channels,)),
-    )
-    forward = functools.partial(
-        converse2d,
-        scale=row.scale,
-        padding=row.padding,
-        padding_mode=row.padding_mode,
-        method=method,
-    )
-    fn: Callable[..., Any] = forward
-    if row.what == "gradient":
-        args = (*args, shape((row.batch, side, side, row.channels)))
-
-        def gradient(x: Any, kernel: Any, lam: Any, cotangent: Any) -> Any:
-            return jax.vjp(forward, x, kernel, lam)[1](cotangent)
-
-        fn = gradient
-    return Program(f"{row.name}, {method}", jax.jit(fn), args, int(1e6 * moved_mb(row)))
+    place = SingleDeviceSharding(device)
+    args = (jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in shapes(row))
+    fn = jax.jit(our_operator(row, method))
+    return Program(f"{row.name}, {method}", fn, tuple(args), int(1e6 * moved_mb(row)))
 
 
 def _inference(row: Inference, device: Any) -> Program:
@@ -192,7 +166,7 @@ def _training(row: Training, devices: list[Any]) -> Program:
     import numpy as np
     from jax.sharding import AxisType, Mesh
 
-    from benchmarks.train_sides import our_network
+    from benchmarks.train_step import our_network
     from train.state import DATA, abstract_state, make_optimizer, shared
     from train.step import jit_step, make_step
 
