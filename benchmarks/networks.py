@@ -40,7 +40,7 @@ def build(row: Inference, device: str, *, compile: bool) -> Work:
     return checked(
         (*compile_ours(ours, params, nhwc(x), *kernels), lambda found: [nchw(found)]),
         {"reference": torch_program(_forward, theirs, *args)},
-        {"compiled": compiled} if compile else {},
+        {"reference_compiled": compiled} if compile else {},
         lambda found: [as_numpy(found)],
         [as_numpy(exact)],
     )

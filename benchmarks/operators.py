@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks import algorithm1
+from benchmarks import algorithm1, tuned
 from benchmarks.our_operator import EPS, border, our_lam, our_operator
 from benchmarks.sides import Arrays, Work, as_numpy, checked, compile_ours, nchw, nhwc
 from benchmarks.sides import torch_program as program
@@ -21,24 +21,22 @@ from converse_jax import apply_transfer, converse2d_transfer
 
 Converse = Callable[..., torch.Tensor]
 
-EAGER: dict[str, Converse] = {"reference": algorithm1.converse2d}
-COMPILED: dict[str, Converse] = {"compiled": algorithm1.converse2d}
-"""The operators in PyTorch, by the names of their programs."""
-
 
 def build(row: Operator, device: str, *, compile: bool) -> Work:
     """The programs of a row on the same numbers, checked against Algorithm 1 in float64."""
     args = _inputs(row, device)
-    # All of Algorithm 1 where ours is prepared, too: it has nothing to prepare.
+    # Where ours is prepared the tuned one is as well; Algorithm 1 has nothing to prepare.
     truth = _arrays(_theirs(row, algorithm1.converse2d)(*(a.double() for a in args)))
 
-    def compiled(converse: Converse) -> Program:
-        return program(_theirs(row, torch.compile(converse, dynamic=False)), *args)
+    converses = {"reference": algorithm1.converse2d, "tuned": _tuned(row, args)}
+
+    def compiled(name: str) -> Program:
+        return program(_theirs(row, torch.compile(converses[name], dynamic=False)), *args)
 
     return checked(
         _ours(row, args),
-        {name: program(_theirs(row, converse), *args) for name, converse in EAGER.items()},
-        {name: partial(compiled, f) for name, f in COMPILED.items()} if compile else {},
+        {name: program(_theirs(row, converse), *args) for name, converse in converses.items()},
+        {f"{name}_compiled": partial(compiled, name) for name in converses} if compile else {},
         _arrays,
         truth,
     )
@@ -81,6 +79,14 @@ def _our_arrays(found: Sequence[jax.Array]) -> list[np.ndarray]:
         return [nchw(found[0])]
     x, kernel, logit = found
     return [nchw(x), nchw(kernel[None]), np.asarray(logit)[None, :, None, None]]
+
+
+def _tuned(row: Operator, args: Sequence[torch.Tensor]) -> Converse:
+    if row.what != "forward prepared":
+        return tuned.converse2d
+    side = row.padded
+    known = tuned.transfer(args[1], args[2], (side, side), scale=row.scale, eps=EPS)
+    return lambda x, *_, **options: tuned.apply(x, *known, **border(row))
 
 
 def _theirs(row: Operator, converse: Converse) -> Callable[..., Sequence[torch.Tensor]]:

@@ -42,7 +42,7 @@ def measure(
     """
     found: dict[str, list[dict[str, Any]]] = {"ours": [], "reference": []}
     if compile:
-        found["compiled"] = []
+        found["reference_compiled"] = []
     notes = {}
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder) / "data.npz")
@@ -52,7 +52,7 @@ def measure(
                 try:
                     found[side].append(_child(side, row, threads, device, data))
                 except RuntimeError as problem:
-                    if side != "compiled":
+                    if side != "reference_compiled":
                         raise
                     notes[side] = str(problem)
                     del found[side]
@@ -128,7 +128,9 @@ def _answer(
 
         torch.set_num_threads(threads)
         place = "cuda" if device == "gpu" else "cpu"
-        step = _torch_step(row, weights, noisy, clean, device=place, compiled=side == "compiled")
+        step = _torch_step(
+            row, weights, noisy, clean, device=place, compiled=side == "reference_compiled"
+        )
     losses: list[float] = []
     turns: list[Turn] = []
 

@@ -11,7 +11,9 @@ import pytest
 
 pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[bench]"')
 
-from benchmarks import networks, operators, sides, suite, train_step
+import torch
+
+from benchmarks import algorithm1, networks, operators, sides, suite, train_step, tuned
 from benchmarks.sides import relative_error
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +27,29 @@ def test_operator_rows_agree(what, scale):
     row = suite.Operator(what, 2, 3, 10, 5, 4, scale=scale, padding_mode="replicate")
     work = operators.build(row, "cpu", compile=False)
     assert work.errors["ours"] < 1e-5
-    assert work.programs.keys() == {"ours", "reference"} and not work.notes
+    assert work.errors["tuned"] < 1e-5 and not work.notes
+    assert work.programs.keys() == {"ours", "reference", "tuned"}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "scale", "padding", "mode"),
+    [
+        (5, 1, 4, "circular"),
+        (7, 2, 0, "circular"),
+        (5, 3, 2, "replicate"),
+        (2, 2, 2, "replicate"),
+        (4, 2, 1, "circular"),
+        (3, 4, 1, "circular"),
+    ],
+)
+def test_the_tuned_operator_is_algorithm_1(kernel, scale, padding, mode):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 3, 9, 12), (1, 3, kernel, kernel), (1, 3, 1, 1))
+    args = [torch.rand(s, generator=generator, dtype=torch.float64) for s in shapes]
+    args[1] /= args[1].sum((-2, -1), keepdim=True)
+    options = {"scale": scale, "padding": padding, "padding_mode": mode}
+    wanted = algorithm1.converse2d(*args, **options)
+    assert torch.max(torch.abs(tuned.converse2d(*args, **options) - wanted)) < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -96,3 +120,4 @@ def test_a_whole_run(tmp_path):
     (row,) = json.loads(path.read_text())["rows"]
     assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
     assert row["share"] > 0 and row["roofline"] > 0 and row["reference_peak_mb"] is not None
+    assert row["ratio_tuned"] > 0
