@@ -23,11 +23,9 @@ from benchmarks.methods import valid_methods
 from benchmarks.process import Parser, positive
 from benchmarks.suite import Inference, Operator, Training, suite
 
-_GPUS = {
-    # Name, bytes of memory, bytes a second: from the data sheets.
-    "h100": ("NVIDIA H100 80GB HBM3", 84_929_347_584, 3_350_000_000_000),
-    "h200": ("NVIDIA H200", 150_754_820_096, 4_800_000_000_000),
-}
+_GPUS = {"h100": ("NVIDIA H100 80GB HBM3", 84_929_347_584, 3_350_000_000_000)}
+_GPUS["h200"] = ("NVIDIA H200", 150_754_820_096, 4_800_000_000_000)
+"""Name, bytes of memory, bytes a second: from the data sheets."""
 _PATCHES = Training(batch=16, size=128, blocks=20)
 """The paper's training step, of all devices together."""
 
@@ -68,7 +66,7 @@ def main() -> int:
     try:
         devices = _devices(args.target, args.devices)
     except (RuntimeError, NotImplementedError) as problem:
-        message = (str(problem).strip().splitlines() or ["no message"])[0]
+        message = (str(problem).strip() or "no message").splitlines()[0]
         package = "cuda13" if gpu else "tpu"
         parser.error(f'{args.target}: {message}; its compiler comes with "jax[{package}]"')
 
@@ -80,34 +78,28 @@ def main() -> int:
 
 
 def _devices(target: str, count: int) -> list[Any]:
-    from jax.experimental import topologies
+    from jax.experimental.topologies import get_topology_desc
 
     if target not in _GPUS:
-        return list(topologies.get_topology_desc(target, "tpu").devices)
-    return list(
-        topologies.get_topology_desc(
-            target, "cuda", target_config=_gpu(*_GPUS[target]), topology=f"1x1x{count}"
-        ).devices
-    )
+        return list(get_topology_desc(target, "tpu").devices)
+    options = {"target_config": _gpu(*_GPUS[target]), "topology": f"1x1x{count}"}
+    return list(get_topology_desc(target, "cuda", **options).devices)
 
 
 def _gpu(name: str, memory: int, bandwidth: int) -> str:
     """A Hopper GPU, as XLA wants it described."""
     return f"""
         gpu_device_info {{
-          cuda_compute_capability {{ major: 9 }}
-          core_count: 132  fpus_per_core: 128  clock_rate_ghz: 1.98
-          threads_per_warp: 32  threads_per_block_limit: 1024  threads_per_core_limit: 2048
-          registers_per_core_limit: 65536  registers_per_block_limit: 65536
-          shared_memory_per_block: 49152  shared_memory_per_core: 233472
-          shared_memory_per_block_optin: 232448
+          cuda_compute_capability {{ major: 9 }}  core_count: 132  fpus_per_core: 128
+          clock_rate_ghz: 1.98  threads_per_warp: 32  threads_per_block_limit: 1024
+          threads_per_core_limit: 2048  registers_per_core_limit: 65536
+          registers_per_block_limit: 65536  shared_memory_per_block: 49152
+          shared_memory_per_core: 233472  shared_memory_per_block_optin: 232448
           block_dim_limit_x: 2147483647  block_dim_limit_y: 65535  block_dim_limit_z: 65535
           l2_cache_size: 52428800  device_memory_size: {memory}  memory_bandwidth: {bandwidth}
         }}
-        platform_name: "CUDA"
-        runtime_version {{ major: 12 minor: 8 }}
-        dnn_version_info {{ major: 9 minor: 7 }}
-        device_description_str: "{name}"
+        platform_name: "CUDA"  device_description_str: "{name}"
+        runtime_version {{ major: 12 minor: 8 }}  dnn_version_info {{ major: 9 minor: 7 }}
     """
 
 
@@ -127,42 +119,40 @@ def programs(devices: list[Any], *, quick: bool) -> Iterator[Program]:
 
 def _operator(row: Operator, method: str, device: Any) -> Program:
     import jax
-    import jax.numpy as jnp
-    from jax.sharding import SingleDeviceSharding
 
     from benchmarks.limits import moved_mb
     from benchmarks.our_operator import our_operator, shapes
 
-    place = SingleDeviceSharding(device)
-    args = (jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in shapes(row))
+    args = tuple(_placed(shape, device) for shape in shapes(row))
     fn = jax.jit(our_operator(row, method))
-    return Program(f"{row.name}, {method}", fn, tuple(args), int(1e6 * moved_mb(row)))
+    return Program(f"{row.name}, {method}", fn, args, int(1e6 * moved_mb(row)))
 
 
 def _inference(row: Inference, device: Any) -> Program:
     import jax
-    import jax.numpy as jnp
     from flax import nnx
-    from jax.sharding import SingleDeviceSharding
 
     from converse_jax import models
 
     options: dict[str, Any] = row.options
     model = nnx.eval_shape(lambda: getattr(models, row.network)(**options, rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(model)
-    place = SingleDeviceSharding(device)
-    state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), state)
-    images = [(1, row.size, row.size, model.channels)]
+    state = jax.tree.map(lambda a: _placed(a.shape, device, a.dtype), state)
+    args = [_placed((1, row.size, row.size, model.channels), device)]
     if row.network == "ConverseUSRNet":
-        images.append((model.blur_size, model.blur_size))
-    args = (jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place) for shape in images)
+        args.append(_placed((model.blur_size, model.blur_size), device))
     fn = jax.jit(lambda state, *args: nnx.merge(graphdef, state)(*args))
     return Program(row.name, fn, (state, *args))
 
 
+def _placed(shape: tuple[int, ...], device: Any, dtype: Any = "float32") -> Any:
+    import jax
+
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.sharding.SingleDeviceSharding(device))
+
+
 def _training(row: Training, devices: list[Any]) -> Program:
     import jax
-    import jax.numpy as jnp
     import numpy as np
     from jax.sharding import AxisType, Mesh
 
@@ -173,14 +163,11 @@ def _training(row: Training, devices: list[Any]) -> Program:
     mesh = Mesh(np.array(devices), (DATA,), axis_types=(AxisType.Auto,))
     config, network = our_network(row)
     optimizer = make_optimizer(config.optimizer, config.steps)
-    image = jax.ShapeDtypeStruct(
-        (row.batch, row.size, row.size, 1), jnp.float32, sharding=shared(mesh)
-    )
-    return Program(
-        f"{row.name}, {len(devices)} device{'s' * (len(devices) > 1)}",
-        jit_step(make_step(config, network, optimizer), mesh),
-        (abstract_state(network, optimizer, mesh), {"input": image, "target": image}),
-    )
+    shape = (row.batch, row.size, row.size, 1)
+    image = jax.ShapeDtypeStruct(shape, "float32", sharding=shared(mesh))
+    args = (abstract_state(network, optimizer, mesh), {"input": image, "target": image})
+    name = f"{row.name}, {len(devices)} device{'s' * (len(devices) > 1)}"
+    return Program(name, jit_step(make_step(config, network, optimizer), mesh), args)
 
 
 def _report(program: Program, target: str) -> bool:
