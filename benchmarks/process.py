@@ -10,8 +10,9 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.metadata import distributions, entry_points
 from pathlib import Path
+from shutil import which
 from typing import Any, NoReturn
 
 
@@ -94,40 +95,24 @@ def one_line(problem: Exception) -> str:
 
 
 def circumstances(threads: int) -> dict[str, Any]:
-    """The machine, the commit and the versions, for JSON."""
+    """The machine, the commit (with `+` if files differ from it) and the versions, for JSON."""
+    describe = ["describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    command = ["git", "-C", str(Path(__file__).parent), *describe]
+    found = subprocess.run(command, capture_output=True, text=True) if which("git") else None
+    installed = {d.name.lower(): d.version for d in distributions()}
+    packages = ("jax", "jaxlib", "flax", "torch", "numpy")
+    versions = {name: installed[name] for name in packages if name in installed}
     return {
         "machine": _machine_name(),
         "threads": threads,
-        "commit": _commit(),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "commit": (found.stdout.strip() or None) if found else None,
+        "versions": {"python": platform.python_version(), **versions},
     }
 
 
 def _machine_name() -> str:
-    name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-            break
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-
-
-def _commit() -> str | None:
-    """The checkout's commit, with `+` if files differ from it; None outside of a checkout."""
-    git = ("git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40")
-    try:
-        found = subprocess.run([*git, "--dirty=+", "--exclude=*"], capture_output=True, text=True)
-    except OSError:
-        return None
-    return found.stdout.strip() or None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in ("jax", "jaxlib", "flax", "torch", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

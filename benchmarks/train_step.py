@@ -3,18 +3,17 @@
 Ours runs as `python -m train` does, which asks malloc for huge pages; PyTorch as it is. Each side
 has processes of its own, which take turns, so that memory can be measured: the growth of the peak
 from before the first step to after the last, compilation being done before. The first step is not
-timed. As a command this is such a process. Imports are inside: it loads one side only.
+timed. As a command this is such a process.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,109 +43,86 @@ def measure(
     if compile:
         found["reference_compiled"] = []
     notes = {}
-    with tempfile.TemporaryDirectory() as folder:
-        data = str(Path(folder) / "data.npz")
-        _write_data(row, steps, data)
-        for side in list(found) * rounds:
-            if side in found:
-                try:
-                    found[side].append(_child(side, row, threads, device, data))
-                except RuntimeError as problem:
-                    if side != "reference_compiled":
-                        raise
-                    notes[side] = str(problem)
-                    del found[side]
+    for side in list(found) * rounds:
+        if side in found:
+            try:
+                found[side].append(_child(side, row, threads, device, steps))
+            except RuntimeError as problem:
+                if side != "reference_compiled":
+                    raise
+                notes[side] = str(problem)
+                del found[side]
+    turns = {
+        side: [Turn(*t) for a in answers for t in a["turns"]] for side, answers in found.items()
+    }
     losses = [answers[0]["losses"] for answers in found.values()]
+    apart = [abs(b / a - 1) for them in losses for a, b in zip(losses[0], them, strict=True)]
     peaks = {
         side: max((a["peak_mb"] for a in answers if a["peak_mb"] is not None), default=None)
         for side, answers in found.items()
     }
-    turns = {
-        side: [Turn(*turn) for answer in answers for turn in answer["turns"]]
-        for side, answers in found.items()
-    }
-    return {
-        **compare(turns),
-        "peak_mb": peaks["ours"],
-        "reference_peak_mb": peaks["reference"],
-        "notes": notes,
-        "loss_difference": max(
-            abs(b / a - 1) for other in losses for a, b in zip(losses[0], other, strict=True)
-        ),
-    }
+    told = {"peak_mb": peaks["ours"], "reference_peak_mb": peaks["reference"], "notes": notes}
+    return {**compare(turns), **told, "loss_difference": max(apart)}
 
 
-def _child(side: str, row: Training, threads: int, device: str, data: str) -> dict[str, Any]:
+def _child(side: str, row: Training, threads: int, device: str, steps: int) -> dict[str, Any]:
     environment = dict(os.environ)
     if side == "ours" and device == "cpu":
         environment = with_huge_pages(environment) or environment
-    order = json.dumps([side, dataclasses.asdict(row), threads, device, data])
+    order = json.dumps([side, asdict(row), threads, device, steps])
     command = [sys.executable, "-m", "benchmarks.train_step", order]
     result = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True)
     if result.returncode < 0:
         raise RuntimeError(f"{side}: ended by signal {-result.returncode} (9: out of memory)")
     if result.returncode > 0:
-        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"{side}: {last}")
+        raise RuntimeError(f"{side}: {(result.stderr.strip() or 'no message').splitlines()[-1]}")
     answer: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return answer
 
 
-def _write_data(row: Training, steps: int, path: str) -> None:
-    import numpy as np
-    import torch
-
-    from benchmarks.torch_networks import ConverseDnCNN
-
-    torch.manual_seed(0)
-    weights = ConverseDnCNN(num_blocks=row.blocks).state_dict()
-    rng = np.random.default_rng(0)
-    shape = (steps + 1, row.batch, row.size, row.size)
-    clean = rng.random(shape, np.float32)
-    noisy = clean + rng.standard_normal(shape, np.float32) * np.float32(25 / 255)
-    named: dict[str, Any] = {name: weight.numpy() for name, weight in weights.items()}
-    np.savez(path, noisy=noisy, clean=clean, **named)
-
-
 def _answer(
-    side: str, fields: Mapping[str, int], threads: int, device: str, data: str
+    side: str, fields: Mapping[str, int], threads: int, device: str, steps: int
 ) -> dict[str, Any]:
     """The work of a child: losses, times of the steps but the first, growth of the peak."""
     if device == "cpu":
         pin(threads)
 
-    import numpy as np
+    import torch
 
-    with np.load(data) as file:
-        weights = {name: file[name] for name in file.files}
-    noisy, clean = weights.pop("noisy"), weights.pop("clean")
+    torch.set_num_threads(threads)
     row = Training(**fields)
+    model, noisy, clean = _problem(row, steps + 1)
     if side == "ours":
-        step = _our_step(row, weights, noisy, clean)
+        step = _our_step(row, model, noisy.numpy(), clean.numpy())
     else:
-        import torch
-
-        torch.set_num_threads(threads)
         place = "cuda" if device == "gpu" else "cpu"
         step = _torch_step(
-            row, weights, noisy, clean, device=place, compiled=side == "reference_compiled"
+            model.to(place), noisy.to(place), clean.to(place), compile=side != "reference"
         )
     losses: list[float] = []
     turns: list[Turn] = []
 
     def run() -> None:
-        for i in range(len(noisy)):
+        for i in range(steps + 1):
             turns.append(timed(lambda: losses.append(step(i))))  # noqa: B023  called at once
 
     peak = resident_growth(run)
-    return {
-        "losses": losses,
-        "turns": turns[1:],
-        "peak_mb": peak if device == "cpu" else None,
-    }
+    return {"losses": losses, "turns": turns[1:], "peak_mb": peak if device == "cpu" else None}
 
 
-def _our_step(row: Training, weights: Mapping[str, Any], noisy: Any, clean: Any) -> Step:
+def _problem(row: Training, batches: int) -> tuple[Any, Any, Any]:
+    """Network and patches `[batches, batch, 1, size, size]`, noisy and clean; always the same."""
+    import torch
+
+    from benchmarks.torch_networks import ConverseDnCNN
+
+    torch.manual_seed(0)
+    clean = torch.rand(batches, row.batch, 1, row.size, row.size)
+    noisy = clean + torch.randn(clean.shape) * (25 / 255)
+    return ConverseDnCNN(num_blocks=row.blocks), noisy, clean
+
+
+def _our_step(row: Training, model: Any, noisy: Any, clean: Any) -> Step:
     """The compiled step of `python -m train`, its state and its batches."""
     import jax
 
@@ -157,10 +133,10 @@ def _our_step(row: Training, weights: Mapping[str, Any], noisy: Any, clean: Any)
     mesh = make_mesh()
     optimizer = make_optimizer(config.optimizer, config.steps)
     state = make_state(network, optimizer, mesh)
-    params = jax.device_put(_our_arrays(network, weights), state.step.sharding)
-    state = dataclasses.replace(state, params=params)
+    params = _our_arrays(network, dict(model.state_dict()))
+    state = replace(state, params=jax.device_put(params, state.step.sharding))
     batches = [
-        jax.device_put({"input": x[..., None], "target": y[..., None]}, shared(mesh))
+        jax.device_put({"input": x[:, 0, ..., None], "target": y[:, 0, ..., None]}, shared(mesh))
         for x, y in zip(noisy, clean, strict=True)
     ]
     jitted = jit_step(make_step(config, network, optimizer), mesh)
@@ -174,37 +150,25 @@ def _our_step(row: Training, weights: Mapping[str, Any], noisy: Any, clean: Any)
     return step
 
 
-def _torch_step(
-    row: Training,
-    weights: Mapping[str, Any],
-    noisy: Any,
-    clean: Any,
-    *,
-    device: str,
-    compiled: bool,
-) -> Step:
+def _torch_step(model: Any, noisy: Any, clean: Any, *, compile: bool) -> Step:
     """The same with Algorithm 1, as one writes it in PyTorch."""
     import torch
 
-    from benchmarks.torch_networks import ConverseDnCNN, compile_blocks
+    from benchmarks.torch_networks import compile_blocks
 
-    model = ConverseDnCNN(num_blocks=row.blocks)
-    model.load_state_dict({name: torch.from_numpy(a) for name, a in weights.items()})
-    model = model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=_LEARNING_RATE)
-    x, y = (torch.from_numpy(a)[:, :, None].to(device) for a in (noisy, clean))
 
     def step(i: int) -> float:
         optimizer.zero_grad()
-        loss = torch.mean(torch.abs(model(x[i]) - y[i]))
+        loss = torch.mean(torch.abs(model(noisy[i]) - clean[i]))
         loss.backward()
         optimizer.step()
         return float(loss.detach())
 
-    if compiled:
+    if compile:
         compile_blocks(model)
         # Compiled now: the memory of the compiler is not that of a step.
-        torch.mean(torch.abs(model(x[0]) - y[0])).backward()
+        torch.mean(torch.abs(model(noisy[0]) - clean[0])).backward()
     return step
 
 
@@ -214,49 +178,34 @@ def gradient_errors(row: Training, device: str) -> dict[str, float]:
     Of ours and of Algorithm 1 in float32, against Algorithm 1 in float64.
     """
     import jax
-    import jax.numpy as jnp
-    import numpy as np
     import torch
     from torch.utils.checkpoint import checkpoint
 
-    from benchmarks.sides import as_numpy, relative_error
+    from benchmarks.sides import as_numpy, nhwc, relative_error
     from benchmarks.torch_networks import ConverseDnCNN
     from train.step import loss_and_gradient
 
-    torch.manual_seed(0)
-    clean = torch.rand(1, 1, row.size, row.size)
-    noisy = clean + torch.randn(clean.shape) * (25 / 255)
-    model = ConverseDnCNN(num_blocks=row.blocks).to(device)
-    weights = {name: as_numpy(a) for name, a in model.state_dict().items()}
+    model, noisy, clean = _problem(replace(row, batch=1), 1)
+    config, network = our_network(row)
+    batch = {"input": nhwc(noisy[0]), "target": nhwc(clean[0])}
+    params = _our_arrays(network, dict(model.state_dict()))
+    our_loss, ours = jax.jit(partial(loss_and_gradient, config, network))(params, batch)
 
-    def loss_and_named(dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
-        x, y = noisy.to(device, dtype), clean.to(device, dtype)
-        loss = torch.mean(torch.abs(model.to(dtype)(x) - y))
-        names, parameters = zip(*model.named_parameters(), strict=True)
-        gradient = torch.autograd.grad(loss, parameters)
-        return as_numpy(loss), dict(zip(names, map(as_numpy, gradient), strict=True))
+    def loss_and_gradient_of(model: ConverseDnCNN, dtype: torch.dtype) -> list[torch.Tensor]:
+        model, x, y = (a.to(device, dtype) for a in (model, noisy[0], clean[0]))
+        loss = torch.mean(torch.abs(model(x) - y))
+        return [loss, *torch.autograd.grad(loss, list(model.parameters()))]
 
-    their_loss, theirs = loss_and_named(torch.float32)
+    theirs = [as_numpy(a) for a in loss_and_gradient_of(model, torch.float32)]
     for block in model.m_body:  # float64 activations of 20 blocks need not all be kept
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
-    true_loss, truth = loss_and_named(torch.float64)
-
-    config, network = our_network(row)
-    batch = {
-        "input": jnp.asarray(noisy[0, ..., None].numpy()),
-        "target": jnp.asarray(clean[0, ..., None].numpy()),
-    }
-    our_loss, ours = jax.jit(partial(loss_and_gradient, config, network))(
-        _our_arrays(network, weights), batch
-    )
+    truth = [as_numpy(a) for a in loss_and_gradient_of(model, torch.float64)]
     # Gradients lie as their parameters do: the loader of parameters brings them to our layout.
-    expected = _our_arrays(network, {name: g.astype(np.float32) for name, g in truth.items()})
-    return {
-        "ours": relative_error(
-            [our_loss, *ours.values()], [true_loss, *(expected[k] for k in ours)]
-        ),
-        "reference": relative_error([their_loss, *theirs.values()], [true_loss, *truth.values()]),
-    }
+    names = (name for name, _ in model.named_parameters())
+    named = {name: torch.from_numpy(a).float() for name, a in zip(names, truth[1:], strict=True)}
+    expected = _our_arrays(network, named)
+    mine = relative_error([our_loss, *ours.values()], [truth[0], *(expected[k] for k in ours)])
+    return {"ours": mine, "reference": relative_error(theirs, truth)}
 
 
 def our_network(row: Training) -> tuple[Any, Any]:
@@ -265,14 +214,10 @@ def our_network(row: Training) -> tuple[Any, Any]:
     from train.state import Network
 
     paper = read_config(str(_ROOT / "configs" / "dncnn_gray_sigma25.py"))
-    config = dataclasses.replace(
-        paper,
-        model=dataclasses.replace(paper.model, num_blocks=row.blocks),
-        optimizer=Optimizer(learning_rate=_LEARNING_RATE, schedule="constant"),
-        batch_size=row.batch,
-        accumulation=1,
-        remat=False,
-    )
+    model = replace(paper.model, num_blocks=row.blocks)  # type: ignore[call-arg]
+    optimizer = Optimizer(learning_rate=_LEARNING_RATE, schedule="constant")
+    changes = {"batch_size": row.batch, "accumulation": 1, "remat": False}
+    config = replace(paper, model=model, optimizer=optimizer, **changes)
     return config, Network(config)
 
 
@@ -283,7 +228,7 @@ def _our_arrays(network: Any, weights: Mapping[str, Any]) -> dict[str, Any]:
     from converse_jax.weights import load_torch_state
 
     module = network.module(jax.eval_shape(network.init))
-    load_torch_state(module, weights)
+    load_torch_state(module, {name: a.numpy() for name, a in weights.items()})
     found: dict[str, Any] = network.arrays(module)
     return found
 
