@@ -35,13 +35,12 @@ _BYTES = {"f32": 4, "f64": 8, "c64": 8, "c128": 16, "bf16": 2, "f16": 2, "s32": 
 
 
 class Program(NamedTuple):
-    """A jitted function and its arguments' shapes, laid out on the devices of the target."""
+    """A jitted function, its arguments' shapes on devices, and bytes that it must move."""
 
     name: str
     fn: Any
     args: tuple[Any, ...]
     must_move: int | None = None
-    """Bytes that any program must read and write."""
 
 
 def main() -> int:
@@ -180,11 +179,9 @@ def _report(program: Program, target: str) -> bool:
         print(f"{program.name}: FAILED, {str(problem).strip().splitlines()[0]}", flush=True)
         return False
     text, plan = compiled.as_text(), compiled.memory_analysis()
-    said = [
-        f"compiled in {time.perf_counter() - start:.0f} s",
-        f"{plan.temp_size_in_bytes / 1e6:.3g} MB of temporaries a device",
-        ", ".join(f"{n} {kind}" for kind, n in sorted(collectives(text).items())),
-    ]
+    said = [f"compiled in {time.perf_counter() - start:.0f} s"]
+    said.append(f"{plan.temp_size_in_bytes / 1e6:.3g} MB of temporaries a device")
+    said += [f"{n} {kind}" for kind, n in sorted(collectives(text).items())]
     if target in _GPUS and program.must_move is not None:
         moved = traffic(text)
         floor = 1e6 * moved / _GPUS[target][2]
@@ -192,7 +189,7 @@ def _report(program: Program, target: str) -> bool:
             f"its kernels move {moved / 1e6:.3g} MB, {moved / program.must_move:.1f} times what "
             f"must be moved, at full bandwidth in {floor:.3g} us"
         )
-    print(f"{program.name}: {'; '.join(filter(None, said))}", flush=True)
+    print(f"{program.name}: {'; '.join(said)}", flush=True)
     return True
 
 

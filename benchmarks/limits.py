@@ -11,7 +11,7 @@ import functools
 from collections import Counter
 from typing import Literal, NamedTuple
 
-from benchmarks.suite import Inference, Operator, Training
+from benchmarks.suite import Operator, Row, Training
 from benchmarks.timing import Program, time_alone
 
 _FEATURES = 64
@@ -24,37 +24,31 @@ class Piece(NamedTuple):
     shape: tuple[int, int, int]
 
 
-def operator_pieces(row: Operator) -> Counter[Piece]:
-    """One transform of the map, and one inverse transform of each phase of the result.
+def pieces(row: Row) -> Counter[Piece]:
+    """What a row cannot do without.
 
-    For the gradient: of the map, of each phase of the cotangent, and one inverse; its result itself
-    is not asked for.
+    The operator: a transform of the map, and an inverse one of each phase of the result; for the
+    gradient one of the map, one of each phase of the cotangent, and one inverse. Networks: those of
+    the blocks, of the layers that enlarge and of the data modules.
+    Training: three of every product, two of them in the backward pass, and two of every transform.
     """
-    phases = row.scale**2
-    gradient = row.what == "gradient"
-    return _pair(
-        row.batch * row.channels, row.padded, *((1 + phases, 1) if gradient else (1, phases))
-    )
-
-
-def inference_pieces(row: Inference) -> Counter[Piece]:
-    """Those of the blocks, of the layers that enlarge and of the data modules."""
     n = row.size
+    if isinstance(row, Operator):
+        phases = row.scale**2
+        counts = (1 + phases, 1) if row.what == "gradient" else (1, phases)
+        return _pair(row.batch * row.channels, row.padded, *counts)
+    if isinstance(row, Training):
+        forward = _block(n, n + 8, row.blocks, batch=row.batch)
+        return Counter({p: m * (3 if p.kind == "product" else 2) for p, m in forward.items()})
     if row.network == "ConverseDnCNN":
         return _block(n, n + 8, row.blocks)
     if row.network == "ConverseUSRNet":
         blocks = _block(n, n + 4, row.blocks * row.iterations)
         return blocks + _pair(_FEATURES, n, row.iterations, row.iterations)
-    pieces = _block(n, n + 8, row.blocks + 1)
+    found = _block(n, n + 8, row.blocks + 1)
     for side in (2 * n, 4 * n):
-        pieces += _block(side, side + 8, 1) + _pair(_FEATURES, side // 2 + 4, 1, 4)
-    return pieces
-
-
-def training_pieces(row: Training) -> Counter[Piece]:
-    """Of every product three, two of them in the backward pass; of every transform two."""
-    forward = _block(row.size, row.size + 8, row.blocks, batch=row.batch)
-    return Counter({p: n * (3 if p.kind == "product" else 2) for p, n in forward.items()})
+        found += _block(side, side + 8, 1) + _pair(_FEATURES, side // 2 + 4, 1, 4)
+    return found
 
 
 def _block(side: int, padded: int, count: int, *, batch: int = 1) -> Counter[Piece]:
@@ -69,10 +63,10 @@ def _pair(maps: int, side: int, forward: int, inverse: int) -> Counter[Piece]:
     return Counter({Piece("rfft2", shape): forward, Piece("irfft2", shape): inverse})
 
 
-def bare_ms(pieces: Counter[Piece], *, quick: bool = False) -> float:
-    """Milliseconds that the pieces take one after the other."""
+def bare_ms(found: Counter[Piece], *, quick: bool = False) -> float:
+    """Milliseconds that pieces take one after the other."""
     seconds = 0.2 if quick else 1.0
-    return sum(n * time_alone(_program(piece), seconds=seconds) for piece, n in pieces.items())
+    return sum(n * time_alone(_program(piece), seconds=seconds) for piece, n in found.items())
 
 
 def _program(piece: Piece) -> Program:
@@ -89,25 +83,6 @@ def _program(piece: Piece) -> Program:
         function, args = jnp.matmul, [jnp.ones(piece.shape[:2]), jnp.ones(piece.shape[1:])]
     jitted = jax.jit(function)
     return lambda: jax.block_until_ready(jitted(*args))
-
-
-@functools.cache
-def copy_mb_per_ms() -> float:
-    """Bandwidth of memory: 64 MB are read, 1 is added, and they are written in their place.
-
-    Not to fresh memory: on a CPU its page faults would be half of the time.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    x = jnp.zeros(2**24, jnp.float32)
-    add = jax.jit(lambda x: x + 1, donate_argnums=0)
-
-    def copy() -> None:
-        nonlocal x
-        x = jax.block_until_ready(add(x))
-
-    return 2 * x.nbytes / 1e6 / time_alone(copy)
 
 
 def moved_mb(row: Operator) -> float:

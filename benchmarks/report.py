@@ -18,7 +18,6 @@ _COLUMNS = {
     "tuned": ("ratio_tuned", ".1f"),
     "its compiled": ("ratio_tuned_compiled", ".1f"),
     "share": ("share", ".2f"),
-    "roofline": ("roofline", ".3f"),
     "MB": ("peak_mb", ".1f"),
     "Alg. 1 MB": ("reference_peak_mb", ".1f"),
 }
@@ -49,6 +48,5 @@ def show(console: Console, rows: list[dict[str, Any]]) -> None:
         "ratio, min, max: of Algorithm 1 to ours, cpu: in processor time, compiled: under "
         "torch.compile. tuned, its compiled: ratio of a tuned operator in PyTorch to ours. "
         "share: bare real FFTs and 1x1 products / ours. "
-        "roofline: what must be read and written, at the speed of a copy / ours. "
         "MB: what one call takes, results included"
     )

@@ -77,21 +77,14 @@ def _in_this_process(
     from benchmarks import limits, networks, operators
 
     place = "cuda" if device == "gpu" else "cpu"
-    if isinstance(row, Operator):
-        work = operators.build(row, place, compile=compile)
-    else:
-        work = networks.build(row, place, compile=compile)
-    peaks: list[float | None] = [None, None]
-    if device == "cpu":
-        peaks = [resident_growth(work.programs[side]) for side in ("reference", "ours")]
+    build = operators.build if isinstance(row, Operator) else networks.build
+    work = build(row, place, compile=compile)  # type: ignore[arg-type]
+    on_cpu = device == "cpu"
+    peaks = [resident_growth(work.programs[s]) if on_cpu else None for s in ("reference", "ours")]
     gc.collect()
     seconds, most = (0.7, 10) if quick else (15.0, 30)
     times = compare(race(work.programs, seconds=seconds, min_rounds=3, max_rounds=most))
-    if isinstance(row, Operator):
-        pieces = limits.operator_pieces(row)
-        roofline = limits.moved_mb(row) / limits.copy_mb_per_ms() / times["ours_ms"]
-    else:
-        pieces, roofline = limits.inference_pieces(row), None
+    pieces = limits.pieces(row)
     # Memory that XLA's threads have kept from earlier calls hides small growth: its plan counts.
     ours = (mb for mb in (peaks[1], work.planned_mb) if mb is not None)
     return {
@@ -101,7 +94,6 @@ def _in_this_process(
         "notes": work.notes,
         "errors": work.errors,
         "share": limits.bare_ms(pieces, quick=quick) / times["ours_ms"],
-        "roofline": roofline,
     }
 
 
@@ -112,13 +104,8 @@ def _training(
 
     errors = train_step.gradient_errors(row, "cuda" if device == "gpu" else "cpu")
     sides.check(errors["ours"], sides.TOLERANCE)
-    found = train_step.measure(
-        row,
-        threads=args.threads,
-        device=device,
-        compile=compile,
-        rounds=1 if args.quick else 2,
-    )
+    how = {"threads": args.threads, "device": device, "compile": compile}
+    found = train_step.measure(row, **how, rounds=1 if args.quick else 2)
     sides.check(found["loss_difference"], _LOSS_TOLERANCE, "the loss")
-    share = limits.bare_ms(limits.training_pieces(row), quick=args.quick) / found["ours_ms"]
+    share = limits.bare_ms(limits.pieces(row), quick=args.quick) / found["ours_ms"]
     return {**found, "errors": errors, "share": share}

@@ -31,8 +31,8 @@ class Operator:
     @property
     def name(self) -> str:
         """What the table calls it."""
-        scale = f" x{self.scale}" if self.scale > 1 else ""
-        mode = f" {self.padding_mode}" if self.padding_mode != "circular" else ""
+        scale = f" x{self.scale}" * (self.scale > 1)
+        mode = f" {self.padding_mode}" * (self.padding_mode != "circular")
         shape = f"{self.batch}x{self.channels}x{self.size}x{self.size}"
         return f"operator{scale} {self.what}, {shape} k{self.kernel_size} p{self.padding}{mode}"
 
@@ -49,16 +49,14 @@ class Inference:
     @property
     def options(self) -> dict[str, int]:
         """What the networks are made with, on either side."""
-        known = {"num_iterations": self.iterations} if self.network == "ConverseUSRNet" else {}
-        return {"num_blocks": self.blocks, **known}
+        usrnet = {"num_iterations": self.iterations} if self.network == "ConverseUSRNet" else {}
+        return {"num_blocks": self.blocks, **usrnet}
 
     @property
     def name(self) -> str:
         """What the table calls it."""
-        network = self.network.replace("Converse", "Converse-")
-        scale = " x4" if self.network == "ConverseSRResNet" else ""
-        depth = _depth(self.network, self.blocks)
-        return f"{network}{scale} inference, {self.size}x{self.size}{depth}"
+        network = self.network.replace("Converse", "Converse-").replace("ResNet", "ResNet x4")
+        return f"{network} inference, {self.size}x{self.size}{_depth(self.network, self.blocks)}"
 
 
 @dataclass(frozen=True)

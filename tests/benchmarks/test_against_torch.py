@@ -119,5 +119,5 @@ def test_a_whole_run(tmp_path):
     assert found.returncode == 0, found.stderr
     (row,) = json.loads(path.read_text())["rows"]
     assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
-    assert row["share"] > 0 and row["roofline"] > 0 and row["reference_peak_mb"] is not None
+    assert row["share"] > 0 and row["reference_peak_mb"] is not None
     assert row["ratio_tuned"] > 0

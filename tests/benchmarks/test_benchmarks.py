@@ -90,15 +90,15 @@ def test_a_quick_suite_has_every_row_of_the_full_one():
 
 def test_pieces_of_rows():
     row = suite.Operator("forward", 2, 3, 8, 5, 4, scale=2)
-    assert limits.operator_pieces(row) == {
+    assert limits.pieces(row) == {
         limits.Piece("rfft2", (6, 16, 16)): 1,
         limits.Piece("irfft2", (6, 16, 16)): 4,
     }
     assert limits.moved_mb(row) == pytest.approx(4 * 2 * 3 * 64 * (1 + 4) / 1e6)
-    pieces = limits.inference_pieces(suite.Inference("ConverseDnCNN", 16, 20))
+    pieces = limits.pieces(suite.Inference("ConverseDnCNN", 16, 20))
     assert pieces[limits.Piece("rfft2", (128, 24, 24))] == 20
     assert pieces[limits.Piece("product", (256, 64, 128))] == 40
-    training = limits.training_pieces(suite.Training(2, 16, 20))
+    training = limits.pieces(suite.Training(2, 16, 20))
     assert training[limits.Piece("product", (512, 64, 128))] == 120
     assert training[limits.Piece("irfft2", (256, 24, 24))] == 40
     # An odd width has the half spectrum of the even one below.
@@ -123,7 +123,6 @@ def _row():
         "notes": {"compiled": "no compiler"},
         "errors": {"ours": 1e-7, "reference": 1e-5},
         "share": 0.5,
-        "roofline": None,
     }
 
 
