@@ -111,6 +111,11 @@ class LayerNorm(nn.Module):
         return self.weight[:, None, None] * (centered / std) + self.bias[:, None, None]
 
 
+def _branch(channels: int, *between: nn.Module) -> nn.Sequential:
+    widen, narrow = nn.Conv2d(channels, 2 * channels, 1), nn.Conv2d(2 * channels, channels, 1)
+    return nn.Sequential(LayerNorm(channels), widen, nn.GELU(), *between, narrow)
+
+
 class ConverseBlock(nn.Module):
     """Fig. 2: `x + pw2(gelu(converse(gelu(pw1(ln(x))))))`, then `x + pw4(gelu(pw3(ln(x))))`.
 
@@ -121,22 +126,9 @@ class ConverseBlock(nn.Module):
         self, channels: int, kernel_size: int = 5, *, residual_scale: bool = False, **border: Any
     ) -> None:
         super().__init__()
-        wide = 2 * channels
-        operator = Converse2D(wide, kernel_size, **{"padding": 4, **border})
-        self.conv1 = nn.Sequential(
-            LayerNorm(channels),
-            nn.Conv2d(channels, wide, 1),
-            nn.GELU(),
-            operator,
-            nn.GELU(),
-            nn.Conv2d(wide, channels, 1),
-        )
-        self.conv2 = nn.Sequential(
-            LayerNorm(channels),
-            nn.Conv2d(channels, wide, 1),
-            nn.GELU(),
-            nn.Conv2d(wide, channels, 1),
-        )
+        operator = Converse2D(2 * channels, kernel_size, **{"padding": 4, **border})
+        self.conv1 = _branch(channels, operator, nn.GELU())
+        self.conv2 = _branch(channels)
         if residual_scale:
             self.alpha1 = nn.Parameter(torch.zeros(1, channels, 1, 1))
             self.alpha2 = nn.Parameter(torch.zeros(1, channels, 1, 1))
