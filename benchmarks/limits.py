@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from benchmarks.suite import Operator, Row, Training
 from benchmarks.timing import Program, time_alone
@@ -74,7 +74,7 @@ def _program(piece: Piece) -> Program:
     import jax.numpy as jnp
 
     args = [jnp.ones(piece.shape)]
-    function = jnp.fft.rfft2
+    function: Any = jnp.fft.rfft2
     if piece.kind == "irfft2":
         # The result's width, as of a half spectrum it could be one of two.
         args = [jnp.fft.rfft2(args[0])]

@@ -27,7 +27,7 @@ def build(row: Inference, device: str, *, compile: bool) -> Work:
     theirs = theirs.to(device)
     graph, params, rest = nnx.split(module, nnx.Param, ...)
     args = [a.to(device) for a in _inputs(row)]
-    x, *kernels = args
+    x, kernels = args[0], args[1:]
 
     def ours(params: Any, x: jax.Array, *kernel: jax.Array) -> jax.Array:
         return nnx.merge(graph, params, rest)(x, *kernel)

@@ -6,6 +6,8 @@ dicts, so that one dictionary fills both sides.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -92,7 +94,7 @@ class Prior(nn.Module):
 
     def __init__(self, num_features: int, num_blocks: int) -> None:
         super().__init__()
-        options = {"padding": 2, "residual_scale": True}
+        options: dict[str, Any] = {"padding": 2, "residual_scale": True}
         blocks = (ConverseBlock(num_features, 3, **options) for _ in range(num_blocks))
         self.m_body = nn.Sequential(*blocks)
         start_small(self)

@@ -216,7 +216,7 @@ def our_network(row: Training) -> tuple[Any, Any]:
     paper = read_config(str(_ROOT / "configs" / "dncnn_gray_sigma25.py"))
     model = replace(paper.model, num_blocks=row.blocks)  # type: ignore[call-arg]
     optimizer = Optimizer(learning_rate=_LEARNING_RATE, schedule="constant")
-    changes = {"batch_size": row.batch, "accumulation": 1, "remat": False}
+    changes: dict[str, Any] = {"batch_size": row.batch, "accumulation": 1, "remat": False}
     config = replace(paper, model=model, optimizer=optimizer, **changes)
     return config, Network(config)
 
