@@ -8,6 +8,8 @@ state dicts, so that one dictionary fills both sides.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -81,33 +83,16 @@ def converse2d(
 class Converse2D(nn.Module):
     """The operator as a layer: `weight` starts as a softmax of normal values, `bias` (b) at 0."""
 
-    def __init__(
-        self,
-        channels: int,
-        kernel_size: int = 5,
-        *,
-        scale: int = 1,
-        padding: int = 4,
-        padding_mode: str = "circular",
-        eps: float = 1e-5,
-    ) -> None:
+    def __init__(self, channels: int, kernel_size: int = 5, **options: Any) -> None:
         super().__init__()
-        self.scale, self.padding, self.padding_mode, self.eps = scale, padding, padding_mode, eps
+        self.options = options
         taps = torch.randn(1, channels, kernel_size * kernel_size).softmax(dim=-1)
         self.weight = nn.Parameter(taps.reshape(1, channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply `converse2d` with this layer's kernel and lambda logit."""
-        return converse2d(
-            x,
-            self.weight,
-            self.bias,
-            scale=self.scale,
-            padding=self.padding,
-            padding_mode=self.padding_mode,
-            eps=self.eps,
-        )
+        return converse2d(x, self.weight, self.bias, **self.options)
 
 
 class LayerNorm(nn.Module):
@@ -126,6 +111,11 @@ class LayerNorm(nn.Module):
         return self.weight[:, None, None] * (centered / std) + self.bias[:, None, None]
 
 
+def _branch(channels: int, *between: nn.Module) -> nn.Sequential:
+    widen, narrow = nn.Conv2d(channels, 2 * channels, 1), nn.Conv2d(2 * channels, channels, 1)
+    return nn.Sequential(LayerNorm(channels), widen, nn.GELU(), *between, narrow)
+
+
 class ConverseBlock(nn.Module):
     """Fig. 2: `x + pw2(gelu(converse(gelu(pw1(ln(x))))))`, then `x + pw4(gelu(pw3(ln(x))))`.
 
@@ -133,30 +123,12 @@ class ConverseBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        kernel_size: int = 5,
-        *,
-        padding: int = 4,
-        padding_mode: str = "circular",
-        residual_scale: bool = False,
+        self, channels: int, kernel_size: int = 5, *, residual_scale: bool = False, **border: Any
     ) -> None:
         super().__init__()
-        wide = 2 * channels
-        self.conv1 = nn.Sequential(
-            LayerNorm(channels),
-            nn.Conv2d(channels, wide, 1),
-            nn.GELU(),
-            Converse2D(wide, kernel_size, padding=padding, padding_mode=padding_mode),
-            nn.GELU(),
-            nn.Conv2d(wide, channels, 1),
-        )
-        self.conv2 = nn.Sequential(
-            LayerNorm(channels),
-            nn.Conv2d(channels, wide, 1),
-            nn.GELU(),
-            nn.Conv2d(wide, channels, 1),
-        )
+        operator = Converse2D(2 * channels, kernel_size, **{"padding": 4, **border})
+        self.conv1 = _branch(channels, operator, nn.GELU())
+        self.conv2 = _branch(channels)
         if residual_scale:
             self.alpha1 = nn.Parameter(torch.zeros(1, channels, 1, 1))
             self.alpha2 = nn.Parameter(torch.zeros(1, channels, 1, 1))

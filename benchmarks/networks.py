@@ -11,55 +11,42 @@ import torch
 from flax import nnx
 
 from benchmarks import torch_networks
-from benchmarks.sides import (
-    Setup,
-    Work,
-    as_numpy,
-    checked,
-    compile_ours,
-    nchw,
-    nhwc,
-    relative_error,
-    torch_program,
-)
+from benchmarks.sides import Work, as_numpy, checked, compile_ours, nchw, nhwc, torch_program
 from benchmarks.suite import Inference
 from benchmarks.timing import Program
 from converse_jax import models
 from converse_jax.weights import load_torch_state
 
 
-def build(row: Inference, setup: Setup) -> Work:
+def build(row: Inference, device: str, *, compile: bool) -> Work:
     """Both programs on the same image, checked against Algorithm 1 in float64.
 
     Parameters are arguments of our program: XLA folds nothing of them, as PyTorch does not.
     """
-    theirs, module = make_pair(row)
-    theirs = theirs.to(setup.torch_device)
+    theirs, module = _make_pair(row)
+    theirs = theirs.to(device)
     graph, params, rest = nnx.split(module, nnx.Param, ...)
-    x, *kernel = (a.to(setup.torch_device) for a in _inputs(row))
+    args = [a.to(device) for a in _inputs(row)]
+    x, kernels = args[0], args[1:]
 
     def ours(params: Any, x: jax.Array, *kernel: jax.Array) -> jax.Array:
         return nnx.merge(graph, params, rest)(x, *kernel)
 
-    kernels = [jnp.asarray(as_numpy(k))[:, 0] for k in kernel]
-    args = (x, *kernel)
-    exact = _forward(deepcopy(theirs).double(), *(a.double() for a in args))
-    truth = [as_numpy(exact)]
-
-    def make_compiled() -> Program:
+    def compiled() -> Program:
         return torch_program(_forward, torch_networks.compile_blocks(deepcopy(theirs)), *args)
 
+    kernels = [jnp.asarray(as_numpy(k))[:, 0] for k in kernels]
+    exact = _forward(deepcopy(theirs).double(), *(a.double() for a in args))
     return checked(
-        setup,
-        compile_ours(ours, params, nhwc(x), *kernels),
-        torch_program(_forward, theirs, *args),
-        make_compiled,
-        lambda found: relative_error([nchw(found)], truth),
-        lambda found: relative_error([as_numpy(found)], truth),
+        (*compile_ours(ours, params, nhwc(x), *kernels), lambda found: [nchw(found)]),
+        {"reference": torch_program(_forward, theirs, *args)},
+        {"reference_compiled": compiled} if compile else {},
+        lambda found: [as_numpy(found)],
+        [as_numpy(exact)],
     )
 
 
-def make_pair(row: Inference) -> tuple[torch.nn.Module, nnx.Module]:
+def _make_pair(row: Inference) -> tuple[torch.nn.Module, nnx.Module]:
     """The network in PyTorch, on the CPU, and in JAX."""
     torch.manual_seed(0)
     options: dict[str, Any] = row.options

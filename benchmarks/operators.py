@@ -11,132 +11,98 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from benchmarks import algorithm1
-from benchmarks.sides import (
-    Setup,
-    Work,
-    as_numpy,
-    checked,
-    compile_ours,
-    nchw,
-    nhwc,
-    relative_error,
-    torch_program,
-)
+from benchmarks import algorithm1, tuned
+from benchmarks.our_operator import EPS, border, our_lam, our_operator
+from benchmarks.sides import Arrays, Work, as_numpy, checked, compile_ours, nchw, nhwc
+from benchmarks.sides import torch_program as program
 from benchmarks.suite import Operator
 from benchmarks.timing import Program
-from converse_jax import apply_transfer, converse2d, converse2d_transfer
+from converse_jax import apply_transfer, converse2d_transfer
 
-EPS = 1e-5
+Converse = Callable[..., torch.Tensor]
 
 
-def build(row: Operator, setup: Setup) -> Work:
+def build(row: Operator, device: str, *, compile: bool) -> Work:
     """The programs of a row on the same numbers, checked against Algorithm 1 in float64."""
-    inputs, cotangent = _inputs(row, setup)
-    make: Callable[..., Any]
-    if row.what == "gradient":
-        ours, mine = _our_gradient(row, inputs, cotangent)
-        make, theirs = _their_gradient, lambda found: [as_numpy(g) for g in found]
-        args = (*inputs, cotangent)
-    else:
-        ours, mine = _our_forward(row, inputs)
-        make, theirs = _their_forward, lambda found: [as_numpy(found)]
-        args = inputs
-    # The reference is all of Algorithm 1 where ours is prepared, too: it has nothing to prepare.
-    eager = make(row, algorithm1.converse2d)
-    truth = theirs(eager(*(a.double() for a in args)))
+    args = _inputs(row, device)
+    # Where ours is prepared the tuned one is as well; Algorithm 1 has nothing to prepare.
+    truth = _arrays(_theirs(row, algorithm1.converse2d)(*(a.double() for a in args)))
 
-    def make_compiled() -> Program:
-        return torch_program(make(row, torch.compile(algorithm1.converse2d, dynamic=False)), *args)
+    converses = {"reference": algorithm1.converse2d, "tuned": _tuned(row, args)}
+
+    def compiled(name: str) -> Program:
+        return program(_theirs(row, torch.compile(converses[name], dynamic=False)), *args)
 
     return checked(
-        setup,
-        ours,
-        torch_program(eager, *args),
-        make_compiled,
-        lambda found: relative_error(mine(found), truth),
-        lambda found: relative_error(theirs(found), truth),
+        _ours(row, args),
+        {name: program(_theirs(row, converse), *args) for name, converse in converses.items()},
+        {f"{name}_compiled": partial(compiled, name) for name in converses} if compile else {},
+        _arrays,
+        truth,
     )
 
 
-def _inputs(row: Operator, setup: Setup) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    """Map, kernel and lambda logit as PyTorch lays them, and a cotangent of the result."""
+def _inputs(row: Operator, device: str) -> list[torch.Tensor]:
+    """Map, kernel and lambda logit as PyTorch lays them; for gradients a cotangent as well."""
     torch.manual_seed(0)
-    n, c, k = row.batch, row.channels, row.kernel_size
+    n, c, k, side = row.batch, row.channels, row.kernel_size, row.scale * row.size
     taps = torch.randn(1, c, k * k).softmax(dim=-1).reshape(1, c, k, k)
     # Kernels as small as the stride that sum to 1 have no gradient in lambda.
     taps = taps * (0.5 + torch.rand(1, c, 1, 1))
-    inputs = torch.randn(n, c, row.size, row.size), taps, 0.5 * torch.randn(1, c, 1, 1)
-    side = row.scale * row.size
-    cotangent = torch.randn(n, c, side, side)
-    return tuple(a.to(setup.torch_device) for a in inputs), cotangent.to(setup.torch_device)
+    inputs = [torch.randn(n, c, row.size, row.size), taps, 0.5 * torch.randn(1, c, 1, 1)]
+    if row.what == "gradient":
+        inputs.append(torch.randn(n, c, side, side))
+    return [a.to(device) for a in inputs]
 
 
-def _ours(inputs: Sequence[torch.Tensor]) -> tuple[jax.Array, ...]:
-    x, weight, bias = inputs
-    kernel = np.ascontiguousarray(np.moveaxis(as_numpy(weight)[0], 0, -1))
-    return nhwc(x), jnp.asarray(kernel), jnp.asarray(as_numpy(bias)[0, :, 0, 0])
-
-
-def _lam(logit: jax.Array) -> jax.Array:
-    return jax.nn.sigmoid(logit - 9) + EPS
-
-
-def _our_converse(row: Operator, x: jax.Array, kernel: jax.Array, logit: jax.Array) -> jax.Array:
-    return converse2d(x, kernel, _lam(logit), scale=row.scale, **_border(row))
-
-
-def _our_forward(row: Operator, inputs: Sequence[torch.Tensor]) -> tuple[Any, ...]:
-    x, kernel, logit = _ours(inputs)
+def _ours(row: Operator, args: Sequence[torch.Tensor]) -> tuple[Program, float | None, Arrays]:
+    x, kernel, logit = (
+        nhwc(args[0]),
+        nhwc(args[1])[0],
+        jnp.asarray(as_numpy(args[2])[0, :, 0, 0]),
+    )
     if row.what == "forward prepared":
-        shape = (row.padded, row.padded)
-        transfer = converse2d_transfer(kernel, _lam(logit), shape, scale=row.scale)
-        program = compile_ours(partial(apply_transfer, **_border(row)), x, transfer)
-    else:
-        program = compile_ours(partial(_our_converse, row), x, kernel, logit)
-    return program, lambda y: [nchw(y)]
+        transfer = converse2d_transfer(
+            kernel, our_lam(logit), (row.padded, row.padded), scale=row.scale
+        )
+
+        def prepared(x: jax.Array, transfer: Any) -> tuple[jax.Array]:
+            return (apply_transfer(x, transfer, **border(row)),)
+
+        return *compile_ours(prepared, x, transfer), _our_arrays
+    return *compile_ours(our_operator(row), x, kernel, logit, *map(nhwc, args[3:])), _our_arrays
 
 
-def _our_gradient(
-    row: Operator, inputs: Sequence[torch.Tensor], cotangent: torch.Tensor
-) -> tuple[Any, ...]:
-    def loss(x: jax.Array, kernel: jax.Array, logit: jax.Array, weights: jax.Array) -> jax.Array:
-        return jnp.sum(_our_converse(row, x, kernel, logit) * weights)
-
-    def arrays(found: Any) -> list[np.ndarray]:
-        x, kernel, logit = found
-        kernel = np.moveaxis(np.asarray(kernel), -1, 0)[None]
-        return [nchw(x), kernel, np.asarray(logit)[None, :, None, None]]
-
-    program = jax.grad(loss, argnums=(0, 1, 2))
-    return compile_ours(program, *_ours(inputs), nhwc(cotangent)), arrays
+def _our_arrays(found: Sequence[jax.Array]) -> list[np.ndarray]:
+    """A result, or the gradients of map, kernel and logit."""
+    if len(found) == 1:
+        return [nchw(found[0])]
+    x, kernel, logit = found
+    return [nchw(x), nchw(kernel[None]), np.asarray(logit)[None, :, None, None]]
 
 
-def _border(row: Operator) -> dict[str, Any]:
-    return {"padding": row.padding, "padding_mode": row.padding_mode}
+def _tuned(row: Operator, args: Sequence[torch.Tensor]) -> Converse:
+    if row.what != "forward prepared":
+        return tuned.converse2d
+    side = row.padded
+    known = tuned.transfer(args[1], args[2], (side, side), scale=row.scale, eps=EPS)
+    return lambda x, *_, **options: tuned.apply(x, *known, **border(row))
 
 
-def _options(row: Operator) -> dict[str, Any]:
-    return {"scale": row.scale, "eps": EPS, **_border(row)}
+def _theirs(row: Operator, converse: Converse) -> Callable[..., Sequence[torch.Tensor]]:
+    converse = partial(converse, scale=row.scale, eps=EPS, **border(row))
 
-
-def _their_forward(
-    row: Operator, converse: Callable[..., torch.Tensor]
-) -> Callable[..., torch.Tensor]:
-    def forward(*inputs: torch.Tensor) -> torch.Tensor:
+    def forward(*inputs: torch.Tensor) -> list[torch.Tensor]:
         with torch.inference_mode():
-            return converse(*inputs, **_options(row))
+            return [converse(*inputs)]
 
-    return forward
-
-
-def _their_gradient(
-    row: Operator, converse: Callable[..., torch.Tensor]
-) -> Callable[..., tuple[torch.Tensor, ...]]:
-    def gradient(*args: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def gradient(*args: torch.Tensor) -> Sequence[torch.Tensor]:
         *inputs, cotangent = args
         inputs = [a.detach().requires_grad_() for a in inputs]
-        y = converse(*inputs, **_options(row))
-        return torch.autograd.grad(torch.sum(y * cotangent), inputs)
+        return torch.autograd.grad(converse(*inputs), inputs, cotangent)
 
-    return gradient
+    return gradient if row.what == "gradient" else forward
+
+
+def _arrays(found: Sequence[torch.Tensor]) -> list[np.ndarray]:
+    return [as_numpy(a) for a in found]

@@ -3,82 +3,55 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import dataclasses
 import gc
+import json
+import os
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 
 from benchmarks import process, report
-from benchmarks.memory import ResidentPeak, TorchPeak
+from benchmarks.memory import resident_growth
 from benchmarks.suite import Inference, Operator, Row, Training
-from benchmarks.timing import Program, compare, race
+from benchmarks.timing import compare, race
 
-
-class WrongError(Exception):
-    """Ours and Algorithm 1 differ: nothing is timed."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long a race lasts."""
-
-    seconds: float
-    min_rounds: int
-    max_rounds: int
-
-    def race(self, programs: dict[str, Program]) -> dict[str, Any]:
-        """The fields that compare them."""
-        gc.collect()
-        limits = {"min_rounds": self.min_rounds, "max_rounds": self.max_rounds}
-        return compare(race(programs, seconds=self.seconds, **limits))
-
-
-FULL, QUICK = Budget(15.0, 3, 30), Budget(0.7, 3, 10)
+_LOSS_TOLERANCE = 1e-3
+"""Largest relative difference of the losses of two sides; gradients are compared before."""
 
 
 def run(rows: list[Row], args: argparse.Namespace) -> int:
     """Time all rows, print and write what was found; the exit status."""
     try:
-        settings = [process.set_memory(keep=args.keep_memory, huge_pages=args.huge_pages)]
         device = process.choose_device(args.device)
-        if args.tf32 and device == "cpu":
-            raise process.BadSetting("--tf32: processors have none, and no GPU was found")
         # On a GPU the host's cores only launch and compile.
-        settings.append(process.pin(args.threads) if device == "cpu" else "cores not pinned")
+        settings = [process.pin(args.threads) if device == "cpu" else "cores not pinned"]
     except process.BadSetting as problem:
         print(f"benchmarks: {problem}", file=sys.stderr)
         return 2
+    settings.append(os.environ.get("GLIBC_TUNABLES", "malloc as the system sets it"))
 
     import torch
 
-    from benchmarks.sides import TOLERANCE, TOLERANCE_TF32, Setup
+    from benchmarks.sides import WrongError
 
     torch.set_num_threads(args.threads)
-    settings.append(process.set_precision(device, "jax", "torch", tf32=args.tf32))
-    setup = Setup(device == "gpu", not args.no_compile, TOLERANCE_TF32 if args.tf32 else TOLERANCE)
+    found: list[dict[str, Any]] = []
+    told = {"rows": found, "device": device, "settings": settings, "quick": args.quick}
+    told |= process.circumstances(args.threads)
+    if device == "gpu":
+        told["machine"] = f"{torch.cuda.get_device_name()}; {told['machine']}"
     console = Console(width=None if sys.stdout.isatty() else 160)
-    found = report.Report(args, device, settings)
-    console.print(f"{found.machine}; {args.threads} thread(s); {'; '.join(settings)}")
+    console.print(f"{told['machine']}; {args.threads} thread(s); {'; '.join(settings)}")
     at = ""
     try:
         for row in rows:
             at = row.name
-            with _status(console, at):
-                found.rows.append(_measure(row, setup, args))
-            console.print(report.line(found.rows[-1]))
-            found.write()
-        if args.png is not None:
-            from benchmarks import scaling
-
-            at = "scaling"
-            with _status(console, "scaling"):
-                found.scaling = scaling.measure(setup, quick=args.quick)
-            found.write()
-            scaling.draw(found.scaling, args.png, found.machine)
+            with console.status(at):
+                found.append({"work": row.name, **_measure(row, device, args)})
+            console.print(report.line(found[-1]))
+            if args.json is not None:  # after every row: an interrupted run keeps what it has
+                args.json.write_text(json.dumps(told, indent=1) + "\n")
     except (WrongError, RuntimeError, OSError) as problem:
         console.print(f"[red]{at}: {problem}[/red]")
         return 1
@@ -90,76 +63,49 @@ def run(rows: list[Row], args: argparse.Namespace) -> int:
     return 0
 
 
-def _status(console: Console, text: str) -> contextlib.AbstractContextManager[Any]:
-    return console.status(text) if console.is_terminal else contextlib.nullcontext()
-
-
-def _measure(row: Row, setup: Any, args: argparse.Namespace) -> dict[str, Any]:
-    # In a quick run torch.compile would take most of the time.
-    if args.quick and not isinstance(row, Operator):
-        setup = dataclasses.replace(setup, compile=False)
+def _measure(row: Row, device: str, args: argparse.Namespace) -> dict[str, Any]:
+    # In a quick run torch.compile would take most of the time of a network.
+    compile = not args.no_compile and (isinstance(row, Operator) or not args.quick)
     if isinstance(row, Training):
-        found = _training(row, setup, args)
-    else:
-        found = _in_this_process(row, setup, args)
-    return {"work": row.name, "method": "auto", **found}
+        return _training(row, device, args, compile=compile)
+    return _in_this_process(row, device, quick=args.quick, compile=compile)
 
 
 def _in_this_process(
-    row: Operator | Inference, setup: Any, args: argparse.Namespace
+    row: Operator | Inference, device: str, *, quick: bool, compile: bool
 ) -> dict[str, Any]:
     from benchmarks import limits, networks, operators
 
-    work = operators.build(row, setup) if isinstance(row, Operator) else networks.build(row, setup)
-    _check(work.error, setup.tolerance)
-    reference_mb = _growth(work.programs["reference"], TorchPeak if setup.on_gpu else ResidentPeak)
-    # JAX counts no peak of a single call on a GPU; on the CPU, memory that XLA's threads have kept
-    # from earlier calls hides small ones. What XLA plans is taken as well, in either case.
-    grown_mb = None if setup.on_gpu else _growth(work.programs["ours"], ResidentPeak)
-    times = (QUICK if args.quick else FULL).race(work.programs)
-    if isinstance(row, Operator):
-        pieces = limits.operator_pieces(row)
-        roofline = limits.moved_mb(row) / limits.copy_mb_per_ms() / times["ours_ms"]
-    else:
-        pieces, roofline = limits.inference_pieces(row), None
+    place = "cuda" if device == "gpu" else "cpu"
+    build = operators.build if isinstance(row, Operator) else networks.build
+    work = build(row, place, compile=compile)  # type: ignore[arg-type]
+    on_cpu = device == "cpu"
+    peaks = [resident_growth(work.programs[s]) if on_cpu else None for s in ("reference", "ours")]
+    gc.collect()
+    seconds, most = (0.7, 10) if quick else (15.0, 30)
+    times = compare(race(work.programs, seconds=seconds, min_rounds=3, max_rounds=most))
+    pieces = limits.pieces(row)
+    # Memory that XLA's threads have kept from earlier calls hides small growth: its plan counts.
+    ours = (mb for mb in (peaks[1], work.planned_mb) if mb is not None)
     return {
         **times,
-        "peak_mb": max((mb for mb in (grown_mb, work.planned_mb) if mb is not None), default=None),
-        "reference_peak_mb": reference_mb,
-        "compiled_note": work.compiled_note,
-        "error": work.error,
-        "reference_error": work.reference_error,
-        "share": limits.bare_ms(pieces, quick=args.quick) / times["ours_ms"],
-        "roofline": roofline,
+        "peak_mb": max(ours, default=None),
+        "reference_peak_mb": peaks[0],
+        "notes": work.notes,
+        "errors": work.errors,
+        "share": limits.bare_ms(pieces, quick=quick) / times["ours_ms"],
     }
 
 
-def _training(row: Training, setup: Any, args: argparse.Namespace) -> dict[str, Any]:
-    from benchmarks import limits, train_sides, train_step
+def _training(
+    row: Training, device: str, args: argparse.Namespace, *, compile: bool
+) -> dict[str, Any]:
+    from benchmarks import limits, sides, train_step
 
-    error, reference_error = train_sides.gradient_errors(row, setup.torch_device)
-    _check(error, setup.tolerance)
-    children = train_step.Children(
-        threads=args.threads,
-        on_gpu=setup.on_gpu,
-        tf32=args.tf32,
-        compile=setup.compile,
-        keep_memory=args.keep_memory,
-        rounds=1 if args.quick else 2,
-    )
-    found = train_step.measure(row, children)
-    _check(found["loss_difference"], train_step.LOSS_TOLERANCE)
-    share = limits.bare_ms(limits.training_pieces(row), quick=args.quick) / found["ours_ms"]
-    errors = {"error": error, "reference_error": reference_error}
-    return {**found, **errors, "share": share, "roofline": None}
-
-
-def _check(error: float, tolerance: float) -> None:
-    if not error <= tolerance:
-        raise WrongError(f"ours differ from Algorithm 1 by {error:.1e}, more than {tolerance}")
-
-
-def _growth(program: Program, counter: type[ResidentPeak | TorchPeak]) -> float | None:
-    peak = counter()
-    program()
-    return peak.growth()
+    errors = train_step.gradient_errors(row, "cuda" if device == "gpu" else "cpu")
+    sides.check(errors["ours"], sides.TOLERANCE)
+    how = {"threads": args.threads, "device": device, "compile": compile}
+    found = train_step.measure(row, **how, rounds=1 if args.quick else 2)
+    sides.check(found["loss_difference"], _LOSS_TOLERANCE, "the loss")
+    share = limits.bare_ms(limits.pieces(row), quick=args.quick) / found["ours_ms"]
+    return {**found, "errors": errors, "share": share}

@@ -1,4 +1,4 @@
-"""The two sides of a race: a compiled JAX program, and a PyTorch one, eager and compiled.
+"""The two sides of a race: a compiled JAX program, and PyTorch ones, eager and compiled.
 
 The same numbers lie channels last for ours and channels first for PyTorch, on the device before
 the clock starts.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -23,101 +22,90 @@ from benchmarks.timing import Program
 
 TOLERANCE = 1e-3
 """Largest error of ours against Algorithm 1 in float64, relative to the largest value."""
-TOLERANCE_TF32 = 5e-2
+
+Arrays = Callable[[Any], Sequence[Any]]
+"""From what a program returns to arrays as PyTorch lays them."""
 
 
-@dataclass(frozen=True)
-class Setup:
-    """How the sides run: on which device, and with which largest error."""
-
-    on_gpu: bool = False
-    compile: bool = False
-    tolerance: float = TOLERANCE
-
-    @property
-    def torch_device(self) -> str:
-        """What PyTorch calls it."""
-        return "cuda" if self.on_gpu else "cpu"
+class WrongError(Exception):
+    """A program and Algorithm 1 differ: nothing is timed."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Work:
     """One row, ready to be timed.
 
     Attributes:
-      programs: `ours`; `reference`, Algorithm 1 in eager PyTorch; `compiled`, the same under
-        `torch.compile`, absent where that does not work or is not wanted.
-      compiled_note: why it does not work.
-      error: of ours against Algorithm 1 in float64.
-      reference_error: of Algorithm 1 in float32.
-      planned_mb: what XLA plans for temporaries and results.
+      programs: `ours`; `reference`, Algorithm 1 in eager PyTorch; others of PyTorch.
+      planned_mb: what XLA plans for temporaries and results of ours.
+      errors: of ours and of Algorithm 1 in float32, against Algorithm 1 in float64.
+      notes: why the programs under `torch.compile` that are missing are missing.
     """
 
     programs: dict[str, Program]
-    compiled_note: str | None
-    error: float
-    reference_error: float
     planned_mb: float | None
+    errors: dict[str, float]
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def checked(
-    setup: Setup,
-    ours: tuple[Program, float | None],
-    reference: Program,
-    make_compiled: Callable[[], Program],
-    our_error: Callable[[Any], float],
-    their_error: Callable[[Any], float],
+    ours: tuple[Program, float | None, Arrays],
+    eager: Mapping[str, Program],
+    compiled: Mapping[str, Callable[[], Program]],
+    theirs: Arrays,
+    truth: Sequence[Any],
 ) -> Work:
-    """Run every program once, and measure its error."""
-    program, planned_mb = ours
-    programs = {"ours": program, "reference": reference}
-    error, reference_error = our_error(program()), their_error(reference())
-    note = None
-    if setup.compile:
-        # Where Algorithm 1 itself is far off, its compiled form is as well, by another amount.
-        largest = max(setup.tolerance, 10 * reference_error)
+    """Run every program once, and compare it with the truth.
+
+    Raises:
+      WrongError: ours, or one of the eager ones but Algorithm 1 itself, is wrong.
+    """
+    program, planned_mb, mine = ours
+    errors = {"ours": relative_error(mine(program()), truth)}
+    errors |= {name: relative_error(theirs(run()), truth) for name, run in eager.items()}
+    for name in errors.keys() - {"reference"}:
+        check(errors[name], TOLERANCE, name)
+    work = Work({"ours": program, **eager}, planned_mb, errors)
+    # Where Algorithm 1 itself is far off, its compiled form is as well, by another amount.
+    largest = max(TOLERANCE, 10 * errors["reference"])
+    for name, make in compiled.items():
+        torch._dynamo.reset()  # a function compiled for many shapes would fall back to eager
+        logging.getLogger("torch").setLevel(logging.ERROR)
         try:
-            programs["compiled"] = _compiled(make_compiled, their_error, largest)
+            with warnings.catch_warnings():  # complex operators run as eager ones do, it warns
+                warnings.simplefilter("ignore")
+                program = make()
+                check(relative_error(theirs(program()), truth), largest, name)
+            work.programs[name] = program
         except Exception as problem:  # compilers fail in many ways; the race goes on without it
-            note = one_line(problem)
-    return Work(programs, note, error, reference_error, planned_mb)
+            work.notes[name] = one_line(problem)
+    return work
 
 
-def _compiled(
-    make: Callable[[], Program], error: Callable[[Any], float], largest: float
-) -> Program:
-    torch._dynamo.reset()  # a function compiled for many shapes would fall back to eager
-    logging.getLogger("torch").setLevel(logging.ERROR)
-    with warnings.catch_warnings():  # complex operators run as eager ones do, it warns
-        warnings.simplefilter("ignore")
-        program = make()
-        found = error(program())
-    if not found <= largest:
-        raise ValueError(f"the result is wrong by {found:.1e}")
-    return program
+def check(error: float, largest: float, name: str = "ours") -> None:
+    """Raise WrongError for an error that is too large."""
+    if not error <= largest:
+        raise WrongError(f"{name}: differs from Algorithm 1 by {error:.1e}, more than {largest}")
 
 
 def compile_ours(function: Callable[..., Any], *args: Any) -> tuple[Program, float | None]:
     """Our program on `args`, and the MB that XLA plans for it beyond them."""
     compiled = jax.jit(function).lower(*args).compile()
-    memory = compiled.memory_analysis()
-    planned_mb = None
-    if memory is not None:
-        planned_mb = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 1e6
-    return lambda: jax.block_until_ready(compiled(*args)), planned_mb
+    plan = compiled.memory_analysis()
+    planned = (plan.temp_size_in_bytes + plan.output_size_in_bytes) / 1e6 if plan else None
+    return lambda: jax.block_until_ready(compiled(*args)), planned
 
 
 def torch_program(function: Callable[..., Any], *args: Any) -> Program:
     """A PyTorch program that returns when its results are there."""
-    if not any(isinstance(a, torch.Tensor) and a.is_cuda for a in args):
-        return partial(function, *args)
 
-    def synchronised() -> Any:
+    def program() -> Any:
         result = function(*args)
-        torch.cuda.synchronize()
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         return result
 
-    return synchronised
+    return program
 
 
 def relative_error(arrays: Sequence[Any], truth: Sequence[Any]) -> float:

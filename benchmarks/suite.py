@@ -31,8 +31,8 @@ class Operator:
     @property
     def name(self) -> str:
         """What the table calls it."""
-        scale = f" x{self.scale}" if self.scale > 1 else ""
-        mode = f" {self.padding_mode}" if self.padding_mode != "circular" else ""
+        scale = f" x{self.scale}" * (self.scale > 1)
+        mode = f" {self.padding_mode}" * (self.padding_mode != "circular")
         shape = f"{self.batch}x{self.channels}x{self.size}x{self.size}"
         return f"operator{scale} {self.what}, {shape} k{self.kernel_size} p{self.padding}{mode}"
 
@@ -49,16 +49,14 @@ class Inference:
     @property
     def options(self) -> dict[str, int]:
         """What the networks are made with, on either side."""
-        known = {"num_iterations": self.iterations} if self.network == "ConverseUSRNet" else {}
-        return {"num_blocks": self.blocks, **known}
+        usrnet = {"num_iterations": self.iterations} if self.network == "ConverseUSRNet" else {}
+        return {"num_blocks": self.blocks, **usrnet}
 
     @property
     def name(self) -> str:
         """What the table calls it."""
-        network = self.network.replace("Converse", "Converse-")
-        scale = " x4" if self.network == "ConverseSRResNet" else ""
-        depth = _depth(self.network, self.blocks)
-        return f"{network}{scale} inference, {self.size}x{self.size}{depth}"
+        network = self.network.replace("Converse", "Converse-").replace("ResNet", "ResNet x4")
+        return f"{network} inference, {self.size}x{self.size}{_depth(self.network, self.blocks)}"
 
 
 @dataclass(frozen=True)
@@ -68,17 +66,12 @@ class Training:
     batch: int
     size: int
     blocks: int
-    accumulation: int = 1
-    remat: bool = False
 
     @property
     def name(self) -> str:
         """What the table calls it."""
-        parts = f", accumulation {self.accumulation}" if self.accumulation > 1 else ""
-        remat = ", remat" if self.remat else ""
-        depth = _depth("ConverseDnCNN", self.blocks)
         shape = f"{self.batch}x{self.size}x{self.size}"
-        return f"Converse-DnCNN training step, {shape}{depth}{parts}{remat}"
+        return f"Converse-DnCNN training step, {shape}{_depth('ConverseDnCNN', self.blocks)}"
 
 
 Row = Operator | Inference | Training
@@ -98,20 +91,20 @@ def suite(*, quick: bool) -> list[Row]:
     for scale in (2, 3):
         rows += [Operator(what, 1, half, low, 5, 4, scale=scale) for what in passes]
     if quick:
-        rows += [
+        return [
+            *rows,
             Inference("ConverseDnCNN", 64, 2),
             Inference("ConverseSRResNet", 16, 1),
             Inference("ConverseUSRNet", 32, 1, iterations=2),
             Training(4, 32, 1),
         ]
-    else:
-        rows += [
-            Inference("ConverseDnCNN", 256, 20),
-            Inference("ConverseSRResNet", 64, 16),
-            Inference("ConverseUSRNet", 128, 7, iterations=5),
-            Training(8, 64, 20),
-        ]
-    return rows
+    return [
+        *rows,
+        Inference("ConverseDnCNN", 256, 20),
+        Inference("ConverseSRResNet", 64, 16),
+        Inference("ConverseUSRNet", 128, 7, iterations=5),
+        Training(8, 64, 20),
+    ]
 
 
 def _depth(network: str, blocks: int) -> str:

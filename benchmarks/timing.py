@@ -30,45 +30,42 @@ def race(
         if done >= min_rounds and time.perf_counter() - start > seconds:
             break
         for name, program in programs.items():
-            turns[name].append(_once(program))
+            # OpenMP threads spin after their last task: they would take the next turn's cores.
+            time.sleep(_REST_S)
+            turns[name].append(timed(program))
     return turns
 
 
 def compare(turns: Mapping[str, Sequence[Turn]]) -> dict[str, Any]:
-    """Median times, and reference / ours over the rounds: above 1, ours is faster.
+    """Median times, and theirs / ours over the rounds: above 1, ours is faster.
 
-    A ratio is taken round by round: a neighbor who takes a core slows both turns of a round, not
-    one side of the table. `ratio_best` divides the shortest times, `ratio_cpu` is the median for
-    processor time: the one to trust on a busy machine with one thread (with several it also counts
-    the spinning of OpenMP's threads). `compiled` is the reference under `torch.compile`, or absent.
+    A ratio is taken round by round: a neighbor who takes a core slows all turns of a round, not
+    one side of the table. Of the `reference` the range is given as well; `ratio_best` divides the
+    shortest times, and `ratio_cpu` is the median for processor time: the one to trust on a busy
+    machine with one thread (with several it also counts the spinning of OpenMP's threads).
     """
     ours, reference = turns["ours"], turns["reference"]
     ratios = [b.wall / a.wall for a, b in zip(ours, reference, strict=True)]
     found: dict[str, Any] = {
-        "ours_ms": median_ms(ours),
-        "reference_ms": median_ms(reference),
         "ratio": statistics.median(ratios),
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
         "ratio_best": min(b.wall for b in reference) / min(a.wall for a in ours),
         "ratio_cpu": statistics.median(b.cpu / a.cpu for a, b in zip(ours, reference, strict=True)),
         "pairs": len(ratios),
-        "compiled_ms": None,
-        "ratio_compiled": None,
     }
-    if compiled := turns.get("compiled"):
-        found["compiled_ms"] = median_ms(compiled)
-        found["ratio_compiled"] = statistics.median(
-            c.wall / a.wall for a, c in zip(ours, compiled, strict=True)
-        )
+    for name, theirs in turns.items():
+        found[f"{name}_ms"] = median_ms(theirs)
+        if name not in ("ours", "reference"):
+            walls = (b.wall / a.wall for a, b in zip(ours, theirs, strict=True))
+            found[f"ratio_{name}"] = statistics.median(walls)
     return found
 
 
 def time_alone(program: Program, *, seconds: float = 1.0) -> float:
     """Median milliseconds of one program: 3 to 20 runs after one that is not counted."""
     program()
-    turns = race({"it": program}, seconds=seconds, min_rounds=3, max_rounds=20)
-    return median_ms(turns["it"])
+    return median_ms(race({"it": program}, seconds=seconds, min_rounds=3, max_rounds=20)["it"])
 
 
 def median_ms(turns: Sequence[Turn]) -> float:
@@ -76,9 +73,8 @@ def median_ms(turns: Sequence[Turn]) -> float:
     return 1e3 * statistics.median(turn.wall for turn in turns)
 
 
-def _once(program: Program) -> Turn:
-    # OpenMP threads spin after their last task: without a rest they take the next turn's cores.
-    time.sleep(_REST_S)
+def timed(program: Program) -> Turn:
+    """One run, now."""
     wall, cpu = time.perf_counter(), time.process_time()
     result = program()
     turn = Turn(time.perf_counter() - wall, time.process_time() - cpu)

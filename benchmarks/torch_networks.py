@@ -6,6 +6,8 @@ dicts, so that one dictionary fills both sides.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,9 +40,8 @@ class ConverseSRResNet(nn.Module):
             return ConverseBlock(num_features, padding_mode="replicate")
 
         def enlarge() -> Converse2D:
-            return Converse2D(
-                num_features, 2, scale=2, padding=2, padding_mode="replicate", eps=1e-3
-            )
+            options = {"scale": 2, "padding": 2, "padding_mode": "replicate", "eps": 1e-3}
+            return Converse2D(num_features, 2, **options)
 
         self.conv_first = nn.Conv2d(in_channels, num_features, 1)
         self.conv_body = nn.Sequential(*(block() for _ in range(num_blocks)))
@@ -93,12 +94,9 @@ class Prior(nn.Module):
 
     def __init__(self, num_features: int, num_blocks: int) -> None:
         super().__init__()
-        self.m_body = nn.Sequential(
-            *(
-                ConverseBlock(num_features, 3, padding=2, residual_scale=True)
-                for _ in range(num_blocks)
-            )
-        )
+        options: dict[str, Any] = {"padding": 2, "residual_scale": True}
+        blocks = (ConverseBlock(num_features, 3, **options) for _ in range(num_blocks))
+        self.m_body = nn.Sequential(*blocks)
         start_small(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -109,20 +107,14 @@ class Prior(nn.Module):
 class ConverseUSRNet(nn.Module):
     """Data module and blocks in turn; each iteration has its own 1x1 map of the kernel's maps."""
 
-    def __init__(
-        self,
-        num_features: int = 64,
-        num_blocks: int = 7,
-        num_iterations: int = 5,
-        in_channels: int = 3,
-    ) -> None:
+    def __init__(self, num_features: int = 64, num_blocks: int = 7, num_iterations: int = 5):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, num_features, 1)
+        self.conv1 = nn.Conv2d(3, num_features, 1)
         self.kernelnet = KernelNet()
         self.convs = nn.ModuleList(nn.Conv2d(16, num_features, 1) for _ in range(num_iterations))
         self.d = DataModule(num_features)
         self.p = Prior(num_features, num_blocks)
-        self.conv2 = nn.Conv2d(num_features, in_channels, 1)
+        self.conv2 = nn.Conv2d(num_features, 3, 1)
 
     def forward(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Blurred `[B, C, H, W]` and its kernel `[B, 1, 7, 7]` to sharp."""

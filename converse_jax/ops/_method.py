@@ -24,7 +24,7 @@ _LONGEST_DFT = {
     "tpu": (2048, 2048),
 }
 # Not measured: no accelerator was at hand. By the operations and the bytes that are counted for an
-# H100 (`python -m benchmarks.ahead h100`) the two meet somewhere between 180 and 270.
+# H100 (`python -m benchmarks.aot h100`) the two meet somewhere between 180 and 270.
 _LONGEST_DFT_ELSEWHERE = (256, 256)
 _SMALL_FACTOR = 11
 

@@ -11,8 +11,10 @@ import pytest
 
 pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".[bench]"')
 
-from benchmarks import networks, operators, sides, suite, train_sides
-from benchmarks.sides import Setup, relative_error
+import torch
+
+from benchmarks import algorithm1, networks, operators, sides, suite, train_step, tuned
+from benchmarks.sides import relative_error
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,9 +25,31 @@ ROOT = Path(__file__).parents[2]
 )
 def test_operator_rows_agree(what, scale):
     row = suite.Operator(what, 2, 3, 10, 5, 4, scale=scale, padding_mode="replicate")
-    work = operators.build(row, Setup())
-    assert work.error < 1e-5
-    assert work.programs.keys() == {"ours", "reference"} and work.compiled_note is None
+    work = operators.build(row, "cpu", compile=False)
+    assert work.errors["ours"] < 1e-5
+    assert work.errors["tuned"] < 1e-5 and not work.notes
+    assert work.programs.keys() == {"ours", "reference", "tuned"}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "scale", "padding", "mode"),
+    [
+        (5, 1, 4, "circular"),
+        (7, 2, 0, "circular"),
+        (5, 3, 2, "replicate"),
+        (2, 2, 2, "replicate"),
+        (4, 2, 1, "circular"),
+        (3, 4, 1, "circular"),
+    ],
+)
+def test_the_tuned_operator_is_algorithm_1(kernel, scale, padding, mode):
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 3, 9, 12), (1, 3, kernel, kernel), (1, 3, 1, 1))
+    args = [torch.rand(s, generator=generator, dtype=torch.float64) for s in shapes]
+    args[1] /= args[1].sum((-2, -1), keepdim=True)
+    options = {"scale": scale, "padding": padding, "padding_mode": mode}
+    wanted = algorithm1.converse2d(*args, **options)
+    assert torch.max(torch.abs(tuned.converse2d(*args, **options) - wanted)) < 1e-9
 
 
 @pytest.mark.parametrize(
@@ -34,29 +58,45 @@ def test_operator_rows_agree(what, scale):
     [("ConverseSRResNet", 6), ("ConverseUSRNet", 12)],
 )
 def test_network_rows_agree(network, size):
-    work = networks.build(suite.Inference(network, size, 1, iterations=2), Setup())
-    assert work.error < 1e-4
+    work = networks.build(suite.Inference(network, size, 1, iterations=2), "cpu", compile=False)
+    assert work.errors["ours"] < 1e-4
 
 
 def test_training_gradients_agree():
-    error, reference_error = train_sides.gradient_errors(suite.Training(2, 12, 1), "cpu")
-    assert error < 1e-4 and reference_error < 1e-1
+    errors = train_step.gradient_errors(suite.Training(2, 12, 1), "cpu")
+    assert errors["ours"] < 1e-4 and errors["reference"] < 1e-1
+
+
+def test_training_steps_take_turns_in_processes_of_their_own(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # of the tests: many devices
+    row = suite.Training(2, 12, 1)
+    found = train_step.measure(row, threads=1, device="cpu", compile=False, steps=1, rounds=2)
+    assert found["pairs"] == 2 and found["loss_difference"] < 1e-4
+    with pytest.raises(RuntimeError, match="ours: BadSetting: --threads 9999"):
+        train_step.measure(row, threads=9999, device="cpu", compile=False)
 
 
 def test_what_does_not_compile_is_named():
     def fail():
         raise RuntimeError("no compiler here\nand a page more")
 
-    work = sides.checked(
-        Setup(compile=True),
-        (lambda: 1, None),
-        lambda: 1,
-        fail,
-        lambda found: 0.0,
-        lambda found: 0.0,
-    )
-    assert work.compiled_note == "RuntimeError: no compiler here"
+    def identity(found):
+        return found
+
+    one = [np.ones(1)]
+    ours, eager = (lambda: one, None, identity), {"reference": lambda: one}
+    work = sides.checked(ours, eager, {"compiled": fail}, identity, one)
+    assert work.notes == {"compiled": "RuntimeError: no compiler here"}
     assert work.programs.keys() == {"ours", "reference"}
+
+
+def test_what_is_wrong_is_not_timed():
+    def identity(found):
+        return found
+
+    one, two = [np.ones(1)], [2 * np.ones(1)]
+    with pytest.raises(sides.WrongError, match="ours: differs from Algorithm 1 by 1.0e\\+00"):
+        sides.checked((lambda: two, None, identity), {"reference": lambda: one}, {}, identity, one)
 
 
 def test_relative_error():
@@ -79,4 +119,5 @@ def test_a_whole_run(tmp_path):
     assert found.returncode == 0, found.stderr
     (row,) = json.loads(path.read_text())["rows"]
     assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
-    assert row["share"] > 0 and row["roofline"] > 0 and row["reference_peak_mb"] is not None
+    assert row["share"] > 0 and row["reference_peak_mb"] is not None
+    assert row["ratio_tuned"] > 0

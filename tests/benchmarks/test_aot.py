@@ -5,7 +5,7 @@ import re
 import jax
 import pytest
 
-from benchmarks import ahead
+from benchmarks import aot
 
 COMPILED = """HloModule jit_f
 
@@ -30,15 +30,15 @@ def test_bytes_that_kernels_read_and_write() -> None:
     fusion = (6 + 7) * 4 + 6 * 4 + 5 * 8
     call = 8 * 4 + 7 * 4 + 6 * 4  # without the workspace of the library
     reduce = 8 * 4 + 7 * 4
-    assert ahead.traffic(COMPILED) == fusion + call + reduce
+    assert aot.traffic(COMPILED) == fusion + call + reduce
 
 
 def test_exchanges_between_devices() -> None:
-    assert ahead.collectives(COMPILED) == {"all-reduce": 1}
+    assert aot.collectives(COMPILED) == {"all-reduce": 1}
 
 
 def test_every_kind_of_program_is_made_for_a_gpu() -> None:
-    found = list(ahead.programs(jax.devices()[:2], quick=True))
+    found = list(aot.programs(jax.devices()[:2], quick=True))
     names = [program.name for program in found]
     assert len(set(names)) == len(names)
     operator = next(p for p in found if p.name.endswith("dft"))
@@ -54,7 +54,7 @@ def test_every_kind_of_program_is_made_for_a_gpu() -> None:
     ("arguments", "said"),
     [
         (["h900"], "target: got h900; give h100, h200, or a slice as v5e:2x4"),
-        (["h100", "--devices", "0"], "--devices: got 0; give 1 or more"),
+        (["h100", "--devices", "0"], "argument --devices: got 0; give 1 or more"),
         (["v5e:2x4", "--devices", "8"], "--devices: v5e:2x4 says how many itself; leave it out"),
         (["v5e:2x4"], r'v5e:2x4: not installed; its compiler comes with "jax\[tpu\]"'),
         (["h200"], r'h200: not installed; its compiler comes with "jax\[cuda13\]"'),
@@ -69,12 +69,12 @@ def test_what_cannot_be_compiled_is_told_in_one_line(
     def missing(target: str, count: int) -> list[object]:
         raise RuntimeError("not installed")
 
-    monkeypatch.setattr(ahead, "_devices", missing)
+    monkeypatch.setattr(aot, "_devices", missing)
     monkeypatch.setattr("os.environ", {})
-    monkeypatch.setattr("sys.argv", ["ahead", *arguments])
+    monkeypatch.setattr("sys.argv", ["aot", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        ahead.main()
+        aot.main()
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("python -m benchmarks.ahead: ")
+    assert line.startswith("python -m benchmarks.aot: ")
     assert re.search(said, line)
