@@ -3,10 +3,11 @@
     python -m train configs/denoise_gray.py --init denoise-color --init-partial
         --data.train BSDS500/train BSDS500/test
 
-The architecture is the winner of a race at equal time (docs/weights.md): 129,708 parameters, a
+The architecture is the winner of a race at equal time (docs/weights.md): 128,932 parameters, a
 28th of the time of Converse-DnCNN.
 
-Expected: not run by us yet.
+Expected: 28.89 dB on Set12 at sigma 25 after 1,800 steps, six minutes of two cores, from the blocks
+of denoise-color (docs/weights.md); it climbs steeply.
 """
 
 from train.config import Config, Data, Optimizer
@@ -26,7 +27,7 @@ config = Config(
     task=Denoise(sigma=0, sigma_max=50),
     data=Data(patch_size=96, validation_size=240),
     optimizer=Optimizer(learning_rate=1e-3, schedule="cosine", warmup=100, clip=1.0),
-    steps=3000,
+    steps=1800,
     batch_size=8,
     ema=0.998,
     log_every=100,
