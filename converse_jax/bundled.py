@@ -50,6 +50,7 @@ class BundledRestorer:
         )
         if not self._names:
             raise RestoreError(self._missing)
+        self._takes_kernel = any(cards[name].needs_kernel for name in self._names.values())
         self._loaded: dict[str, Restorer] = {}
 
     def restorer(self, channels: int) -> Restorer:
@@ -70,5 +71,7 @@ class BundledRestorer:
         return self.restorer(image.shape[-1]).plan(image, sigma=sigma)
 
     def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
-        """As `Restorer.prepare_kernel`."""
+        """As `Restorer.prepare_kernel`; no network is loaded only to say that it takes none."""
+        if kernel is None and not self._takes_kernel:
+            return None, []
         return self.restorer(3).prepare_kernel(kernel)

@@ -86,7 +86,7 @@ def evaluate(
       The means over all images and the figures of each, with what they belong to.
 
     Raises:
-      RestoreError: another task than the model's, a kernel that is missing or has no use, a
+      RestoreError: another task than the model's, a kernel that is missing or has no use, an
         image too small to be measured.
       ImageError: data cannot be read.
     """

@@ -93,7 +93,7 @@ class Restorer:
           float32, not clipped; s is the model's scale.
 
         Raises:
-          RestoreError: an image, a kernel, a level or a strength the model has no use for, or a
+          RestoreError: an image, a kernel, a level or a strength the model has no use for, or an
             image that needs more memory than there is.
         """
         image = np.asarray(image)

@@ -106,7 +106,7 @@ def restore_file(
 
 
 def check_holds(name: str, image: Image, format: str) -> None:
-    """Raise a ImageError about `name` if the format cannot hold all that is in the image."""
+    """Raise an ImageError about `name` if the format cannot hold all that is in the image."""
     alpha = None if image.alpha is None else image.alpha[:1, :1]
     try:
         # One pixel is enough to be told.

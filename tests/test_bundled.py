@@ -124,6 +124,7 @@ def test_a_network_is_loaded_when_it_is_needed(
     load = converse_jax.load
     monkeypatch.setattr(converse_jax.bundled, "load", lambda n: names.append(n) or load(n))
     restorer = BundledRestorer("denoise")
+    assert restorer.prepare_kernel(None) == (None, [])
     assert names == []
     for _ in range(2):
         restorer.plan(np.zeros((8, 8, 1), np.float32))

@@ -48,7 +48,7 @@ class Row:
 
 
 def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Before the work, raise a ImageError where the sheet could not be written."""
+    """Before the work, raise an ImageError where the sheet could not be written."""
     path = Path(target)
     if os.path.lexists(path) and not overwrite:
         raise ImageError(

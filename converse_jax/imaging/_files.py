@@ -30,7 +30,7 @@ def read_image(
         The image, upright.
 
     Raises:
-        ImageError: no such file, an empty, damaged or truncated one, one that is not a
+        ImageError: no such file, an empty, damaged or truncated one, one that is not an
             image, too many pixels, an animation or several pages, a kind that is not read.
     """
     if isinstance(source, bytes):
