@@ -26,9 +26,9 @@ class Block(nnx.Module):
     ``x = x + scale2 * project2(gelu(expand2(norm2(x))))``
 
     LayerNorm over the channels of each pixel (eps 1e-5), 1x1 convolutions C -> 2C and 2C -> C,
-    exact GELU. The scales are 1, or learned per channel, initialized to 0. The layers may be
-    replaced, e.g. by ones with adapters: what is not a plain `nnx.LayerNorm` or `nnx.Linear` with a
-    bias is called as it is.
+    exact GELU. The scales are 1, or learned per channel, initialized to 0. Layers may be replaced,
+    e.g. by ones with adapters: anything but an `nnx.LayerNorm` or `nnx.Linear` with a bias is
+    called as it is.
     """
 
     def __init__(
@@ -48,35 +48,23 @@ class Block(nnx.Module):
 
         Args:
           num_features: channels C.
-          spatial: makes the spatial operator for a number of channels (2C is asked for): a layer
+          spatial: makes the spatial operator for a number of channels (called with 2C): a layer
             that keeps the shape of ``[..., H, W, 2C]``.
           residual_scale: learn a factor for each channel of both branches, starting at 0 (the
             "alpha" of Converse-USRNet).
           recompute: compute normalizations and 1x1 convolutions again in the backward pass: a third
             less memory, and on CPUs less time, as the first touch of memory is slow there.
           plain: leave out hints to compilers and derivative rules of our own, see `converse2d`.
-          dtype: type of the computation, as everywhere in Flax.
-          param_dtype: type of the parameters.
-          precision: of the matrix products, as everywhere in Flax.
+          dtype, param_dtype: types of the computation and of the parameters, as in Flax.
+          precision: of the matrix products, as in Flax.
           rngs: random streams; `params` is drawn from.
         """
         wide = 2 * num_features
-        norm = functools.partial(
-            nnx.LayerNorm,
-            num_features,
-            epsilon=1e-5,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+        shared: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        norm = functools.partial(nnx.LayerNorm, num_features, epsilon=1e-5, **shared)
         # A 1x1 convolution is a matrix product over the last axis.
-        linear = functools.partial(
-            nnx.Linear,
-            kernel_init=nnx.initializers.normal(0.02),
-            dtype=dtype,
-            param_dtype=param_dtype,
-            precision=precision,
-            rngs=rngs,
+        linear: Callable[..., nnx.Linear] = functools.partial(
+            nnx.Linear, kernel_init=nnx.initializers.normal(0.02), precision=precision, **shared
         )
         self.norm1 = norm()
         self.expand1 = linear(num_features, wide)
@@ -118,7 +106,7 @@ def _mix_channels(
 
 
 def _scaled(y: Array, scale: nnx.Param | None) -> Array:
-    return y if scale is None else y * scale[...].astype(y.dtype)
+    return y if scale is None else y * jnp.broadcast_to(scale[...].astype(y.dtype), y.shape)
 
 
 class ConverseBlock(Block):
@@ -144,31 +132,25 @@ class ConverseBlock(Block):
         rngs: nnx.Rngs,
     ) -> None:
         """Make the block; arguments as for `Converse2D` and `Block`."""
-
-        def converse(features: int) -> Converse2D:
-            return Converse2D(
-                features,
-                kernel_size,
-                padding=padding,
-                padding_mode=padding_mode,
-                eps=eps,
-                x0=x0,
-                kernel_init=kernel_init,
-                method=method,
-                plain=plain,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                rngs=rngs,
-            )
-
+        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        converse = functools.partial(
+            Converse2D,
+            kernel_size=kernel_size,
+            padding=padding,
+            padding_mode=padding_mode,
+            eps=eps,
+            x0=x0,
+            kernel_init=kernel_init,
+            method=method,
+            plain=plain,
+            **types,
+        )
         super().__init__(
             num_features,
             converse,
             residual_scale=residual_scale,
             recompute=recompute,
             plain=plain,
-            dtype=dtype,
-            param_dtype=param_dtype,
             precision=precision,
-            rngs=rngs,
+            **types,
         )

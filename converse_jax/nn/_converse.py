@@ -66,27 +66,21 @@ class Converse2D(Operator):
         Args:
           num_features: channels C.
           kernel_size: taps on each side, or ``(kh, kw)``.
-          scale: the output is this many times larger than the input.
-          padding: pixels on each side, see `converse2d`; None means ``max(kh, kw) - 1``.
-          padding_mode: see `converse2d`.
+          scale, padding_mode, x0, method, plain: as for `converse2d`.
+          padding: pixels on each side; None means ``max(kh, kw) - 1``.
           eps: the smallest lambda, > 0.
-          x0: see `converse2d`.
           kernel_init: initializer of the kernel, ``(key, shape, dtype) -> array``.
-          kernel_metadata: of the `nnx.Param` of the kernel, e.g. its sharding.
-          lam_metadata: of that of `lam_logit`.
-          method: see `converse2d`.
-          plain: see `converse2d`.
+          kernel_metadata, lam_metadata: of the `nnx.Param` of each, e.g. its sharding.
           dtype: type of the result; None takes the common type of input and parameters. The
-            spectrum is computed in float32 (float64 for float64) whatever it is.
+            spectrum is computed in float32 (float64 for float64) in any case.
           param_dtype: type of the parameters.
           precision: accepted as by other layers, without effect: no product here may lose digits.
           rngs: random streams; `params` is drawn from.
 
         Raises:
-          ValueError: a size, a padding or an eps that cannot be.
-          TypeError: a `kernel_size` that is no number or pair of numbers.
+          ValueError: an impossible size, padding or eps.
+          TypeError: a `kernel_size` that is not a number or a pair of numbers.
         """
-        del precision
         kh, kw = _pair(kernel_size)
         if isinstance(padding, str):
             raise ValueError(
@@ -94,7 +88,7 @@ class Converse2D(Operator):
                 f"padding_mode={padding.lower()!r}"
             )
         if eps <= 0:
-            raise ValueError(f"eps must be > 0, got {eps}: lambda may come that close to zero")
+            raise ValueError(f"eps: got {eps}; expected > 0, as lambda may come that close to 0")
         super().__init__(method=method, plain=plain)
         self.num_features = num_features
         self.scale = scale
@@ -105,8 +99,7 @@ class Converse2D(Operator):
         self.dtype = dtype
         kernel = kernel_init(rngs.params(), (kh, kw, num_features), param_dtype)
         self.kernel = nnx.Param(kernel, **(kernel_metadata or {}))
-        lam_logit = jnp.zeros((num_features,), param_dtype)
-        self.lam_logit = nnx.Param(lam_logit, **(lam_metadata or {}))
+        self.lam_logit = nnx.Param(jnp.zeros(num_features, param_dtype), **(lam_metadata or {}))
 
     @property
     def lam(self) -> Float[Array, " C"]:
@@ -133,5 +126,5 @@ def _pair(kernel_size: Any) -> tuple[int, int]:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise TypeError(f"kernel_size: got {kernel_size!r}; expected k or (kh, kw)")
     if min(pair) < 1:
-        raise ValueError(f"kernel_size must be >= 1, got {kernel_size}")
+        raise ValueError(f"kernel_size: got {kernel_size}; expected at least 1")
     return pair[0], pair[1]

@@ -1,4 +1,4 @@
-"""GELU, with a backward pass that keeps nothing but its argument."""
+"""GELU, with a backward pass that keeps only its argument."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from converse_jax.ops._checks import compute_dtype
 from converse_jax.ops._memory import depends_on, sharded_row_major
 
 
@@ -16,7 +17,7 @@ def gelu(x: Float[Array, "*shape"], *, plain: bool = False) -> Float[Array, "*sh
 
     ``d gelu / dx = Phi(x) + x phi(x)`` is computed from x again: JAX's own rule keeps the error
     function and the exponential of every map until the backward pass. Phi is written with erf, as
-    PyTorch does, not with erfc as `jax.nn.gelu` does: three times as fast on CPUs, and equal but
+    PyTorch does, not with erfc as `jax.nn.gelu` does: three times as fast on CPUs, and equal except
     for x < -4, where the result is within 1e-6 of 0 either way.
 
     Args:
@@ -35,16 +36,12 @@ def _cumulative(x: Array) -> Array:
     return 0.5 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
-def _fwd(x: Array) -> tuple[Array, Array]:
-    return _gelu(x), x
-
-
-def _bwd(x: Array, cotangent: Array) -> tuple[Array]:
-    # XLA would otherwise find the error function of the forward pass again, and keep it.
-    z = depends_on(x, cotangent).astype(jnp.promote_types(x.dtype, jnp.float32))
+def _backward(x: Array, cotangent: Array) -> tuple[Array]:
+    # Otherwise XLA finds the error function of the forward pass again, and keeps it.
+    z = depends_on(x, cotangent).astype(compute_dtype(x))
     density = jnp.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
     slope = _cumulative(z) + z * density
-    return (sharded_row_major((slope * cotangent).astype(x.dtype)),)
+    return (sharded_row_major((slope * cotangent.astype(z.dtype)).astype(x.dtype)),)
 
 
-_gelu.defvjp(_fwd, _bwd)
+_gelu.defvjp(lambda x: (_gelu(x), x), _backward)

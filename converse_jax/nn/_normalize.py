@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from converse_jax.ops._checks import compute_dtype
 from converse_jax.ops._memory import sharded_row_major
 
 
@@ -20,47 +21,45 @@ def normalized_linear(
 
     ``(n g + h) W + b = n (g W) + (h W + b)``: one fewer pass over the map. XLA's CPU backend would
     spread g, h and b to the size of the map, those of all layers at once, before it uses them. If
-    `plain`, or if a layer is not what it seems, the layers themselves are called.
+    `plain`, or if a layer is not a standard one, the layers themselves are called.
     """
-    if plain or not (_is_standard(norm, nnx.LayerNorm) and _is_standard(linear, nnx.Linear)):
+    of_norm, of_linear = _parameters(norm, nnx.LayerNorm), _parameters(linear, nnx.Linear)
+    if plain or of_norm is None or of_linear is None:
         return linear(norm(x))
-    assert norm.scale is not None
-    assert norm.bias is not None
-    assert linear.bias is not None
-    scale, shift = norm.scale[...], norm.bias[...]
-    weight, bias = linear.kernel[...], linear.bias[...]
+    (scale, shift), (weight, bias) = of_norm, of_linear
     moved = jnp.dot(shift, weight, precision=jax.lax.Precision.HIGHEST) + bias
-    dtype = _dtype(linear, x)
-    n = sharded_row_major(normalize(x, norm.epsilon).astype(dtype))
-    return _affine(linear, n, scale[:, None] * weight, moved, dtype)
+    n = sharded_row_major(normalize(x, norm.epsilon).astype(_dtype(linear, x)))
+    return _affine(linear, n, scale[:, None] * weight, moved)
 
 
 def plain_linear(
     linear: nnx.Linear, x: Float[Array, "*batch C"], *, plain: bool = False
 ) -> Float[Array, "*batch D"]:
     """``linear(x)``, whose bias XLA's CPU backend cannot spread to the size of the map either."""
-    if plain or not _is_standard(linear, nnx.Linear):
+    parameters = _parameters(linear, nnx.Linear)
+    if plain or parameters is None:
         return linear(x)
-    assert linear.bias is not None
-    return _affine(linear, x, linear.kernel[...], linear.bias[...], _dtype(linear, x))
+    return _affine(linear, x.astype(_dtype(linear, x)), *parameters)
 
 
-def _is_standard(layer: Any, kind: type) -> bool:
-    """Whether a layer is of this very class and has a bias: no adapter, no quantized product."""
-    if type(layer) is not kind or getattr(layer, "bias", None) is None:
-        return False
-    if isinstance(layer, nnx.LayerNorm):
-        return layer.scale is not None and layer.feature_axes in (-1, (-1,))
-    return getattr(layer, "dot_general", None) is jax.lax.dot_general
+def _parameters(layer: Any, kind: Any) -> tuple[Array, Array] | None:
+    """Weight and bias, or None unless it is a standard layer: no adapter, no quantized product."""
+    if type(layer) is not kind or layer.bias is None:
+        return None
+    if kind is nnx.LayerNorm:
+        weight, standard = layer.scale, layer.feature_axes in (-1, (-1,))
+    else:
+        weight, standard = layer.kernel, layer.dot_general is jax.lax.dot_general
+    return (weight[...], layer.bias[...]) if standard and weight is not None else None
 
 
 def _dtype(linear: nnx.Linear, x: Array) -> Any:
     return linear.dtype or jnp.result_type(x, linear.kernel[...])
 
 
-def _affine(linear: nnx.Linear, x: Array, weight: Array, bias: Array, dtype: Any) -> Array:
-    product = jnp.dot(x.astype(dtype), weight.astype(dtype), precision=linear.precision)
-    return sharded_row_major(product) + bias.astype(dtype)
+def _affine(linear: nnx.Linear, x: Array, weight: Array, bias: Array) -> Array:
+    product = jnp.dot(x, weight.astype(x.dtype), precision=linear.precision)
+    return sharded_row_major(product) + jnp.broadcast_to(bias.astype(x.dtype), product.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -73,7 +72,7 @@ def normalize(x: Float[Array, "*batch C"], eps: float) -> Float[Array, "*batch C
 
 
 def _centered(x: Array, eps: float) -> tuple[Array, Array]:
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.astype(compute_dtype(x))
     centered = x - _mean(x)
     inverse = jax.lax.rsqrt(_mean(centered * centered) + eps)
     return centered * inverse, inverse
@@ -83,14 +82,10 @@ def _mean(x: Array) -> Array:
     return sharded_row_major(jnp.mean(x, -1, keepdims=True))
 
 
-def _fwd(x: Array, eps: float) -> tuple[Array, Array]:
-    return normalize(x, eps), x
-
-
-def _bwd(eps: float, x: Array, cotangent: Array) -> tuple[Any]:
+def _backward(eps: float, x: Array, cotangent: Array) -> tuple[Array]:
     n, inverse = _centered(x, eps)
     gradient = inverse * (cotangent - _mean(cotangent) - n * _mean(cotangent * n))
     return (gradient.astype(x.dtype),)
 
 
-normalize.defvjp(_fwd, _bwd)
+normalize.defvjp(lambda x, eps: (normalize(x, eps), x), _backward)

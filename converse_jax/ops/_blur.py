@@ -1,14 +1,13 @@
-"""Circular blur and decimation, and its adjoint: the thing that `converse2d` reverses."""
+"""Circular blur and decimation, and its adjoint: what `converse2d` reverses."""
 
 from __future__ import annotations
 
 import functools
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from converse_jax.ops._checks import check_fit, check_map, check_operator, floating
+from converse_jax.ops._checks import check_fit, check_kernel, check_map, compute_dtype, floating
 from converse_jax.ops._fft import analyze, over_maps, synthesize
 from converse_jax.ops._otf import phase_otf
 
@@ -32,15 +31,7 @@ def blur_downsample(
 
     Source: the paper's eq. 1.
     """
-    x, kernel = floating("x", x), floating("kernel", kernel)
-    check_map("x", x)
-    if isinstance(scale, int) and scale > 1 and (x.shape[-3] % scale or x.shape[-2] % scale):
-        raise ValueError(
-            f"x of {x.shape[-3]}x{x.shape[-2]} is no multiple of scale={scale}: crop it first"
-        )
-    check_operator(kernel, jnp.ones(()), (x.shape[-3] // scale, x.shape[-2] // scale), scale, None)
-    _check_shared(x, kernel)
-    return _filter(x, kernel, scale, False)
+    return _filter(*_checked("x", x, kernel, scale, adjoint=False), scale, False)
 
 
 def blur_downsample_adjoint(
@@ -50,8 +41,7 @@ def blur_downsample_adjoint(
 
     Args:
       y: maps ``[..., H, W, C]``.
-      kernel: as for `blur_downsample`.
-      scale: the stride s.
+      kernel, scale: as for `blur_downsample`.
 
     Returns:
       ``[..., sH, sW, C]`` in the type of y: zeros between the pixels, then correlation with K.
@@ -59,27 +49,33 @@ def blur_downsample_adjoint(
     Raises:
       TypeError, ValueError: as `blur_downsample`.
     """
-    y, kernel = floating("y", y), floating("kernel", kernel)
-    check_map("y", y)
-    check_operator(kernel, jnp.ones(()), (y.shape[-3], y.shape[-2]), scale, None)
-    _check_shared(y, kernel)
-    return _filter(y, kernel, scale, True)
+    return _filter(*_checked("y", y, kernel, scale, adjoint=True), scale, True)
 
 
-def _check_shared(x: Array, kernel: Array) -> None:
+def _checked(
+    name: str, maps: Array, kernel: Array, scale: int, *, adjoint: bool
+) -> tuple[Array, Array]:
+    maps, kernel = floating(name, maps), floating("kernel", kernel)
+    check_map(name, maps)
+    height, width = maps.shape[-3:-1]
+    check_kernel(kernel, scale, (scale * height, scale * width) if adjoint else (height, width))
     if kernel.ndim != 3:
-        raise ValueError(f"kernel must have shape [kh, kw, C], got {kernel.shape}")
-    check_fit(x, kernel.shape[-1], {"kernel": ()})
+        raise ValueError(f"kernel: got shape {kernel.shape}; expected [kh, kw, C]")
+    check_fit(name, maps, kernel.shape[-1], {"kernel": ()})
+    if not adjoint and (height % scale or width % scale):
+        raise ValueError(
+            f"{name}: got {height}x{width}; expected multiples of scale={scale}: crop it first"
+        )
+    return maps, kernel
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _filter(x: Array, kernel: Array, scale: int, adjoint: bool) -> Array:
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
     factor = 1 if adjoint else scale
     shape = (x.shape[-3] // factor, x.shape[-2] // factor)
     # Both filters take the conjugate: `analyze` conjugates what it is given, A^T is conjugate.
-    re, im = phase_otf(kernel.astype(dtype), shape, scale)
+    re, im = phase_otf(kernel.astype(compute_dtype(x)), shape, scale)
     spectrum = jax.lax.complex(re, -im)
-    maps = x.astype(dtype).reshape(1, -1, *x.shape[-3:])
+    maps = x.astype(re.dtype).reshape(1, -1, *x.shape[-3:])
     result = over_maps(synthesize if adjoint else analyze, plain=False)(maps, spectrum[None])
     return result.reshape(*x.shape[:-3], *result.shape[2:]).astype(x.dtype)

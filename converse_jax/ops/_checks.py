@@ -1,22 +1,24 @@
-"""Rejections of the operator: each names the argument, what arrived, and what to do."""
+"""Rejections of the operator: ``name: got X; expected Y``, and what to do where that helps."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from converse_jax.ops._options import InitialEstimate
+
 
 def floating(name: str, value: Any) -> Array:
     """An array of real floating-point numbers, or a TypeError."""
     if not isinstance(value, jax.Array | np.ndarray | np.generic):
-        raise TypeError(f"{name} must be a JAX or NumPy array, got {type(value).__name__}")
+        raise TypeError(f"{name}: got {type(value).__name__}; expected a JAX or NumPy array")
     if not jnp.issubdtype(value.dtype, jnp.floating):
         raise TypeError(
-            f"{name} must be real floating-point, got {value.dtype}: convert it first, "
+            f"{name}: got {value.dtype}; expected real floating-point numbers, "
             f"e.g. {name}.astype(jnp.float32)" + (" / 255" if value.dtype == np.uint8 else "")
         )
     return jnp.asarray(value)
@@ -27,69 +29,74 @@ def check_lam(lam: Any) -> Array:
     if isinstance(lam, bool) or not isinstance(
         lam, int | float | jax.Array | np.ndarray | np.generic
     ):
-        raise TypeError(f"lam must be a number or an array, got {type(lam).__name__}")
-    if not isinstance(lam, jax.Array):
-        if not np.issubdtype(np.asarray(lam).dtype, np.integer):
-            floating("lam", np.asarray(lam))
-        if not np.all(np.asarray(lam) > 0):
-            raise ValueError(
-                f"lam must be > 0 everywhere, its smallest value is {np.min(lam)}: the inverse is "
-                "not defined without regularization"
-            )
-        return jnp.asarray(lam, dtype=float) if np.ndim(lam) == 0 else jnp.asarray(lam)
-    return floating("lam", lam)
+        raise TypeError(f"lam: got {type(lam).__name__}; expected a number or an array")
+    if isinstance(lam, jax.Array):
+        return floating("lam", lam)
+    values = np.asarray(lam)
+    if not np.issubdtype(values.dtype, np.integer):
+        floating("lam", values)
+    if not np.all(values > 0):
+        raise ValueError(
+            f"lam: got {np.min(values)}; expected > 0 everywhere, as the inverse is not defined "
+            "without regularization"
+        )
+    return jnp.asarray(values, dtype=float if values.ndim == 0 else None)
 
 
 def check_map(name: str, x: Array) -> None:
     """x is ``[..., H, W, C]`` with no empty spatial axis."""
     if x.ndim < 3 or 0 in x.shape[-3:]:
         raise ValueError(
-            f"{name} must have shape [..., H, W, C] with H, W, C >= 1, got {x.shape}"
-            + (f": add a channel axis, {name}[..., None]" if x.ndim == 2 else "")
+            f"{name}: got shape {x.shape}; expected [..., H, W, C] with H, W, C >= 1"
+            + (f", e.g. {name}[..., None]" if x.ndim == 2 else "")
         )
 
 
-def check_operator(
-    kernel: Array, lam: Array, padded: tuple[int, int], scale: int, x0: str | None
-) -> None:
-    """The options and the kernel fit each other and the padded map."""
+def check_kernel(kernel: Array, scale: int, largest: tuple[int, int]) -> None:
+    """The kernel is ``[..., kh, kw, C]`` and no larger than the high-resolution map."""
     if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
-        raise ValueError(f"scale must be an integer >= 1, got {scale!r}")
-    if x0 not in ("nearest", "zero", None):
-        raise ValueError(f"x0 must be 'nearest' or 'zero', got {x0!r}")
+        raise ValueError(f"scale: got {scale!r}; expected an integer >= 1")
     if kernel.ndim < 3 or 0 in kernel.shape[-3:]:
         raise ValueError(
-            f"kernel must have shape [..., kh, kw, C] with kh, kw, C >= 1, got {kernel.shape}"
+            f"kernel: got shape {kernel.shape}; expected [..., kh, kw, C] with kh, kw, C >= 1"
         )
-    kh, kw, channels = kernel.shape[-3:]
-    if kh > scale * padded[0] or kw > scale * padded[1]:
+    kh, kw = kernel.shape[-3:-1]
+    if kh > largest[0] or kw > largest[1]:
         raise ValueError(
-            f"kernel of {kh}x{kw} is larger than scale x the padded map, "
-            f"{scale * padded[0]}x{scale * padded[1]}: use a larger map, a larger padding or a "
-            "smaller kernel"
-        )
-    if lam.ndim > 0 and lam.shape[-1] != channels:
-        raise ValueError(
-            f"lam must be a scalar or [..., C] with the kernel's C = {channels} channels, "
-            f"got {lam.shape}"
+            f"kernel: got {kh}x{kw}; expected at most scale times the padded map, "
+            f"{largest[0]}x{largest[1]}"
         )
 
 
-def check_fit(x: Array, channels: int, leading: dict[str, tuple[int, ...]]) -> None:
+def check_operator(kernel: Array, lam: Array, padded: tuple[int, int], scale: int, x0: str) -> None:
+    """The options and the kernel fit each other and the padded map."""
+    check_kernel(kernel, scale, (scale * padded[0], scale * padded[1]))
+    if x0 not in get_args(InitialEstimate):
+        raise ValueError(f"x0: got {x0!r}; expected 'nearest' or 'zero'")
+    if lam.ndim > 0 and lam.shape[-1] != kernel.shape[-1]:
+        raise ValueError(
+            f"lam: got shape {lam.shape}; expected a scalar or [..., C] with the kernel's "
+            f"{kernel.shape[-1]} channels"
+        )
+
+
+def check_fit(name: str, x: Array, channels: int, leading: dict[str, tuple[int, ...]]) -> None:
     """x has these channels, and its leading axes broadcast against the others'."""
-    source = next(iter(leading))
     if x.shape[-1] != channels:
         raise ValueError(
-            f"x has {x.shape[-1]} channels (last axis of {x.shape}), {source} has {channels}: "
-            "channels come last, and each has a kernel of its own"
+            f"{name}: got {x.shape[-1]} channels (last axis of {x.shape}); expected the {channels} "
+            f"of {next(iter(leading))}, as each channel has a kernel of its own"
         )
     try:
         jnp.broadcast_shapes(x.shape[:-3], *leading.values())
     except ValueError:
-        axes = ", ".join(f"{name} {shape}" for name, shape in leading.items())
-        raise ValueError(f"leading axes do not broadcast: x {x.shape[:-3]}, {axes}") from None
+        others = ", ".join(f"{other} {shape}" for other, shape in leading.items())
+        raise ValueError(
+            f"{name}: got leading axes {x.shape[:-3]}; expected some that broadcast against "
+            f"{others}"
+        ) from None
 
 
 def compute_dtype(x: Array) -> Any:
     """float64 for float64, else float32: XLA's FFT has no half precision."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.dtype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)

@@ -21,7 +21,7 @@ from converse_jax.ops._checks import (
     compute_dtype,
     floating,
 )
-from converse_jax.ops._method import METHODS, choose_method
+from converse_jax.ops._method import KERNEL, METHODS, apply, choose_method, solve
 from converse_jax.ops._options import InitialEstimate, Method, Options, PaddingMode
 from converse_jax.ops._pad import check_padding
 from converse_jax.ops._partition import Fn
@@ -41,9 +41,7 @@ class Transfer:
         complex; of "dft" four real arrays ``[..., W // 2 + 1, s, H // 2 + 1, s, C]``, the E, D, S
         and T of `_dft`; of "direct" the taps ``[..., kh, kw, C]`` and ``1 / (sum k^2 + lambda)``.
       shape: ``(H, W)`` of the padded map it applies to.
-      scale: s.
-      x0: the initial estimate.
-      method: by which it is applied.
+      scale, x0, method: as for `converse2d`; the method is not "auto".
     """
 
     filters: tuple[Array, ...]
@@ -72,14 +70,14 @@ def converse2d(
 
     It is jitted, its options being static, and shards over examples and channels without
     communication under plain `jax.jit`. Reverse-mode gradients of every order exist; forward mode
-    (`jax.jvp`, `jax.hessian`) with ``plain=True``. The spectrum is computed in float32, or in
-    float64 where x is.
+    (`jax.jvp`, `jax.hessian`) needs ``plain=True``. The spectrum is computed in float32, or in
+    float64 if x is float64.
 
     Args:
       x: maps ``[..., H, W, C]``, any floating type, any leading axes or none.
-      kernel: ``[..., kh, kw, C]``, one a channel, the element ``(kh // 2, kw // 2)`` at the
-        origin. Leading axes broadcast against those of x: none for one kernel for all, one for a
-        kernel an example. At most ``scale`` times the padded map in size.
+      kernel: ``[..., kh, kw, C]``, one per channel, the element ``(kh // 2, kw // 2)`` at the
+        origin. Leading axes broadcast against those of x: none for a single kernel, one for a
+        kernel per example. At most ``scale`` times the padded map in size.
       lam: the regularization lambda > 0, a scalar or ``[..., C]``, leading axes as for kernel.
       scale: the stride s >= 1 that is undone.
       padding: pixels added to each side of x before, and ``scale * padding`` removed after.
@@ -89,10 +87,11 @@ def converse2d(
         "zero".
       method: how it is evaluated, always exactly: "fft"; "dft", as matrix products; "direct",
         without a transform, where the kernel has at most s taps a side; "auto", the fastest by our
-        measurements on the default device. Name one where you compile for another device.
-      plain: leave out all hints to compilers and all derivative rules of our own. The same value
-        then comes of plain array operations: for forward mode, `jax.linear_transpose`, `jax.export`
-        of symbolic batches. XLA gathers sharded maps for it, and on CPUs it is slower and larger.
+        measurements on the default device. Name one if you compile for another device.
+      plain: leave out all hints to compilers and all derivative rules of our own. Plain array
+        operations then give the same value: for forward mode, `jax.linear_transpose`, `jax.export`
+        of symbolic batches. XLA gathers sharded maps for it, and on CPUs it takes more time and
+        memory.
 
     Returns:
       ``[..., scale * H, scale * W, C]`` in the type of x.
@@ -108,10 +107,9 @@ def converse2d(
     check_map("x", x)
     padded = check_padding(padding, padding_mode, x.shape)
     check_operator(kernel, lam, padded, scale, x0)
-    check_fit(x, kernel.shape[-1], {"kernel": kernel.shape[:-3], "lam": lam.shape[:-1]})
+    check_fit("x", x, kernel.shape[-1], {"kernel": kernel.shape[:-3], "lam": lam.shape[:-1]})
     chosen = choose_method(method, kernel.shape[-3:-1], padded, scale)
-    options = Options(scale, padding, padding_mode, x0, plain)
-    return _converse2d(x, kernel, lam, options, chosen)
+    return _converse2d(x, kernel, lam, Options(scale, padding, padding_mode, x0, plain), chosen)
 
 
 def converse2d_transfer(
@@ -127,13 +125,8 @@ def converse2d_transfer(
     """Prepare `converse2d` once for maps of one size: ``converse2d = apply_transfer o this``.
 
     Args:
-      kernel: as for `converse2d`.
-      lam: as for `converse2d`.
+      kernel, lam, scale, x0, method, plain: as for `converse2d`.
       shape: ``(H, W)`` of the map *including its padding*, ``H + 2 * padding``.
-      scale: as for `converse2d`.
-      x0: as for `converse2d`.
-      method: as for `converse2d`.
-      plain: as for `converse2d`.
 
     Returns:
       A `Transfer` for `apply_transfer`.
@@ -164,9 +157,7 @@ def apply_transfer(
     Args:
       x: maps ``[..., H, W, C]``.
       transfer: from `converse2d_transfer`, for maps of ``(H + 2 * padding, W + 2 * padding)``.
-      padding: as for `converse2d`.
-      padding_mode: as for `converse2d`.
-      plain: as for `converse2d`.
+      padding, padding_mode, plain: as for `converse2d`.
 
     Returns:
       As `converse2d`.
@@ -180,28 +171,26 @@ def apply_transfer(
     padded = check_padding(padding, padding_mode, x.shape)
     if padded != transfer.shape:
         raise ValueError(
-            f"x of {x.shape[-3]}x{x.shape[-2]} with padding={padding} is {padded[0]}x{padded[1]}, "
-            f"but transfer was prepared for {transfer.shape[0]}x{transfer.shape[1]}: call "
-            f"converse2d_transfer with shape={padded}"
+            f"x: got {padded[0]}x{padded[1]} with padding={padding}; expected the "
+            f"{transfer.shape[0]}x{transfer.shape[1]} that transfer was prepared for"
         )
-    channels, leading = _channels_and_leading(transfer)
-    check_fit(x, channels, {"transfer": leading})
+    labels = METHODS[transfer.method].TRANSFER[0].split()
+    filters = transfer.filters[0].shape
+    leading = filters[: len(filters) - len(labels) + 1]
+    check_fit("x", x, filters[labels.index("c") - len(labels)], {"transfer": leading})
     options = Options(transfer.scale, padding, padding_mode, transfer.x0, plain)
     return _apply_transfer(x, transfer, options)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _converse2d(x: Array, kernel: Array, lam: Array, options: Options, method: str) -> Array:
-    kernel, lam = _broadcast(kernel, lam)
-    solve = METHODS[method].solve(options)
-    return _group_by_kernel(solve, x, kernel, lam, core_ndims=(3, 1))
+    return _group_by_kernel(solve(method, options), x, _broadcast(kernel, lam), KERNEL)
 
 
 @functools.partial(jax.jit, static_argnums=(2,))
 def _apply_transfer(x: Array, transfer: Transfer, options: Options) -> Array:
-    module = METHODS[transfer.method]
-    core_ndims = tuple(len(labels.split()) - 1 for labels in module.TRANSFER)
-    return _group_by_kernel(module.apply(options), x, *transfer.filters, core_ndims=core_ndims)
+    fn, labels = apply(transfer.method, options), METHODS[transfer.method].TRANSFER
+    return _group_by_kernel(fn, x, transfer.filters, labels)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
@@ -211,8 +200,8 @@ def _transfer(
     dtype = compute_dtype(kernel)
     kernel, lam = _broadcast(kernel.astype(dtype), lam.astype(dtype))
     leading = kernel.shape[:-3]
-    kernel = kernel.reshape(-1, *kernel.shape[-3:])
-    filters = METHODS[method].transfer(kernel, lam.reshape(-1, lam.shape[-1]), shape, options)
+    kernel, lam = kernel.reshape(-1, *kernel.shape[-3:]), lam.reshape(-1, lam.shape[-1])
+    filters = METHODS[method].transfer(kernel, lam, shape, options)
     return tuple(part.reshape(*leading, *part.shape[1:]) for part in filters)
 
 
@@ -223,31 +212,23 @@ def _broadcast(kernel: Array, lam: Array) -> tuple[Array, Array]:
     return kernel, jnp.broadcast_to(lam, (*leading, kernel.shape[-1]))
 
 
-def _channels_and_leading(transfer: Transfer) -> tuple[int, tuple[int, ...]]:
-    labels = METHODS[transfer.method].TRANSFER[0].split()
-    shape = transfer.filters[0].shape
-    start = len(shape) - (len(labels) - 1)
-    return shape[start + labels.index("c") - 1], shape[:start]
-
-
-def _group_by_kernel(fn: Fn, x: Array, *shared: Array, core_ndims: tuple[int, ...]) -> Array:
+def _group_by_kernel(fn: Fn, x: Array, shared: tuple[Array, ...], labels: tuple[str, ...]) -> Array:
     """Bring arguments to ``[groups, examples, ...]``: the maps of a group have `shared` in common.
 
-    All of `shared` have the same leading axes, followed by `core_ndims` axes of their own.
+    All of `shared` have the same leading axes where their labels (see `partitioned`) have "m".
     """
-    leading = shared[0].shape[: shared[0].ndim - core_ndims[0]]
+    cores = [a.shape[a.ndim + 1 - len(s.split()) :] for a, s in zip(shared, labels, strict=True)]
+    leading = shared[0].shape[: shared[0].ndim - len(cores[0])]
     batch = jnp.broadcast_shapes(x.shape[:-3], leading)
     leading = (1,) * (len(batch) - len(leading)) + leading
     # Trailing batch axes along which nothing shared varies become the examples of a group.
     split = max((i + 1 for i, size in enumerate(leading) if size != 1), default=0)
-    groups, examples = batch[:split], batch[split:]
-    x = jnp.broadcast_to(x, (*batch, *x.shape[-3:]))
-    x = x.reshape(math.prod(groups), math.prod(examples), *x.shape[-3:])
+    groups, examples = math.prod(batch[:split]), math.prod(batch[split:])
+    x = jnp.broadcast_to(x, (*batch, *x.shape[-3:])).reshape(groups, examples, *x.shape[-3:])
     grouped = []
-    for array, ndim in zip(shared, core_ndims, strict=True):
-        core = array.shape[array.ndim - ndim :]
-        array = jnp.broadcast_to(array.reshape(*leading[:split], *core), (*groups, *core))
-        grouped.append(array.reshape(math.prod(groups), *core))
+    for array, core in zip(shared, cores, strict=True):
+        array = jnp.broadcast_to(array.reshape(*leading[:split], *core), (*batch[:split], *core))
+        grouped.append(array.reshape(groups, *core))
     (result,) = fn(*_match_varying_axes(x, *grouped))
     return result.reshape(*batch, *result.shape[2:])
 

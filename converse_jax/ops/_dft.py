@@ -48,30 +48,30 @@ from converse_jax.ops._dft_matrices import (
     fold,
     product,
     product_each,
-    small_product,
+    sum_product,
     unfold,
 )
 from converse_jax.ops._memory import depends_on, in_channel_chunks, row_major
 from converse_jax.ops._options import Options
 from converse_jax.ops._otf import phase_dft
-from converse_jax.ops._partition import Backward, Fn, partitioned
+from converse_jax.ops._partition import Fn, partitioned
 
-Quadrants = tuple[Array, Array, Array, Array]
+Quadrants = tuple[Array, ...]
 """cc, cs, sc, ss, each ``[m, n, L, s, K, s, C]``: columns l and rows k, each with its phases.
 
 In memory l and its phase come first, as the products leave it; the compiler sees to that.
 """
 
-Filter = tuple[Array, Array, Array, Array]
+Filter = tuple[Array, ...]
 """E, D, S, T of the filters of the s*s phases, each ``[m, L, s, K, s, C]``."""
-
-Spectrum = tuple[Array, Array, Array, Array]
-"""Real and imaginary part at (k, l), real and imaginary part at (k, -l), as `Filter`."""
 
 TRANSFER = ("m l q k p c",) * 4
 """Labels (see `partitioned`) of what `transfer` returns."""
 
 _SPECTRA = ("m n l q k p c",) * 4
+
+# Up to this many taps, recomputing the spectrum of a kernel is cheaper than storing it.
+_MAX_UNROLLED_TAPS = 9
 
 
 def transfer(
@@ -81,85 +81,86 @@ def transfer(
     options: Options,
 ) -> Filter:
     """E, D, S and T of the filters of the s*s phases, for padded maps of this shape."""
-    plain = options.plain
-    spectrum = quadrant_otf(kernel, shape, options.scale, plain=plain)
+    plus, minus = quadrant_otf(kernel, shape, options.scale, plain=options.plain)
     lam = lam[:, None, None, None, None]
-    sums = functools.partial(over_phases, plain=plain)
-    plus = closed_form(*spectrum[:2], lam, options.x0, sums)
-    minus = closed_form(*spectrum[2:], lam, options.x0, sums)
-    return make_filter((*plus, *minus))
+    sums = functools.partial(over_phases, plain=options.plain)
+    plus_re, plus_im = closed_form(*plus, lam, options.x0, sums)
+    minus_re, minus_im = closed_form(*minus, lam, options.x0, sums)
+    return (
+        (plus_re + minus_re) / 2,
+        (plus_re - minus_re) / 2,
+        (plus_im + minus_im) / 2,
+        (plus_im - minus_im) / 2,
+    )
 
 
-@functools.cache
-def apply(options: Options) -> Fn:
-    """The operator on groups of maps, from `transfer`."""
+def apply(x: Float[Array, "m n H W C"], filters: Filter, options: Options) -> Array:
+    """Filter groups of maps, given `transfer`."""
     padded, cropped, plain = *_borders(options), options.plain
 
-    def whole(x: Array, *transfer: Array) -> Array:
-        y = x.astype(transfer[0].dtype)
-        spectra = analyze(y, x.shape[2:4], 1, padded, plain=plain)
-        spectra = apply_filter(spectra, transfer, 1, plain=plain)
-        scale = transfer[0].shape[-2]
-        return synthesize(spectra, x.shape[2:4], scale, cropped, plain=plain).astype(x.dtype)
+    def filter_maps(x: Array, *filters: Array) -> Array:
+        spectra = analyze(x, x.shape[2:4], 1, padded, plain=plain)
+        spectra = apply_filter(spectra, filters, 1, plain=plain)
+        return synthesize(spectra, x.shape[2:4], options.scale, cropped, plain=plain)
 
-    def local(x: Array, *transfer: Array) -> tuple[Array]:
-        scale = transfer[0].shape[-2]
-        return (in_channel_chunks(whole, x, *transfer, scale=scale, plain=plain),)
-
-    return partitioned(local, ("m n h w c", *TRANSFER), ("m n i j c",), plain=plain)
+    return in_channel_chunks(filter_maps, x, *filters, scale=options.scale, plain=plain)
 
 
-@functools.cache
 def solve(options: Options) -> Fn:
-    """The operator on groups of maps, from kernel and lambda.
-
-    The spectra of x are kept for the backward pass, not x: they take its place in memory.
-    """
+    """`converse2d` on groups of maps. Its backward pass keeps the spectra of x instead of x."""
     padded, cropped, plain, scale = *_borders(options), options.plain, options.scale
 
-    def filtered(
+    def from_spectra(
         spectra: Quadrants, kernel: Array, lam: Array, size: tuple[int, int], first: Array
     ) -> Array:
-        """Maps of s times the size from spectra of maps.
-
-        `first` is the array that the kernel's spectrum is scheduled after.
-        """
+        """The result for maps of this size. The kernel's spectrum is scheduled after `first`."""
         dtype = spectra[0].dtype
         kernel = depends_on(kernel.astype(dtype), first, plain=plain)
         filters = transfer(kernel, lam.astype(dtype), options.padded(*size), options)
-        if not plain and (spectra[0].shape[1] > 1 or scale > 1):
+        if spectra[0].shape[1] > 1 or scale > 1:
             # Else it would be computed again for each example.
-            filters = jax.tree.map(row_major, filters)
+            filters = tuple(row_major(t, plain=plain) for t in filters)
         filtered = apply_filter(spectra, filters, 1, plain=plain)
         return synthesize(filtered, size, scale, cropped, plain=plain)
 
-    def forward(x: Array, kernel: Array, lam: Array) -> tuple[Array, ...]:
-        spectra = analyze(x.astype(compute_dtype(x)), x.shape[2:4], 1, padded, plain=plain)
+    def with_spectra(x: Array, kernel: Array, lam: Array) -> tuple[Array, ...]:
         size = (x.shape[2], x.shape[3])
-        return filtered(spectra, kernel, lam, size, x).astype(x.dtype), *spectra
+        spectra = analyze(x.astype(compute_dtype(x)), size, 1, padded, plain=plain)
+        return from_spectra(spectra, kernel, lam, size, x).astype(x.dtype), *spectra
 
-    def whole(x: Array, kernel: Array, lam: Array) -> Array:
-        return forward(x, kernel, lam)[0]
+    def alone(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
+        def result(*args: Array) -> Array:
+            return with_spectra(*args)[0]
 
-    def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
-        return (in_channel_chunks(whole, x, kernel, lam, scale=scale, plain=plain),)
+        return (in_channel_chunks(result, x, kernel, lam, scale=scale, plain=plain),)
 
-    def pullback(*args: Array) -> tuple[Array, ...]:
+    def pull_back(*args: Array) -> tuple[Array, ...]:
         *spectra, kernel, lam, cotangent = args
         size = (cotangent.shape[2] // scale, cotangent.shape[3] // scale)
 
         def result(spectra: Quadrants, kernel: Array, lam: Array) -> Array:
-            return filtered(spectra, kernel, lam, size, cotangent)
+            return from_spectra(spectra, kernel, lam, size, cotangent)
 
         _, pull = jax.vjp(result, tuple(spectra), kernel, lam)
         spectra_bar, kernel_bar, lam_bar = pull(cotangent.astype(spectra[0].dtype))
-        # Each of analysis and synthesis is the adjoint of the other, given the same matrices.
+        # Analysis and synthesis are each other's adjoint, given the same matrices.
         x_bar = synthesize(spectra_bar, size, 1, padded)
         return x_bar.astype(cotangent.dtype), kernel_bar, lam_bar
 
-    labels = ("m n h w c", "m a b c", "m c")
-    backward = Backward(_SPECTRA, forward, pullback)
-    return partitioned(local, labels, ("m n i j c",), backward, plain=plain)
+    inputs, outputs = ("m n h w c", "m a b c", "m c"), ("m n i j c",)
+    operator = partitioned(alone, inputs, outputs, plain=plain)
+    if plain:
+        return operator
+    operator = jax.custom_vjp(operator)
+    forward = partitioned(with_spectra, inputs, outputs + _SPECTRA)
+    backward = partitioned(pull_back, _SPECTRA + inputs[1:] + outputs, inputs)
+
+    def keep_spectra(x: Array, kernel: Array, lam: Array) -> tuple[tuple[Array], Quadrants]:
+        result, *spectra = forward(x, kernel, lam)
+        return (result,), (*spectra, kernel, lam)
+
+    operator.defvjp(keep_spectra, lambda kept, cotangents: backward(*kept, *cotangents))
+    return operator
 
 
 def _borders(options: Options) -> tuple[Padded, Cropped]:
@@ -185,25 +186,19 @@ def _analyze(
 ) -> Quadrants:
     """Quadrants of the spectra of the s*s phases, of the `shape`, of maps."""
     m, n, *_, channels = x.shape
-    height, width = shape
-    phases = x.reshape(m * n, height, scale, width, scale, channels)
+    (row_cos, row_sin), (col_cos, col_sin) = (
+        [analysis_matrix(border, size, sine, x.dtype) for sine in (False, True)] for size in shape
+    )
 
     def along_columns(half: Float[Array, "b K i W j c"]) -> list[Float[Array, "L j b K i c"]]:
-        parts = fold(half.transpose(3, 4, 0, 1, 2, 5), 0, plain=plain)
-        return [
-            product(analysis_matrix(border, width, sine, x.dtype), part, plain=plain)
-            for sine, part in zip((False, True), parts, strict=True)
-        ]
+        even, odd = fold(half.transpose(3, 4, 0, 1, 2, 5), 0, plain=plain)
+        return [product(col_cos, even, plain=plain), product(col_sin, odd, plain=plain)]
 
-    def along_rows(sine: bool, part: Array) -> Array:
-        return product_each(analysis_matrix(border, height, sine, x.dtype), part)
-
-    cc, cs, sc, ss = (
-        _from_memory(quadrant.reshape(*quadrant.shape[:2], m, n, *quadrant.shape[3:]))
-        for sine, part in zip((False, True), fold(phases, 1, plain=plain), strict=True)
-        for quadrant in along_columns(along_rows(sine, part))
-    )
-    return cc, cs, sc, ss
+    phases = x.reshape(m * n, shape[0], scale, shape[1], scale, channels)
+    even, odd = fold(phases, 1, plain=plain)
+    quadrants = along_columns(product_each(row_cos, even))
+    quadrants += along_columns(product_each(row_sin, odd))
+    return tuple(_from_memory(q.reshape(*q.shape[:2], m, n, *q.shape[3:])) for q in quadrants)
 
 
 def _synthesize(
@@ -217,21 +212,18 @@ def _synthesize(
     """Maps of s times the `shape` from the quadrants of their phases."""
     m, n, *_, channels = quadrants[0].shape
     height, width = shape
-    dtype = quadrants[0].dtype
-    cc, cs, sc, ss = (_in_memory(q).reshape(*q.shape[2:4], m * n, *q.shape[4:]) for q in quadrants)
+    (row_cos, row_sin), (col_cos, col_sin) = (
+        [border.matrix(size, sine, quadrants[0].dtype) for sine in (False, True)] for size in shape
+    )
 
     def along_columns(even: Array, odd: Array) -> Float[Array, "b K i W j c"]:
-        even, odd = (
-            product(border.matrix(width, sine, dtype), part, plain=plain)
-            for sine, part in ((False, even), (True, odd))
-        )
+        even, odd = product(col_cos, even, plain=plain), product(col_sin, odd, plain=plain)
         # In this order the phases lie interleaved once the rows are there.
         return row_major(unfold(even, odd, width, 0).transpose(2, 3, 4, 0, 1, 5), plain=plain)
 
-    even, odd = (
-        product_each(border.matrix(height, sine, dtype), half)
-        for sine, half in ((False, along_columns(cc, cs)), (True, along_columns(sc, ss)))
-    )
+    cc, cs, sc, ss = (_in_memory(q).reshape(*q.shape[2:4], m * n, *q.shape[4:]) for q in quadrants)
+    even = product_each(row_cos, along_columns(cc, cs))
+    odd = product_each(row_sin, along_columns(sc, ss))
     return unfold(even, odd, height, 1).reshape(m, n, scale * height, scale * width, channels)
 
 
@@ -245,7 +237,6 @@ def _apply_filter(
 
     `phases` is the scale of the quadrants given: 1, where the filters have s*s phases, or s.
     """
-    del phases
     E, D, S, T = (t[:, None] for t in transfer)
     cc, cs, sc, ss = quadrants
     filtered = (
@@ -254,8 +245,7 @@ def _apply_filter(
         E * sc + D * cs - S * cc + T * ss,
         E * ss - D * cc - S * cs - T * sc,
     )
-    cc, cs, sc, ss = (_from_memory(row_major(_in_memory(q), plain=plain)) for q in filtered)
-    return cc, cs, sc, ss
+    return tuple(_from_memory(row_major(_in_memory(q), plain=plain)) for q in filtered)
 
 
 def _apply_filter_adjoint(
@@ -266,15 +256,13 @@ def _apply_filter_adjoint(
     filtered = apply_filter(quadrants, (E, D, -S, -T), phases, plain=plain)
     if phases == quadrants[0].shape[-2]:
         return filtered
-    cc, cs, sc, ss = (over_phases(q, plain=plain) for q in filtered)
-    return cc, cs, sc, ss
+    return tuple(over_phases(q, plain=plain) for q in filtered)
 
 
 def _correlate(
     inputs: Quadrants, cotangents: Quadrants, phases: int, *, plain: bool = False
 ) -> Filter:
     """The adjoint of `apply_filter` in its filters t: ``<q, apply_filter(p, t)> = <., t>``."""
-    del phases
 
     def of_one(inputs: Quadrants, cotangents: Quadrants) -> Filter:
         cc, cs, sc, ss = inputs
@@ -287,8 +275,7 @@ def _correlate(
         )
 
     def reduced(inputs: Quadrants, cotangents: Quadrants) -> Filter:
-        E, D, S, T = (jnp.sum(t, 1) for t in of_one(inputs, cotangents))
-        return E, D, S, T
+        return tuple(jnp.sum(t, 1) for t in of_one(inputs, cotangents))
 
     def accumulated(inputs: Quadrants, cotangents: Quadrants) -> Filter:
         # XLA's CPU backend reduces these products ten times slower than it adds them up.
@@ -296,15 +283,14 @@ def _correlate(
         arrays = jax.tree.map(_in_memory, (inputs, cotangents))
 
         def add(i: Array, total: Filter) -> Filter:
-            one = jax.tree.map(
-                lambda q: jax.lax.dynamic_index_in_dim(q, i, 3, keepdims=False), arrays
+            example = functools.partial(
+                jax.lax.dynamic_index_in_dim, index=i, axis=3, keepdims=False
             )
-            return jax.tree.map(jnp.add, total, of_one(*one))
+            return jax.tree.map(jnp.add, total, of_one(*jax.tree.map(example, arrays)))
 
-        zero = jax.tree.map(lambda q: jnp.zeros_like(q[:, :, :, 0]), arrays[1])
+        zero = tuple(jnp.zeros_like(q[:, :, :, 0]) for q in arrays[1])
         total = jax.lax.fori_loop(0, inputs[0].shape[1], add, zero)
-        E, D, S, T = (jnp.moveaxis(t, 2, 0) for t in total)
-        return E, D, S, T
+        return tuple(jnp.moveaxis(t, 2, 0) for t in total)
 
     if plain or inputs[0].shape[1] == 1:
         return reduced(inputs, cotangents)
@@ -318,17 +304,18 @@ apply_filter, apply_filter_adjoint, correlate = trilinear(
 
 def quadrant_otf(
     kernel: Float[Array, "m kh kw C"], shape: tuple[int, int], scale: int, *, plain: bool = False
-) -> Spectrum:
-    """Transfer functions of the phases of a kernel."""
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Transfer functions of the phases of a kernel at (k, l) and (k, -l): real, imaginary part."""
     m, kh, kw, channels = kernel.shape
     (rows_re, rows_im), (cols_re, cols_im) = (
         # [K, s, taps]
         (part.transpose(1, 0, 2) for part in phase_dft(size, taps, scale, True, kernel.dtype))
         for size, taps in zip(shape, (kh, kw), strict=True)
     )
+    multiply = sum_product if kw <= _MAX_UNROLLED_TAPS else product
 
     def along_columns(columns: Array, half: Float[Array, "kw m K i c"]) -> Array:
-        parts = small_product(columns.reshape(-1, kw), half, plain=plain)
+        parts = multiply(columns.reshape(-1, kw), half, plain=plain)
         parts = parts.reshape(*columns.shape[:2], *half.shape[1:])
         return parts.transpose(2, 0, 1, 3, 4, 5)  # [m, L, j, K, i, c]
 
@@ -338,7 +325,7 @@ def quadrant_otf(
         return along_columns(cols_re, half), along_columns(cols_im, half)
 
     (rr, ri), (ir, ii) = products(rows_re), products(rows_im)
-    return rr - ii, ir + ri, rr + ii, ir - ri
+    return (rr - ii, ir + ri), (rr + ii, ir - ri)
 
 
 def _sum_phases(x: Array, scale: int, *, plain: bool = False) -> Array:
@@ -352,7 +339,6 @@ def _sum_phases(x: Array, scale: int, *, plain: bool = False) -> Array:
 
 
 def _repeat_phases(x: Array, scale: int, *, plain: bool = False) -> Array:
-    del plain
     return jnp.broadcast_to(x, (*x.shape[:-4], scale, x.shape[-3], scale, x.shape[-1]))
 
 
@@ -364,14 +350,3 @@ def over_phases(
 ) -> Float[Array, "*rest 1 K 1 C"]:
     """The sum over the phases."""
     return x if x.shape[-2] == 1 else sum_phases(x, x.shape[-2], plain=plain)
-
-
-def make_filter(spectrum: Spectrum) -> Filter:
-    """E, D, S and T of filters from their transfer functions."""
-    plus_re, plus_im, minus_re, minus_im = spectrum
-    return (
-        (plus_re + minus_re) / 2,
-        (plus_re - minus_re) / 2,
-        (plus_im + minus_im) / 2,
-        (plus_im - minus_im) / 2,
-    )

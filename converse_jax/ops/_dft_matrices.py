@@ -6,6 +6,7 @@ Padding before the transform and cropping after its inverse are part of the matr
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +18,6 @@ from converse_jax.ops._memory import row_major
 from converse_jax.ops._otf import twiddle
 
 _HIGHEST = jax.lax.Precision.HIGHEST
-
-# Up to this many taps, recomputing the spectrum of a kernel is cheaper than storing it.
-_MAX_UNROLLED_TAPS = 9
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Padded:
         mode = {"circular": "wrap", "replicate": "edge"}.get(self.mode, self.mode)
         outside = {"constant_values": -1} if mode == "constant" else {}
         source: Array = jnp.pad(jnp.arange(size), self.padding, mode=mode, **outside)
-        copies = (half[:, None] == source).astype(dtype)
+        copies = (half[:, None] == source[None]).astype(dtype)
         waves = _waves(size + 2 * self.padding, sine, dtype)
         return jnp.dot(copies, waves, precision=_HIGHEST)
 
@@ -53,7 +51,7 @@ class Cropped:
         # All frequencies but these stand for their mirror image as well.
         weights = jnp.where((k == 0) | (2 * k == whole), 1, 2).astype(dtype) / whole
         kept = slice(self.padding, self.padding + (size + 1) // 2)
-        return weights * _waves(whole, sine, dtype)[kept]
+        return weights[None] * _waves(whole, sine, dtype)[kept]
 
 
 Border = Padded | Cropped
@@ -69,7 +67,7 @@ def analysis_matrix(border: Border, size: int, sine: bool, dtype: Any) -> Float[
 
 def _waves(size: int, sine: bool, dtype: Any) -> Float[Array, "N K"]:
     """Cosine or sine of ``2 pi k (n - (N-1)/2) / N``, k <= N / 2."""
-    n, k = jnp.arange(size)[:, None], jnp.arange(size // 2 + 1)
+    n, k = jnp.arange(size)[:, None], jnp.arange(size // 2 + 1)[None]
     cos, minus_sin = twiddle((2 * n - size + 1) * k % (2 * size), 2 * size, dtype)
     return -minus_sin if sine else cos
 
@@ -89,50 +87,39 @@ def unfold(even: Array, odd: Array, size: int, axis: int) -> Array:
     return jnp.concatenate([even + odd, jnp.flip(far, axis)], axis)
 
 
-def product(
-    matrix: Float[Array, "k h"], x: Float[Array, "h ..."], *, plain: bool = False
-) -> Float[Array, "k ..."]:
-    """``matrix @ x`` over the first axis of x; the matrix is a constant, not differentiated."""
-    return _plain_product(matrix, x) if plain else _product(matrix, x)
+def _by_constant(f: Callable[[Array, Array], Array]) -> Callable[..., Array]:
+    """A product with a matrix that is not differentiated: its gradient is ``matrix.T @ y``."""
+    ruled = jax.custom_vjp(f)
+    ruled.defvjp(
+        lambda matrix, x: (ruled(matrix, x), matrix),
+        lambda matrix, y: (None, product(matrix.T, y)),
+    )
+
+    @functools.wraps(f)
+    def call(matrix: Array, x: Array, *, plain: bool = False) -> Array:
+        return f(matrix, x) if plain else ruled(matrix, x)
+
+    return call
 
 
-def _plain_product(matrix: Array, x: Array) -> Array:
+@_by_constant
+def product(matrix: Float[Array, "k h"], x: Float[Array, "h ..."]) -> Float[Array, "k ..."]:
+    """``matrix @ x`` over the first axis of x."""
     # Not `einsum`: it would put the larger operand first, and transpose it, as JAX's own rule for
     # the gradient does.
     return jax.lax.dot_general(matrix, x, (((1,), (0,)), ((), ())), precision=_HIGHEST)
 
 
-_product = jax.custom_vjp(_plain_product)
-_product.defvjp(
-    lambda matrix, x: (_product(matrix, x), matrix),
-    lambda matrix, y: (None, _product(matrix.T, y)),
-)
-
-
-def small_product(
-    matrix: Float[Array, "k h"], x: Float[Array, "h ..."], *, plain: bool = False
-) -> Float[Array, "k ..."]:
+@_by_constant
+def sum_product(matrix: Float[Array, "k h"], x: Float[Array, "h ..."]) -> Float[Array, "k ..."]:
     """`product` for few h, written as a sum: computed where it is used, it takes no memory."""
-    if x.shape[0] > _MAX_UNROLLED_TAPS:
-        return product(matrix, x, plain=plain)
-    return _plain_small_product(matrix, x) if plain else _small_product(matrix, x)
-
-
-def _plain_small_product(matrix: Array, x: Array) -> Array:
     columns = matrix.reshape(*matrix.shape, *(1,) * (x.ndim - 1))
-    return functools.reduce(jnp.add, (columns[:, i] * x[i] for i in range(x.shape[0])))
-
-
-_small_product = jax.custom_vjp(_plain_small_product)
-_small_product.defvjp(
-    lambda matrix, x: (_small_product(matrix, x), matrix),
-    lambda matrix, y: (None, _product(matrix.T, y)),
-)
+    return functools.reduce(jnp.add, (columns[:, i] * x[i][None] for i in range(x.shape[0])))
 
 
 def product_each(
     matrix: Float[Array, "k h"], x: Float[Array, "b h *rest"]
 ) -> Float[Array, "b k *rest"]:
-    """The product for each example. With matrices of their own nothing is transposed."""
+    """The product for each example. With a matrix for each, nothing is transposed."""
     matrices = jnp.broadcast_to(matrix, (x.shape[0], *matrix.shape))
     return jax.lax.dot_general(matrices, x, (((2,), (1,)), ((0,), (0,))), precision=_HIGHEST)

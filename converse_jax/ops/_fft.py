@@ -6,7 +6,7 @@ A filter bank between a map y and the s*s phases x_ij of a larger one, in both d
     analyze(x, G)       = F^-1[ sum_ij conj(G_ij) F x_ij ]  [sH, sW] -> [H, W]
 
 They are the two map-valued gradients of the trilinear form ``<x, synthesize(y, G)>``; its third,
-`correlate`, is the gradient of G. All orders of reverse-mode differentiation so cost real FFTs
+`correlate`, is the gradient in G. Reverse-mode differentiation of any order thus costs real FFTs
 alone: JAX's own transpose of a real FFT is a complex FFT of the whole map.
 """
 
@@ -20,13 +20,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from converse_jax.ops._adjoint import adjoint_pair, trilinear
-from converse_jax.ops._checks import compute_dtype
 from converse_jax.ops._closed_form import closed_form
-from converse_jax.ops._memory import depends_on, row_major
+from converse_jax.ops._memory import row_major
 from converse_jax.ops._options import Options
 from converse_jax.ops._otf import phase_otf
 from converse_jax.ops._pad import crop_map, pad_map
-from converse_jax.ops._partition import Fn, partitioned
 
 TRANSFER = ("m c p q u k",)
 """Labels (see `partitioned`) of what `transfer` returns."""
@@ -45,40 +43,19 @@ def transfer(
     return (jax.lax.complex(*closed_form(re, im, lam, options.x0, sums)),)
 
 
-@functools.cache
-def apply(options: Options) -> Fn:
-    """The operator on groups of maps, from `transfer`."""
+def apply(
+    x: Float[Array, "m n H W C"],
+    filters: tuple[Complex[Array, "m C s s H K"]],
+    options: Options,
+) -> Float[Array, "m n sH sW C"]:
+    """Filter groups of maps, given `transfer`."""
 
-    def local(x: Array, spectrum: Array) -> tuple[Array]:
-        y = x.astype(spectrum.real.dtype)
-        return (_filter_maps(y, spectrum, options).astype(x.dtype),)
+    def filter_map(y: Array, spectrum: Array) -> Array:
+        padded = pad_map(y, options.padding, options.padding_mode, plain=options.plain)
+        larger = synthesize(padded, spectrum, plain=options.plain)
+        return crop_map(larger, options.scale * options.padding)
 
-    return partitioned(local, ("m n h w c", *TRANSFER), ("m n i j c",), plain=options.plain)
-
-
-@functools.cache
-def solve(options: Options) -> Fn:
-    """The operator on groups of maps, from kernel and lambda."""
-
-    def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
-        dtype = compute_dtype(x)
-        kernel = depends_on(kernel.astype(dtype), x, plain=options.plain)
-        padded = options.padded(*x.shape[2:4])
-        (spectrum,) = transfer(kernel, lam.astype(dtype), padded, options)
-        return (_filter_maps(x.astype(dtype), spectrum, options).astype(x.dtype),)
-
-    labels = ("m n h w c", "m a b c", "m c")
-    return partitioned(local, labels, ("m n i j c",), plain=options.plain)
-
-
-def _filter_maps(x: Array, spectrum: Array, options: Options) -> Array:
-    p, plain = options.padding, options.plain
-
-    def filter_map(y: Array, transfer: Array) -> Array:
-        padded = pad_map(y, p, options.padding_mode, plain=plain)
-        return crop_map(synthesize(padded, transfer, plain=plain), options.scale * p)
-
-    return over_maps(filter_map, plain=plain)(x, spectrum)
+    return over_maps(filter_map, plain=options.plain)(x, *filters)
 
 
 def _phases(x: Float[Array, "sH sW"], scale: int) -> Float[Array, "s s H W"]:
@@ -87,24 +64,19 @@ def _phases(x: Float[Array, "sH sW"], scale: int) -> Float[Array, "s s H W"]:
     return x.transpose(1, 3, 0, 2)
 
 
-def _interleave(phases: Float[Array, "s s H W"]) -> Float[Array, "sH sW"]:
-    s, _, height, width = phases.shape
-    return phases.transpose(2, 0, 3, 1).reshape(s * height, s * width)
-
-
 def _synthesize(
     y: Float[Array, "H W"], transfer: Complex[Array, "s s H K"], *, plain: bool = False
 ) -> Float[Array, "sH sW"]:
     """``x_ij = F^-1[G_ij . F y]`` for each phase (i, j) of the output."""
-    del plain  # no hint is given here
-    return _interleave(jnp.fft.irfft2(jnp.fft.rfft2(y) * transfer, s=y.shape))
+    phases = jnp.fft.irfft2(jnp.fft.rfft2(y)[None, None] * transfer, s=y.shape)
+    s, _, height, width = phases.shape
+    return phases.transpose(2, 0, 3, 1).reshape(s * height, s * width)
 
 
 def _analyze(
     x: Float[Array, "sH sW"], transfer: Complex[Array, "s s H K"], *, plain: bool = False
 ) -> Float[Array, "H W"]:
     """``y = F^-1[sum_ij conj(G_ij) . F x_ij]``: the adjoint of `synthesize` in y."""
-    del plain
     phases = _phases(x, transfer.shape[0])
     spectrum = jnp.sum(jnp.conj(transfer) * jnp.fft.rfft2(phases), axis=(0, 1))
     return jnp.fft.irfft2(spectrum, s=phases.shape[2:])
@@ -115,15 +87,15 @@ def _correlate(
 ) -> Complex[Array, "s s H K"]:
     """``(w / HW) F y . conj(F x_ij)``: the gradient of ``<x, synthesize(y, G)>`` in G.
 
-    w counts a column of the half spectrum twice, but for those that mirror themselves.
+    w counts a column of the half spectrum twice, unless it mirrors itself.
     """
-    del plain
     height, width = y.shape
     column = jnp.arange(width // 2 + 1)
     single = (column == 0) | (2 * column == width)
     weights = jnp.where(single, 1, 2).astype(y.dtype) / (height * width)
+    spectrum = weights[None] * jnp.fft.rfft2(y)
     phases = _phases(x, x.shape[0] // height)
-    return (weights * jnp.fft.rfft2(y)) * jnp.conj(jnp.fft.rfft2(phases))
+    return spectrum[None, None] * jnp.conj(jnp.fft.rfft2(phases))
 
 
 synthesize, analyze, correlate = trilinear(_synthesize, _analyze, _correlate)

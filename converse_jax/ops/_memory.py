@@ -1,8 +1,8 @@
 """Hints to compilers: when intermediate results are computed, and where they are written.
 
 Every function here returns what it is given. Programs are right without them, and on CPUs several
-times slower or larger. All are left out by ``plain=True``: layout constraints and custom
-partitioning are what `jax.export` refuses, and what forward-mode differentiation does not pass.
+times slower or larger. ``plain=True`` omits them all: layout constraints and custom partitioning
+are what `jax.export` refuses and forward-mode differentiation cannot pass.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def depends_on(
     Otherwise it computes the transfer functions of all layers first, as they depend on weights
     alone, and keeps them alive: most of a network's memory. `optimization_barrier` is dropped
     before instructions are ordered. What is added is 0 whatever `other` holds, NaN included, and no
-    compiler has found that out so far (of `0 * (other > 0)` that for GPUs has).
+    compiler has found that out so far (for `0 * (other > 0)`, the GPU compiler has).
     """
     if plain or other.size == 0:
         return x
@@ -43,29 +43,26 @@ def depends_on(
     return x + ((first > 0) & (first < 0)).astype(x.dtype)
 
 
-def _on_cpu(fn: Callable[[Array], Array], x: Array) -> Array:
-    return jax.lax.platform_dependent(x, cpu=fn, default=lambda x: x)
-
-
 def _row_major(x: Array) -> Array:
     return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
 
 def _local_row_major(x: Float[Array, "*shape"], *, plain: bool = False) -> Float[Array, "*shape"]:
-    """On CPU, have x written to memory in row-major order, so that nothing is fused across.
+    """On CPU, have x written to memory in row-major order, so that nothing is fused across it.
 
-    XLA's CPU backend fuses whatever it can, and computes again for each user what is cheap by its
-    own reckoning; it transposes well where it only transposes, and several times slower where it
-    computes, pads or slices in the same loop. `optimization_barrier` is dropped before it fuses.
-    The same holds for the cotangent. It is for use within functions that are `partitioned`; others
-    take `sharded_row_major`.
+    XLA's CPU backend fuses whatever it can, and recomputes for each user what it reckons cheap. It
+    transposes well where it only transposes, and several times slower where it computes, pads or
+    slices in the same loop. `optimization_barrier` is dropped before it fuses. The same holds for
+    the cotangent. For use within functions that are `partitioned`; others take `sharded_row_major`.
     """
-    return x if plain else _on_cpu(_row_major, x)
+    return x if plain else jax.lax.platform_dependent(x, cpu=_row_major, default=lambda x: x)
 
 
 def _sharded_row_major(x: Float[Array, "*shape"], *, plain: bool = False) -> Float[Array, "*shape"]:
     """`row_major` for any place: each device writes its own part of a sharded array."""
-    return x if plain else _on_cpu(_batched_row_major, x)
+    if plain:
+        return x
+    return jax.lax.platform_dependent(x, cpu=_batched_row_major, default=lambda x: x)
 
 
 # Each is its own adjoint.
@@ -80,13 +77,12 @@ def _batched_row_major(x: Array) -> Array:
 
 @_batched_row_major.def_vmap
 def _batch_row_major(size: int, mapped: list[bool], x: Array) -> tuple[Array, bool]:
-    del size, mapped
     return _batched_row_major(x), True
 
 
 @functools.cache
 def _partitioned_row_major(ndim: int) -> Any:
-    # The compiler knows the layout of a whole array only, and would gather it on each device.
+    # The compiler only knows the layout of a whole array, and would gather it on each device.
     call = custom_partitioning(_row_major)
 
     def partition(mesh: Any, args: Any, result: Any) -> Any:
@@ -97,50 +93,42 @@ def _partitioned_row_major(ndim: int) -> Any:
     return call
 
 
-def _chunk(x: Array, *others: Array) -> int:
-    """How many channels of maps ``[..., C]`` to work on at a time: all, but for large maps.
-
-    A loop is handed copies of its arrays: it must be the maps that are large, not the others.
-    """
-    channels = x.shape[-1]
-    if 2 * sum(a.size for a in others) > x.size:
-        return channels
-    while (
-        x.size // x.shape[-1] * channels * 4 > _CHUNK_BYTES
-        and channels % 2 == 0
-        and channels // 2 >= _FEWEST_CHANNELS
-    ):
-        channels //= 2
-    return channels
-
-
 def in_channel_chunks(
     fn: Callable[..., Array], x: Array, *others: Array, scale: int = 1, plain: bool = False
 ) -> Array:
     """``fn(x, *others)``, on CPUs in channel chunks, so that temporaries fit what malloc reuses.
 
-    Args:
-      fn: a function that treats each channel by itself, from maps to maps `scale` times as large.
-      x: maps ``[m, n, H, W, C]``.
-      *others: further arrays; all have the channels last.
-      scale: of the result.
-      plain: leave it out.
+    fn treats each channel by itself. It makes maps `scale` times as large from maps
+    ``[m, n, H, W, C]``; all other arrays have their channels last, too.
     """
-    if plain or (channels := _chunk(x, *others)) == x.shape[-1]:
+    chunk = _channels_of_a_chunk(x, *others)
+    if plain or chunk == x.shape[-1]:
         return fn(x, *others)
 
     def in_chunks(x: Array, *others: Array) -> Array:
         def add(i: Array, y: Array) -> Array:
             chunks = (
-                jax.lax.dynamic_slice_in_dim(a, i * channels, channels, a.ndim - 1)
-                for a in (x, *others)
+                jax.lax.dynamic_slice_in_dim(a, i * chunk, chunk, a.ndim - 1) for a in (x, *others)
             )
-            return jax.lax.dynamic_update_slice_in_dim(y, fn(*chunks), i * channels, y.ndim - 1)
+            return jax.lax.dynamic_update_slice_in_dim(y, fn(*chunks), i * chunk, y.ndim - 1)
 
-        m, n, height, width, _ = x.shape
-        shape = (m, n, scale * height, scale * width, x.shape[-1])
-        # Computed from x: the compiler would else make room for the results of all layers at once.
+        m, n, height, width, channels = x.shape
+        # Computed from x: XLA would else make room for the results of all layers at once.
         zero = depends_on(jnp.zeros((), x.dtype), x)
-        return jax.lax.fori_loop(0, x.shape[-1] // channels, add, jnp.broadcast_to(zero, shape))
+        empty = jnp.broadcast_to(zero, (m, n, scale * height, scale * width, channels))
+        return jax.lax.fori_loop(0, channels // chunk, add, empty)
 
     return jax.lax.platform_dependent(x, *others, cpu=in_chunks, default=fn)
+
+
+def _channels_of_a_chunk(x: Array, *others: Array) -> int:
+    channels = x.shape[-1]
+    # A loop is handed copies of its arrays: it must be the maps that are large, not the others.
+    if 2 * sum(a.size for a in others) > x.size:
+        return channels
+    pixels = x.size // channels
+    while 4 * pixels * channels > _CHUNK_BYTES and channels % 2 == 0:
+        if channels // 2 < _FEWEST_CHANNELS:
+            break
+        channels //= 2
+    return channels

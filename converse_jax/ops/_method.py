@@ -1,18 +1,27 @@
-"""Which of the exact evaluations of the operator is the fastest where."""
+"""The exact evaluations of the operator, and which of them is the fastest where."""
 
 from __future__ import annotations
 
+import functools
 from types import ModuleType
 from typing import get_args
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array
 
 from converse_jax.ops import _dft, _direct, _fft
-from converse_jax.ops._options import Method
+from converse_jax.ops._checks import compute_dtype
+from converse_jax.ops._memory import depends_on
+from converse_jax.ops._options import Method, Options
+from converse_jax.ops._partition import Fn, partitioned
 
 METHODS: dict[str, ModuleType] = {"fft": _fft, "dft": _dft, "direct": _direct}
-"""Each has ``transfer(kernel, lam, shape, options)``, and ``apply(options)`` and
-``solve(options)``, functions of groups of maps: ``solve = apply o transfer``."""
+"""Each has `TRANSFER`, ``transfer(kernel, lam, shape, options)`` and ``apply(x, filters, options)``
+for groups of maps: the operator is ``apply o transfer``."""
+
+KERNEL = ("m a b c", "m c")
+"""Labels (see `partitioned`) of kernel and lambda."""
 
 # The products grow with the third power of the side, the transforms with little more than the
 # second, and with the largest prime factor of the side. Measured on two cores (`python -m
@@ -30,26 +39,19 @@ _SMALL_FACTOR = 11
 
 
 def choose_method(method: str, kernel: tuple[int, ...], padded: tuple[int, int], scale: int) -> str:
-    """Resolve "auto" for the default device, or check that a method can be used.
-
-    Args:
-      method: of `Method`.
-      kernel: ``(kh, kw)``.
-      padded: ``(H, W)`` of the padded map.
-      scale: s.
+    """Resolve "auto" for the default device and a kernel of ``(kh, kw)``, or check the method.
 
     Raises:
       ValueError: an unknown method, or "direct" where it does not hold.
     """
     if method not in get_args(Method):
-        raise ValueError(
-            f"method must be one of {', '.join(map(repr, get_args(Method)))}, got {method!r}"
-        )
+        expected = ", ".join(map(repr, get_args(Method)))
+        raise ValueError(f"method: got {method!r}; expected {expected}")
     small = max(kernel) <= scale
     if method == "direct" and not small:
         raise ValueError(
-            f"method='direct' needs a kernel of at most scale={scale} taps on each side, got "
-            f"{kernel[0]}x{kernel[1]}: use method='auto'"
+            f"method: got 'direct' for a kernel of {kernel[0]}x{kernel[1]}; expected a kernel of "
+            f"at most scale={scale} taps on each side, or method='auto'"
         )
     if method != "auto":
         return method
@@ -65,3 +67,34 @@ def _has_small_factors(size: int) -> bool:
         while size % factor == 0:
             size //= factor
     return size == 1
+
+
+@functools.cache
+def solve(method: str, options: Options) -> Fn:
+    """The operator on groups of maps, from kernel and lambda."""
+    module = METHODS[method]
+    if module is _dft:
+        return _dft.solve(options)  # with a backward pass of its own
+
+    def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
+        dtype = compute_dtype(x)
+        kernel, lam = kernel.astype(dtype), lam.astype(dtype)
+        if module is _fft:  # whose filters are as large as maps
+            kernel = depends_on(kernel, x, plain=options.plain)
+        filters = module.transfer(kernel, lam, options.padded(*x.shape[2:4]), options)
+        return (module.apply(x.astype(dtype), filters, options).astype(x.dtype),)
+
+    return partitioned(local, ("m n h w c", *KERNEL), ("m n i j c",), plain=options.plain)
+
+
+@functools.cache
+def apply(method: str, options: Options) -> Fn:
+    """The operator on groups of maps, from the filters that `transfer` of the method returned."""
+    module = METHODS[method]
+
+    def local(x: Array, *filters: Array) -> tuple[Array]:
+        dtype = jnp.finfo(filters[0].dtype).dtype  # of the real part
+        return (module.apply(x.astype(dtype), filters, options).astype(x.dtype),)
+
+    labels = ("m n h w c", *module.TRANSFER)
+    return partitioned(local, labels, ("m n i j c",), plain=options.plain)

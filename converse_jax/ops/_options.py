@@ -12,16 +12,7 @@ PaddingMode = Literal["circular", "replicate", "reflect", "constant"]
 
 @dataclass(frozen=True)
 class Options:
-    """The static options of the operator; those of `converse2d` where they bear its names.
-
-    Attributes:
-      scale: the stride s.
-      padding: pixels added to each side of a map.
-      padding_mode: how it is continued.
-      x0: the initial estimate.
-      plain: leave out every hint to a compiler and every rule of our own (`_memory`, `_adjoint`,
-        `_partition`): what remains are plain array operations.
-    """
+    """The static options of `converse2d`, by the same names."""
 
     scale: int = 1
     padding: int = 0

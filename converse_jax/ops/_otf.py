@@ -47,8 +47,8 @@ def phase_dft(
     offset = jnp.arange(taps) - taps // 2
     phase = -offset % scale
     shift = (offset + phase) // scale
-    real, imag = twiddle(frequency * (shift % size) % size, size, dtype)
-    seen = (phase == jnp.arange(scale)[:, None])[:, None, :]
+    real, imag = twiddle(frequency * (shift % size)[None] % size, size, dtype)
+    seen = (phase[None, None] == jnp.arange(scale)[:, None, None])
     return jnp.where(seen, real, 0), jnp.where(seen, imag, 0)
 
 
@@ -59,15 +59,7 @@ def phase_otf(
 
     The taps are multiplied by DFT matrices: for small kernels this is cheaper than an FFT of the
     zero-padded kernel, it rounds less, and its gradient returns to the taps without a full-size
-    transform.
-
-    Args:
-      kernel: taps, the element ``(kh // 2, kw // 2)`` at the origin.
-      shape: ``(H, W)``, the size of the low-resolution map.
-      scale: s.
-
-    Returns:
-      Real and imaginary part, with ``K = W // 2 + 1`` columns, in the kernel's type.
+    transform. The shape is that of the low-resolution map; ``K = W // 2 + 1``.
     """
     kh, kw = kernel.shape[-3:-1]
     dot = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)

@@ -14,23 +14,20 @@ from jaxtyping import Array, Float
 from converse_jax.ops._adjoint import adjoint_pair
 from converse_jax.ops._options import PaddingMode
 
-_MODES: tuple[str, ...] = get_args(PaddingMode)
-
 
 def check_padding(padding: int, mode: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Size of the padded map ``[..., H, W, C]``; rejects a padding it does not define."""
+    """Size of the padded map ``[..., H, W, C]``, or a ValueError if that is not defined."""
     height, width = shape[-3:-1]
-    if mode not in _MODES:
+    if mode not in get_args(PaddingMode):
         raise ValueError(
-            f"padding_mode must be one of {', '.join(map(repr, _MODES))}, got {mode!r}"
+            f"padding_mode: got {mode!r}; expected {', '.join(map(repr, get_args(PaddingMode)))}"
         )
     if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
-        raise ValueError(f"padding must be an integer >= 0, got {padding!r}")
+        raise ValueError(f"padding: got {padding!r}; expected an integer >= 0")
     if mode == "reflect" and padding >= min(height, width):
         raise ValueError(
-            f"padding={padding} with padding_mode='reflect' needs a map larger than {padding} "
-            f"pixels on each side, got {height}x{width}: use a smaller padding or "
-            "padding_mode='replicate'"
+            f"padding: got {padding} with padding_mode='reflect' and a map of {height}x{width}; "
+            "expected less than the map's height and width, or padding_mode='replicate'"
         )
     return height + 2 * padding, width + 2 * padding
 
@@ -54,49 +51,40 @@ def pad_map(
 
 
 def _pad(x: Array, padding: int, mode: str, *, plain: bool = False) -> Array:
-    del plain  # no hint is given here
     x = jnp.pad(x, padding)
-    for axis in (0, 1):
-        for side, source in _border(x.shape[axis], padding, mode):
-            piece = x[_along(axis, source)]
-            x = x.at[_along(axis, side)].set(jnp.broadcast_to(piece, _resized(x, axis, padding)))
+    for _, side, source in _sides(x.shape, padding, mode):
+        x = x.at[side].set(x[source])
     return x
 
 
 def _fold(x: Array, padding: int, mode: str, *, plain: bool = False) -> Array:
-    """Add the border to the pixels that it repeats, and remove it."""
-    del plain
-    for axis in (1, 0):
-        for side, source in reversed(_border(x.shape[axis], padding, mode)):
-            piece = x[_along(axis, side)]
-            if mode == "replicate":
-                piece = jnp.sum(piece, axis, keepdims=True)
-            x = x.at[_along(axis, source)].add(piece)
+    """Add each border to the pixels it repeats, and remove it."""
+    for axis, side, source in reversed(_sides(x.shape, padding, mode)):
+        border = x[side]
+        if mode == "replicate":
+            border = jnp.sum(border, axis, keepdims=True)
+        x = x.at[source].add(border)
     return crop_map(x, padding)
 
 
-def _border(size: int, p: int, mode: str) -> list[tuple[slice, slice]]:
-    """The two sides of a padded axis, and the pixels inside it that they repeat."""
-    first, last = p, size - p - 1
-    left, right = slice(0, p), slice(size - p, size)
-    if mode == "circular":
-        return [(left, slice(last - p + 1, last + 1)), (right, slice(first, first + p))]
-    if mode == "replicate":
-        return [(left, slice(first, first + 1)), (right, slice(last, last + 1))]
-    if mode == "reflect":
-        return [
-            (left, slice(first + p, first, -1)),
-            (right, slice(last - 1, last - p - 1, -1)),
-        ]
-    return []
-
-
-def _along(axis: int, part: slice) -> tuple[slice, slice]:
-    return (part, slice(None)) if axis == 0 else (slice(None), part)
-
-
-def _resized(x: Array, axis: int, size: int) -> tuple[int, ...]:
-    return (size, x.shape[1]) if axis == 0 else (x.shape[0], size)
-
-
 pad, fold = adjoint_pair(_pad, _fold)
+
+
+def _sides(
+    shape: tuple[int, ...], p: int, mode: str
+) -> list[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
+    """The sides of a padded map, in the order of writing: axis, border, the pixels it repeats."""
+    sides = []
+    for axis, size in enumerate(shape):
+        first, last = p, size - p - 1
+        borders = slice(0, p), slice(size - p, size)
+        sources = {
+            "constant": (),
+            "circular": (slice(last - p + 1, last + 1), slice(first, first + p)),
+            "replicate": (slice(first, first + 1), slice(last, last + 1)),
+            "reflect": (slice(first + p, first, -1), slice(last - 1, last - p - 1, -1)),
+        }[mode]
+        before = (slice(None),) * axis
+        for border, source in zip(borders, sources, strict=False):
+            sides.append((axis, (*before, border), (*before, source)))
+    return sides

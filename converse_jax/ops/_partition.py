@@ -1,21 +1,20 @@
 """Make a per-map function local: under `jit`, each device computes the maps it holds.
 
-XLA cannot split an FFT over a batch: under plain `jit` it gathers the whole batch on each device
-first. A function wrapped by `partitioned` names the axes along which it is independent, and the
+XLA cannot split an FFT over a batch: under plain `jit` it first gathers the whole batch on each
+device. A function wrapped by `partitioned` names the axes along which it is independent, and the
 compiler then shards it along them without any communication in the forward pass. In the backward
-pass the gradient of an argument that is shared between devices (a kernel) is summed where it is
-smallest: as the argument itself, not as its spectrum.
+pass, the gradient of an argument that devices share (a kernel) is summed where it is smallest: as
+the argument itself, not as its spectrum.
 
 XLA's multi-device TPU compiler does not support custom partitioning
 (github.com/jax-ml/jax/issues/38196), and is given the plain function. It splits matrix products
-over a batch by itself, but gathers it for an FFT.
+over a batch by itself, but gathers the batch for an FFT.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -31,81 +30,41 @@ Fn = Callable[..., tuple[jax.Array, ...]]
 INDEPENDENT = ("m", "n", "c")
 
 
-@dataclass(frozen=True)
-class Backward:
-    """A backward pass that keeps something else in place of the first argument.
-
-    Attributes:
-      labels: of the arrays that are kept, as for `partitioned`.
-      forward: from the arguments to the results, followed by the arrays that are kept.
-      pullback: from the kept arrays, the other arguments and the cotangents of the results, to the
-        cotangents of all arguments.
-    """
-
-    labels: tuple[str, ...]
-    forward: Fn
-    pullback: Fn
-
-
 def partitioned(
-    fn: Fn,
-    inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
-    backward: Backward | None = None,
-    *,
-    plain: bool = False,
+    fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...], *, plain: bool = False
 ) -> Fn:
     """Wrap a pure function of arrays so that it is sharded, batched and differentiated locally.
 
     Args:
       fn: a pure function from arrays to a tuple of arrays.
       inputs: one label for each axis of each argument, e.g. ``("m n h w c", "m a b c")``. Every
-        array starts with "m"; "n" follows it where the array has one row an example. Axes m, n
-        and c may be sharded, all others are replicated.
+        array starts with "m"; "n" follows where it has one row per example. Axes m, n and c may
+        be sharded, all others are replicated.
       outputs: the same for the results. A result without an axis of the arguments is *summed*
         over it by `fn` itself; here it is summed over the devices that share this axis.
-      backward: how to differentiate it; None means from its arguments, which are kept.
-      plain: return fn itself, which XLA may gather for.
+      plain: return fn itself, for which XLA may gather.
 
     Returns:
       A function with the same arguments and results, usable under jit, vmap, reverse-mode
-      differentiation of any order, scan, remat and shard_map. Forward-mode differentiation raises
-      a TypeError, as for every `jax.custom_vjp`.
+      differentiation of any order, scan, remat and shard_map. Its backward pass keeps the
+      arguments. Forward-mode differentiation raises a TypeError, as for every `jax.custom_vjp`.
     """
     if plain:
         return fn
+    call = jax.custom_vjp(_batched(_sharded(fn, inputs, outputs), inputs, outputs))
 
-    @jax.custom_vjp
-    def call(*args: jax.Array) -> tuple[jax.Array, ...]:
-        return _batched(_sharded(fn, inputs, outputs), inputs, outputs)(*args)
+    def pull_back(*args: jax.Array) -> tuple[jax.Array, ...]:
+        return jax.vjp(fn, *args[: len(inputs)])[1](args[len(inputs) :])
 
-    def from_arguments(*args: jax.Array) -> tuple[jax.Array, ...]:
-        primals, cotangents = args[: len(inputs)], args[len(inputs) :]
-        return jax.vjp(fn, *primals)[1](cotangents)
-
-    # Both passes are partitioned functions as well, made when first needed, so that derivatives of
-    # every order exist.
+    # Partitioned as well, and made when first needed, so that derivatives of every order exist.
     @functools.cache
-    def passes() -> tuple[Fn, Fn]:
-        if backward is None:
-            return call, partitioned(from_arguments, inputs + outputs, inputs)
-        kept = backward.labels + inputs[1:]
-        return (
-            partitioned(backward.forward, inputs, outputs + backward.labels),
-            partitioned(backward.pullback, kept + outputs, inputs),
-        )
+    def backward() -> Fn:
+        return partitioned(pull_back, inputs + outputs, inputs)
 
-    def forward(*args: jax.Array) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-        results = passes()[0](*args)
-        kept = args if backward is None else (*results[len(outputs) :], *args[1:])
-        return results[: len(outputs)], kept
-
-    def pull_back(
-        kept: tuple[jax.Array, ...], cotangents: tuple[jax.Array, ...]
-    ) -> tuple[jax.Array, ...]:
-        return passes()[1](*kept, *cotangents)
-
-    call.defvjp(forward, pull_back)
+    call.defvjp(
+        lambda *args: (call(*args), args),
+        lambda args, cotangents: backward()(*args, *cotangents),
+    )
     return call
 
 
@@ -113,22 +72,21 @@ def _sharded(fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Fn:
     call = custom_partitioning(fn)
 
     def partition(mesh: Any, args: Any, results: Any) -> tuple[Any, Fn, Any, Any]:
-        del results
-        axes = _factor_axes(inputs, [arg.sharding for arg in args])
+        axes = _mesh_axes(inputs, [arg.sharding for arg in args])
 
         def sharding(labels: str) -> NamedSharding:
-            return NamedSharding(mesh, PartitionSpec(*(axes.get(f) for f in labels.split())))
+            return NamedSharding(mesh, PartitionSpec(*(axes.get(a) for a in labels.split())))
 
         def local(*arrays: jax.Array) -> tuple[jax.Array, ...]:
             return tuple(
-                _sum_shared(result, labels, axes)
+                _sum_over_devices(result, labels, axes)
                 for result, labels in zip(fn(*arrays), outputs, strict=True)
             )
 
         return mesh, local, tuple(map(sharding, outputs)), tuple(map(sharding, inputs))
 
     # In order of first appearance, as the compiler insists.
-    factors = dict.fromkeys(f for array in inputs + outputs for f in array.split())
+    factors = dict.fromkeys(" ".join(inputs + outputs).split())
     call.def_partition(
         partition=partition,
         sharding_rule=f"{', '.join(inputs)} -> {', '.join(outputs)}",
@@ -141,29 +99,25 @@ def _sharded(fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Fn:
     return sharded
 
 
-def _factor_axes(inputs: tuple[str, ...], shardings: list[Any]) -> dict[str, Any]:
-    """Mesh axes of each independent axis: as the first (largest) argument that has it is laid."""
-    axes: dict[str, Any] = {}
+def _mesh_axes(inputs: tuple[str, ...], shardings: list[Any]) -> dict[str, tuple[str, ...]]:
+    """Mesh axes of each independent axis: those of the first (largest) argument that has any."""
+    axes: dict[str, tuple[str, ...]] = {}
     for labels, sharding in zip(inputs, shardings, strict=True):
         spec = sharding.spec if isinstance(sharding, NamedSharding) else ()
-        for factor, mesh_axes in zip(labels.split(), spec, strict=False):
-            if factor in INDEPENDENT and mesh_axes is not None:
-                used = {a for value in axes.values() for a in _as_tuple(value)}
-                if factor not in axes and not used & set(_as_tuple(mesh_axes)):
-                    axes[factor] = mesh_axes
+        for label, names in zip(labels.split(), spec, strict=False):
+            names = (names,) if isinstance(names, str) else tuple(names or ())
+            free = names and label in INDEPENDENT and label not in axes
+            if free and not any(name in used for used in axes.values() for name in names):
+                axes[label] = names
     return axes
 
 
-def _as_tuple(mesh_axes: Any) -> tuple[str, ...]:
-    return mesh_axes if isinstance(mesh_axes, tuple) else (mesh_axes,)
-
-
-def _sum_shared(result: jax.Array, labels: str, axes: dict[str, Any]) -> jax.Array:
-    present = labels.split()
-    shared = [
-        a for factor, value in axes.items() if factor not in present for a in _as_tuple(value)
-    ]
-    return jax.lax.psum(result, tuple(shared)) if shared else result
+def _sum_over_devices(
+    result: jax.Array, labels: str, axes: dict[str, tuple[str, ...]]
+) -> jax.Array:
+    """Sum a result over the mesh axes of those independent axes that it does not have."""
+    summed = [name for label in axes if label not in labels.split() for name in axes[label]]
+    return jax.lax.psum(result, tuple(summed)) if summed else result
 
 
 def _batched(fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Fn:
@@ -172,30 +126,24 @@ def _batched(fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Fn:
 
     @call.def_vmap
     def rule(size: int, mapped: list[bool], *args: jax.Array) -> tuple[Any, Any]:
-        shared = [not _has_examples(labels) for labels in inputs]
+        per_example = ["n" in labels.split() for labels in inputs]
         # Examples share their kernel: fold into them if the kernels are not mapped, and if no
         # result is summed over the examples (else the sum would run over the mapped axis too).
-        as_examples = all(map(_has_examples, outputs)) and not any(
-            is_mapped and is_shared for is_mapped, is_shared in zip(mapped, shared, strict=True)
+        into_examples = all("n" in labels.split() for labels in outputs) and all(
+            has_examples or not is_mapped
+            for has_examples, is_mapped in zip(per_example, mapped, strict=True)
         )
-        folded = []
-        for arg, is_mapped, is_shared in zip(args, mapped, shared, strict=True):
-            if as_examples and is_shared:
-                folded.append(arg)
-                continue
-            if not is_mapped:
-                arg = jnp.broadcast_to(arg, (size, *arg.shape))
-            axis = 1 if as_examples else 0
-            folded.append(_merge(arg, axis))
+        axis = 1 if into_examples else 0
+        folded = [
+            arg
+            if into_examples and not has_examples
+            else _merge(arg if is_mapped else jnp.broadcast_to(arg, (size, *arg.shape)), axis)
+            for arg, has_examples, is_mapped in zip(args, per_example, mapped, strict=True)
+        ]
         results = _batched(fn, inputs, outputs)(*folded)
-        unfolded = tuple(_split(result, size, 1 if as_examples else 0) for result in results)
-        return unfolded, tuple(True for _ in results)
+        return tuple(_split(result, size, axis) for result in results), (True,) * len(results)
 
     return call
-
-
-def _has_examples(labels: str) -> bool:
-    return "n" in labels.split()
 
 
 def _merge(x: jax.Array, axis: int) -> jax.Array:

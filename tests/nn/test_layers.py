@@ -125,13 +125,13 @@ def test_exact_gelu() -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="kernel_size must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="kernel_size: got 0; expected"):
         Converse2D(4, 0, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="eps must be > 0, got 0"):
+    with pytest.raises(ValueError, match="eps: got 0; expected > 0"):
         Converse2D(4, eps=0, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="x has 3 channels .* kernel has 4"):
+    with pytest.raises(ValueError, match="x: got 3 channels .* the 4 of kernel"):
         Converse2D(4, rngs=nnx.Rngs(0))(maps(features=3))
-    with pytest.raises(ValueError, match="padding_mode must be one of"):
+    with pytest.raises(ValueError, match="padding_mode: got 'zeros'; expected"):
         Converse2D(4, padding_mode="zeros", rngs=nnx.Rngs(0))(maps())
 
 

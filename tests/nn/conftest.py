@@ -1,0 +1,3 @@
+"""Nothing here may rely on implicit promotion."""
+
+from tests.strict import strict  # noqa: F401
