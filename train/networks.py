@@ -164,6 +164,7 @@ class ConverseUSRNetConfig(_ConverseNetwork):
     Attributes:
       blur_size: taps on each side of the blur kernels that the network takes.
       num_iterations: how often the blocks are applied.
+      kernel_residual: the kernels of the data modules are learned as differences to the blur.
     """
 
     architecture: ClassVar[str] = "ConverseUSRNet"
@@ -176,6 +177,7 @@ class ConverseUSRNetConfig(_ConverseNetwork):
     padding_mode: PaddingMode = "circular"
     blur_size: int = 7
     num_iterations: int = 5
+    kernel_residual: bool = False
 
 
 @dataclass(frozen=True)

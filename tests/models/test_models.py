@@ -127,6 +127,19 @@ def test_usrnet_inverts_the_blur_it_is_told() -> None:
     assert jax.eval_shape(lambda x, k: model(x, k, scale=2), x, kernels).shape == (2, 16, 20, 3)
 
 
+def test_usrnet_of_differences_starts_as_one_reverse_convolution() -> None:
+    model = small(ConverseUSRNet, kernel_residual=True)
+    x, kernel = image(2, 8, 10, 3), jnp.abs(image(7, 7))
+    kernel /= kernel.sum()
+    expected = converse2d(x, jnp.repeat(kernel[..., None], 3, axis=-1), model.lam[:3])
+    np.testing.assert_allclose(call(model, x, kernel), expected, atol=1e-4)
+    kernels = jnp.stack([kernel, kernel.T])
+    np.testing.assert_allclose(call(model, x, kernels)[0], expected[0], atol=1e-4)
+    # What is learned is added.
+    model.kernel_maps[1].bias[...] += 0.1
+    assert not np.allclose(call(model, x, kernel), expected, atol=1e-3)
+
+
 def test_kernel_net_orders_its_output_as_maps() -> None:
     net = KernelNet(3, 2, 4, rngs=nnx.Rngs(0))
     kernel = image(5, 3, 3)

@@ -1,0 +1,22 @@
+"""The bundled network deblur: a known blur of up to 7 x 7 pixels, in color images.
+
+    python -m train configs/deblur.py --data.train BSDS500/train BSDS500/test
+"""
+
+from train.config import Config, Data, Optimizer
+from train.networks import ConverseUSRNetConfig
+from train.tasks import Deblur
+
+config = Config(
+    name="deblur",
+    model=ConverseUSRNetConfig(num_features=32, num_blocks=3, num_iterations=4, kernel_residual=True),
+    task=Deblur(sigma=2.55),
+    data=Data(patch_size=64, validation_size=240),
+    optimizer=Optimizer(learning_rate=1e-3, schedule="cosine", warmup=100, clip=1.0),
+    steps=6000,
+    batch_size=8,
+    ema=0.998,
+    log_every=100,
+    eval_every=1000,
+    save_every=250,
+)
