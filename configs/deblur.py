@@ -1,6 +1,6 @@
 """The bundled network deblur: a known blur of up to 7 x 7 pixels, in color images.
 
-    python -m train configs/deblur.py --data.train BSDS500/train BSDS500/test
+python -m train configs/deblur.py --data.train BSDS500/train BSDS500/test
 """
 
 from train.config import Config, Data, Optimizer
@@ -9,7 +9,9 @@ from train.tasks import Deblur
 
 config = Config(
     name="deblur",
-    model=ConverseUSRNetConfig(num_features=32, num_blocks=3, num_iterations=4, kernel_residual=True),
+    model=ConverseUSRNetConfig(
+        num_features=32, num_blocks=3, num_iterations=4, kernel_residual=True
+    ),
     task=Deblur(sigma=2.55),
     data=Data(patch_size=64, validation_size=240),
     optimizer=Optimizer(learning_rate=1e-3, schedule="cosine", warmup=100, clip=1.0),

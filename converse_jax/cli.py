@@ -219,7 +219,7 @@ def _number(text: str, low: float, high: float, expected: str) -> float:
 
 def _restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
     """The model and the kernel of the command."""
-    from converse_jax import _compilation_cache
+    from converse_jax import compilation_cache
     from converse_jax.plugins import load_plugin
     from converse_jax.restore import Restorer
     from converse_jax.weights import load
@@ -227,13 +227,13 @@ def _restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
     for plugin in args.plugin:
         load_plugin(plugin)
     kernel = None if args.kernel is None else read_kernel(args.kernel)
-    _compilation_cache.enable()
+    compilation_cache.enable()
     return Restorer(*load(args.model)), kernel
 
 
 def _bundled_restorer(args: argparse.Namespace) -> tuple[AnyRestorer, np.ndarray | None]:
     """The networks of the package for the task of the command, and the kernel."""
-    from converse_jax import _compilation_cache
+    from converse_jax import compilation_cache
     from converse_jax.bundled import BundledRestorer, BundledTask
 
     task: BundledTask = args.task or "photo"
@@ -244,7 +244,7 @@ def _bundled_restorer(args: argparse.Namespace) -> tuple[AnyRestorer, np.ndarray
     if task not in ("photo", "denoise") and args.sigma is not None:
         raise UsageError(f"--sigma is for --task photo and denoise, got --task {task}")
     kernel = None if args.kernel is None else read_kernel(args.kernel)
-    _compilation_cache.enable()
+    compilation_cache.enable()
     return BundledRestorer(task, scale=args.scale), kernel
 
 
@@ -463,10 +463,10 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from converse_jax import _compilation_cache
+    from converse_jax import compilation_cache
     from converse_jax.demo import DEFAULT_NAME, choose_examples
 
-    _compilation_cache.enable()
+    compilation_cache.enable()
     target = Path(args.out)
     if os.path.isdir(target):
         target = target / DEFAULT_NAME

@@ -13,8 +13,8 @@ from typing import Any, TypedDict
 import jax
 import numpy as np
 
-from converse_jax._atomic import write_bytes
 from converse_jax._version import __version__
+from converse_jax.atomic import write_bytes
 from converse_jax.imaging import (
     Score,
     Task,

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import converse_jax
-from converse_jax import ModelCard, _compilation_cache, cli
+from converse_jax import ModelCard, compilation_cache, cli
 from converse_jax.bundled import BundledRestorer
 from converse_jax.imaging import Image, estimate_noise, read_image, write_image
 from converse_jax.models import ConverseDnCNN, ConverseSRResNet
@@ -44,7 +44,7 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bundled"
     folder.mkdir()
     monkeypatch.setattr(_load, "BUNDLED", folder)
-    monkeypatch.setattr(_compilation_cache, "enable", lambda: None)
+    monkeypatch.setattr(compilation_cache, "enable", lambda: None)
     add(folder, "photo", 3, 1.0)
     add(folder, "denoise-color", 3, 2.0)
     add(folder, "denoise-gray", 1, 3.0)

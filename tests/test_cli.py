@@ -17,7 +17,7 @@ import pytest
 from flax import nnx
 
 import converse_jax
-from converse_jax import ModelCard, _compilation_cache, _programs, cli, demo
+from converse_jax import ModelCard, compilation_cache, _programs, cli, demo
 from converse_jax.imaging import Image, encode_image, read_image, write_image
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
 from converse_jax.restore import Restorer
@@ -27,7 +27,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_compilation_cache, "enable", lambda: None)
+    monkeypatch.setattr(compilation_cache, "enable", lambda: None)
 
 
 @pytest.fixture
@@ -513,13 +513,13 @@ def test_programs_are_kept_between_processes(tmp_path: Path, denoiser: Path) -> 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "chosen"))
-    assert _compilation_cache._folder() == tmp_path / "chosen"
+    assert compilation_cache._folder() == tmp_path / "chosen"
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert _compilation_cache._folder() == tmp_path / "converse-jax" / "xla"
+    assert compilation_cache._folder() == tmp_path / "converse-jax" / "xla"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert _compilation_cache._folder() == tmp_path / ".cache" / "converse-jax" / "xla"
+    assert compilation_cache._folder() == tmp_path / ".cache" / "converse-jax" / "xla"
 
 
 def test_every_entry_of_the_help_stands_by_itself() -> None:

@@ -24,6 +24,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from converse_jax.atomic import write_bytes
 from converse_jax.imaging import to_uint8
 from train.errors import TrainStopped
 
@@ -164,7 +165,5 @@ def _open_lines(path: Path, start: int) -> Any:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 continue  # the half line of a process that was killed
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_bytes(path, "".join(kept).encode(), overwrite=True)
     return path.open("a", encoding="utf-8")

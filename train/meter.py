@@ -77,9 +77,9 @@ class Means:
 
     def take(self) -> dict[str, float]:
         """The means since the last call; none where there was no step."""
-        found = {name: total / self._count for name, total in self._sums.items()}
+        means = {name: total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
-        return found
+        return means
 
 
 def peak_memory() -> str:

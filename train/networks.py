@@ -54,14 +54,14 @@ class NetworkConfig:
         Raises:
           TrainError: nothing is.
         """
-        found = models.registered().get(getattr(cls, "architecture", ""))
-        if found is None:
+        network = models.registered().get(getattr(cls, "architecture", ""))
+        if network is None:
             raise TrainError(
                 f"model: {cls.__name__}.architecture is "
                 f"{getattr(cls, 'architecture', None)!r}, and no network of this name is "
                 "registered; put @converse_jax.models.register(task=...) before its class"
             )
-        return found
+        return network
 
     def arguments(self, scale: int) -> dict[str, Any]:
         """What the class is made with, for a task of this scale."""

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from converse_jax.imaging import Image, ImageError, encode_image, list_images, read_image
+from converse_jax.messages import one_line
 from train.errors import TrainError
 from train.free_images import collect
 from train.tfds_source import data_root, import_tfds, prepared_in
@@ -225,7 +226,7 @@ def prepare(
                 target.rename(Path(staging, "replaced"))
             Path(builder.data_path).rename(target)
     except (OSError, RuntimeError) as error:  # the latter from the writer of ArrayRecord
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise TrainError(
             f"{root}: cannot be written ({reason}); check its permissions and its free space"
         ) from None
@@ -335,7 +336,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(_parse(argv))
     except (TrainError, ImageError, OSError) as error:
-        print("train.prepare: error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("train.prepare: error: " + one_line(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("train.prepare: interrupted; nothing is left behind", file=sys.stderr)

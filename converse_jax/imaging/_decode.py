@@ -15,6 +15,7 @@ import numpy as np
 
 from converse_jax.imaging._exif import ORIENTATION, descriptive_tags, turned, upright
 from converse_jax.imaging._image import MAX_PIXELS, Image, ImageError, fitting_profile
+from converse_jax.messages import one_line
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -71,7 +72,7 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Ima
             "cut it into parts, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
         ) from None
     except Exception as error:  # damaged files make decoders raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise ImageError(
             f"{name}: the {kind.upper()} file is damaged or cut short ({reason}); "
             "fetch or export it again"

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from converse_jax._atomic import write_bytes
+from converse_jax.atomic import write_bytes
 from converse_jax.imaging._decode import decode_image
 from converse_jax.imaging._encode import encode_image
 from converse_jax.imaging._image import EXTENSIONS, MAX_PIXELS, Image, ImageError

@@ -201,12 +201,11 @@ class ConverseUSRNet(nnx.Module):
         self.tail = linear(num_features, channels)
         self.kernel_residual = kernel_residual
         if kernel_residual:
-            for kernel_map in self.kernel_maps:
-                kernel_map.kernel[...] = jnp.zeros_like(kernel_map.kernel[...])
-                kernel_map.bias[...] = jnp.zeros_like(kernel_map.bias[...])
+            nnx.update(self.kernel_maps, jax.tree.map(jnp.zeros_like, nnx.state(self.kernel_maps)))
             # The tail undoes the head, and the residual scales of the blocks start at 0.
-            self.tail.kernel[...] = jnp.linalg.pinv(self.head.kernel[...])
-            self.tail.bias[...] = -self.head.bias[...] @ self.tail.kernel[...]
+            head: Any = nnx.state(self.head)
+            inverse = jnp.linalg.pinv(head["kernel"][...])
+            nnx.update(self.tail, {"kernel": inverse, "bias": -head["bias"][...] @ inverse})
 
     @property
     def lam(self) -> Float[Array, " C"]:
