@@ -148,7 +148,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         help="blur kernel to reverse (true convolution), for a network that takes one",
     )
     restore.add_argument(
-        "--ensemble",
+        "--self-ensemble",
         action="store_true",
         help="average over the 8 rotations and reflections: 8 times slower",
     )
@@ -269,11 +269,11 @@ def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:
             f"{path}: is no .npy file of numbers; write one with numpy.save(path, kernel)"
         ) from None
     try:
-        kernel, remarks = normalized_kernel(array)
+        kernel, notes = normalized_kernel(array)
     except RestoreError as error:
         raise RestoreError(f"{path}: {error}") from None
-    for remark in remarks:
-        _say(f"{path}: {remark}")
+    for note in notes:
+        _say(f"{path}: {note}")
     return kernel
 
 
@@ -294,14 +294,14 @@ def _restore(args: argparse.Namespace) -> int:
     restorer: AnyRestorer
     restorer, kernel = (_restorer if args.model is not None else _bundled_restorer)(args)
     if kernel is not None:
-        kernel, remarks = restorer.prepare_kernel(kernel)
-        for remark in remarks:
-            _say(remark)
+        kernel, notes = restorer.prepare_kernel(kernel)
+        for note in notes:
+            _say(note)
     options: dict[str, Any] = {
         "kernel": kernel,
         "sigma": None if args.sigma is None else args.sigma / 255,
         "strength": args.strength,
-        "ensemble": args.ensemble,
+        "self_ensemble": args.self_ensemble,
         "extend_borders": not args.no_extend_borders,
     }
     if is_folder:
@@ -398,8 +398,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             on_result=on_result,
         )
     print(line(f"mean of {len(report['images'])}", report["mean"]))
-    for remark in report["remarks"]:
-        _say(remark)
+    for note in report["notes"]:
+        _say(note)
     if args.json is not None:
         write_report(args.json, report, overwrite=args.overwrite)
     return 0

@@ -17,7 +17,7 @@ import pytest
 from flax import nnx
 
 import converse_jax
-from converse_jax import ModelCard, compilation_cache, _programs, cli, demo
+from converse_jax import ModelCard, _programs, cli, compilation_cache, demo
 from converse_jax.imaging import Image, encode_image, read_image, write_image
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
 from converse_jax.restore import Restorer
@@ -191,11 +191,11 @@ def test_a_kernel(tmp_path: Path, run: Run, refused: Callable[..., str], deblurr
     ]
     padded = np.pad(np.load(small) / 16, 2)
     exact = kernel_file(tmp_path / "exact.npy", padded)
-    options = ("--kernel", exact, "--no-extend-borders", "--ensemble")
+    options = ("--kernel", exact, "--no-extend-borders", "--self-ensemble")
     assert run("restore", source, tmp_path / "c.png", *model, *options) == (0, "", "")
     restorer = Restorer(*converse_jax.load(deblurrer))
-    for name, more in [("b", {}), ("c", {"extend_borders": False, "ensemble": True})]:
-        want = restorer(read_image(source).pixels, kernel=padded, **more)  # type: ignore[arg-type]
+    for name, more in [("b", {}), ("c", {"extend_borders": False, "self_ensemble": True})]:
+        want = restorer(read_image(source).pixels, kernel=padded, **more)
         got = read_image(tmp_path / f"{name}.png").pixels
         np.testing.assert_allclose(got, np.clip(want, 0, 1), atol=0.5001 / 255)
 
@@ -466,7 +466,7 @@ def test_help_and_version(run: Run, refused: Callable[..., str]) -> None:
     version = (0, f"converse-jax {converse_jax.__version__}\n", "")
     assert run("--version") == version
     status, out, err = run("restore", "--help")
-    assert (status, err) == (0, "") and "--ensemble" in out
+    assert (status, err) == (0, "") and "--self-ensemble" in out
     assert "the following arguments are required: COMMAND" in refused()
     assert "invalid choice: 'restor'" in refused("restor")
     out = subprocess.run(

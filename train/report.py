@@ -102,17 +102,13 @@ def write_report(
     given = [enlarge(e["input"], *e["target"].shape[:2]) for e in held_out.examples]
     baseline = held_out.baseline()
     rows = _before_after(config, held_out, given, baseline, scores)
-    text = "".join(
-        [
-            _verdict(config, held_out.score(given), baseline, scores),
-            f"{config.name}: {_amount(config, patches)}. On {len(given)} held-out images {label} "
-            f"{scores.psnr:.2f} dB ({label.replace('PSNR', 'SSIM')} {scores.ssim:.4f}), "
-            f"{_gain(held_out.score(given), baseline, scores)}. ",
-            _by_set(scores),
-            _speed(meter),
-            f"peak memory {peak_memory()}; {skipped} steps skipped. "
-            f"Weights: python -m train.export {run} {config.name}.safetensors",
-        ]
+    before = held_out.score(given)
+    text = (
+        f"{_verdict(config, before, baseline, scores)}{config.name}: {_amount(config, patches)}. "
+        f"On {len(given)} held-out images {label} {scores.psnr:.2f} dB "
+        f"({label.replace('PSNR', 'SSIM')} {scores.ssim:.4f}), {_gain(before, baseline, scores)}. "
+        f"{_by_set(scores)}{_speed(meter)}peak memory {peak_memory()}; {skipped} steps skipped. "
+        f"Weights: python -m train.export {run} {config.name}.safetensors"
     )
     try:
         write_sheet(run / BEFORE_AFTER, rows)

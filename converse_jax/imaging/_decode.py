@@ -276,9 +276,9 @@ def _tiff_exif(data: bytes, tags: Any) -> bytes | None:
         source.endian = block.endian = "<" if data[:2] == b"II" else ">"
         source.bigtiff = b"+" in data[2:4]
         source.load_from_fp(io.BytesIO(data), tags.offset)
-        found = descriptive_tags(source)
-        for tag, value in found.items():
+        tags = descriptive_tags(source)
+        for tag, value in tags.items():
             block[tag] = value
-        return block.tobytes() if found else None
+        return block.tobytes() if tags else None
     except Exception:  # a damaged description is no reason to refuse the image
         return None

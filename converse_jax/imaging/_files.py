@@ -126,10 +126,10 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     root = Path(folder)
     if not os.path.isdir(root):
         raise ImageError(f"{root}: there is no such folder; check the path")
-    found = []
+    paths = []
     for parent, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
-                found.append(Path(parent, name))
-    return sorted(found)
+                paths.append(Path(parent, name))
+    return sorted(paths)

@@ -39,10 +39,10 @@ class ConverseNet(nnx.Module):
     def __init__(
         self,
         channels: int = 3,
+        *,
         num_features: int = 64,
         num_blocks: int = 7,
         kernel_size: int = 3,
-        *,
         num_iterations: int = 5,
         padding: int | None = None,
         padding_mode: PaddingMode = "circular",
@@ -139,10 +139,10 @@ class ConverseUSRNet(nnx.Module):
     def __init__(
         self,
         channels: int = 3,
+        *,
         num_features: int = 64,
         num_blocks: int = 7,
         kernel_size: int = 3,
-        *,
         blur_size: int = 7,
         num_iterations: int = 5,
         padding: int | None = None,

@@ -61,13 +61,13 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
             ) from None
         return assemble(card, arrays, origin=path), card
     theirs = read_pth(path)
-    found = recognize(theirs)
-    if found is None:
+    recognized = recognize(theirs)
+    if recognized is None:
         raise WeightsError(
             f"{path}: its {len(theirs)} arrays ({', '.join(list(theirs)[:3])}, ...) belong to none "
             f"of the networks {', '.join(AUTHORS)}"
         )
-    architecture, config = found
+    architecture, config = recognized
     model = _build(path, architecture, config, "")
     arrays, unknown = translate(architecture, theirs)
     return _fill(path, model, arrays, unknown), _foreign_card(path, architecture, config)

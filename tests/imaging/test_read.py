@@ -237,16 +237,16 @@ def turned_file(kind: str, orientation: int) -> tuple[bytes, np.ndarray]:
         image = PilImage.fromarray(as_stored(upright, orientation))
         return pillow(image, "TIFF", tiffinfo={274: orientation}), upright[..., None]
     if kind in ("tiff", "rgba-tiff", "lzw-tiff"):
-        options = {"compression": "tiff_lzw"} if kind == "lzw-tiff" else {}
+        lzw = {"compression": "tiff_lzw"} if kind == "lzw-tiff" else {}
         image = PilImage.fromarray(stored)
-        return pillow(image, "TIFF", tiffinfo={274: orientation}, **options), upright
+        return pillow(image, "TIFF", tiffinfo={274: orientation}, **lzw), upright
     if kind == "palette-tiff":
         index = samples((5, 4)) % 3
         image = PilImage.fromarray(as_stored(index, orientation))
         colors = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 30]], np.uint8)
         image.putpalette(colors.tobytes())
         return pillow(image, "TIFF", tiffinfo={274: orientation}), colors[index]
-    options = {
+    options: dict[str, object] = {
         "jpeg": {"quality": 100, "subsampling": 0},
         "rgba-webp": {"lossless": True, "exact": True},
     }.get(kind, {})

@@ -63,7 +63,7 @@ def test_another_block_is_one_argument() -> None:
         made.append(args)
         return ConverseBlock(*args, **kwargs)
 
-    model = ConverseDnCNN(1, 4, 2, 3, block=block, padding_mode="reflect", rngs=nnx.Rngs(0))
+    model = small(ConverseDnCNN, num_blocks=2, block=block, padding_mode="reflect")
     assert made == [(4, 3), (4, 3)]
     assert [b.spatial.padding_mode for b in model.body] == ["reflect", "reflect"]
 

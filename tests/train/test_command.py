@@ -29,7 +29,12 @@ CONFIGS = sorted((tiny.ROOT / "configs").glob("*.py"))
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Args]:
     """The commands that would be carried out."""
     commands: list[Args] = []
-    monkeypatch.setattr(train.loop, "train", lambda c: commands.append(c) or 0)
+
+    def record(args: Args) -> int:
+        commands.append(args)
+        return 0
+
+    monkeypatch.setattr(train.loop, "train", record)
     monkeypatch.setattr(compilation_cache, "enable", lambda: None)
     return commands
 

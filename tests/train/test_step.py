@@ -19,6 +19,7 @@ from train.state import (
     BATCH_AXIS,
     FunctionalNetwork,
     TrainState,
+    batch_sharding,
     make_optimizer,
     make_schedule,
     make_state,
@@ -54,7 +55,7 @@ class Run:
     ) -> tuple[TrainState, list[dict[str, float]]]:
         state, numbers = jax.tree.map(jnp.copy, self.start), []  # a step donates it
         for batch in batches:
-            state, metrics = self.step(state, jax.device_put(batch, shared(self.mesh)))
+            state, metrics = self.step(state, jax.device_put(batch, batch_sharding(self.mesh)))
             numbers.append({key: float(value) for key, value in metrics.items()})
         return state, numbers
 
