@@ -246,7 +246,7 @@ def turned_file(kind: str, orientation: int) -> tuple[bytes, np.ndarray]:
         colors = np.array([[255, 0, 0], [0, 255, 0], [10, 20, 30]], np.uint8)
         image.putpalette(colors.tobytes())
         return pillow(image, "TIFF", tiffinfo={274: orientation}), colors[index]
-    options: dict[str, object] = {
+    options = {
         "jpeg": {"quality": 100, "subsampling": 0},
         "rgba-webp": {"lossless": True, "exact": True},
     }.get(kind, {})
