@@ -11,11 +11,12 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from converse_jax._version import __version__
+from converse_jax.progress import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -345,7 +346,7 @@ def _restore_folder(
     from converse_jax.restore_files import restore_folder
 
     said: set[str] = set()
-    with _progress("restoring") as advance:
+    with progress_bar("restoring") as advance:
 
         def on_result(result: FileResult, number: int, total: int) -> None:
             if result.reason is not None:
@@ -383,7 +384,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         return f"{name:<32}" + "".join(values)
 
     print(f"{'':<32}" + "".join(f"{metric:>9}" for metric in METRICS), flush=True)
-    with _progress("evaluating") as advance:
+    with progress_bar("evaluating") as advance:
 
         def on_result(row: Row, number: int, total: int) -> None:
             print(line(row["name"], row), flush=True)
@@ -403,24 +404,6 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json is not None:
         write_report(args.json, report, overwrite=args.overwrite)
     return 0
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error where a person sees it, nothing otherwise: call it (done, total)."""
-    try:
-        if not sys.stderr.isatty():
-            raise ModuleNotFoundError
-        from rich.console import Console
-        from rich.progress import Progress
-    except ModuleNotFoundError:
-        yield lambda done, total: None
-        return
-    # Lines of the result may go to the same terminal, or to a file: the latter is left alone.
-    console, shared = Console(stderr=True), sys.stdout.isatty()
-    with Progress(console=console, transient=True, redirect_stdout=shared) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _models(args: argparse.Namespace) -> int:

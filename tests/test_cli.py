@@ -20,6 +20,7 @@ import converse_jax
 from converse_jax import ModelCard, _programs, cli, compilation_cache, demo
 from converse_jax.imaging import Image, encode_image, read_image, write_image
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
+from converse_jax.progress import progress_bar
 from converse_jax.restore import Restorer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -484,7 +485,7 @@ def test_a_bar_for_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         screen = kind()
         monkeypatch.setattr(sys, "stderr", screen)
         monkeypatch.setenv("TERM", "xterm")
-        with cli._progress("restoring") as advance:
+        with progress_bar("restoring") as advance:
             advance(1, 4)
         assert ("25%" in screen.getvalue()) == seen
         assert bool(screen.getvalue()) == seen
