@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error where a person sees it, nothing otherwise: call it (done, total)."""
+    """A bar on standard error if that is a terminal: call the result with (done, total)."""
     try:
         if not sys.stderr.isatty():
             raise ModuleNotFoundError

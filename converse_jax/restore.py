@@ -37,7 +37,7 @@ class Plan:
     Attributes:
       restorer: by which network.
       sigma: the noise level it is told, in the units of the image; None if it takes none.
-      notes: what a person should know of this network and images like this.
+      notes: what the user should know about this network and such images.
       noise: what they should know of the noise of this very image, if anything.
     """
 
@@ -221,7 +221,7 @@ class Restorer:
         return padded, notes
 
     def channel_note(self, channels: int) -> str | None:
-        """What a person should know about restoring images of so many channels, if anything."""
+        """Note for the user if the number of channels differs from the model's."""
         if channels > self.card.channels:
             return f"{self.card.name} is a model of gray images: each channel is restored alone"
         if channels < self.card.channels:

@@ -57,7 +57,7 @@ class FileResult:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many files were restored, skipped because they were finished, and could not be."""
+    """How many files were restored, skipped (their output exists), and failed."""
 
     restored: int = 0
     skipped: int = 0

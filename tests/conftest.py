@@ -14,6 +14,12 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 import pytest
+from jaxtyping import install_import_hook
+
+import tests.typechecker  # noqa: F401: the hook looks it up by name
+
+# Before the library is imported: every call of it in this suite is checked.
+install_import_hook("converse_jax", "tests.typechecker.check")
 
 ROOT = Path(__file__).parents[1]
 

@@ -156,7 +156,7 @@ class Config:
       task: the degradation that the network learns to undo.
       data: images and patches.
       optimizer: the optimizer and its schedule.
-      steps: total optimizer steps, those of earlier sittings included.
+      steps: total optimizer steps, those before a resume included.
       batch_size: patches in a step, on all devices together.
       accumulation: parts in which a batch is computed, one after the other, to save memory.
       remat: compute the inside of the blocks again in the backward pass, to save memory.

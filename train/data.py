@@ -240,7 +240,7 @@ def host_batches(
 def _epochs(config: Config, images: Any, *stream: int) -> grain.MapDataset:
     """Shuffled epochs, enough for a run of these alone."""
     seed = int(np.random.SeedSequence([config.seed, *stream]).generate_state(1)[0])
-    # Not without end: Grain's endless data sets are longer than Python can count.
+    # Not endless: Grain's endless data sets report a length that overflows len().
     epochs = -(-config.steps * config.batch_size // len(images))
     return grain.MapDataset.source(images).shuffle(seed=seed).repeat(epochs)
 

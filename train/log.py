@@ -1,4 +1,4 @@
-"""What a person sees, and what is kept of it: progress bar, metrics.jsonl, TensorBoard events."""
+"""What the user sees, and what is kept of it: progress bar, metrics.jsonl, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Log:
         self._event(start + 1, session_log=restart)  # readers forget later steps seen before
 
     def say(self, line: str) -> None:
-        """A line for the person."""
+        """Show a line."""
         self._console.print(line, markup=False)
 
     def step(self, step: int, loss: float, rate: float) -> None:
@@ -131,7 +131,7 @@ class Log:
         except OSError as error:
             raise TrainStopped(
                 f"{self._run}: {METRICS} and the events cannot be written ({error.strerror}); the "
-                "checkpoints are intact: mend it, then go on with --resume"
+                "checkpoints are intact: fix this, then go on with --resume"
             ) from None
 
     def _event(self, step: int, **content: Any) -> None:
@@ -151,7 +151,7 @@ class Log:
 
 
 def psnr_label(name: str) -> str:
-    """How a PSNR is called for people: "PSNR", or "PSNR (Y)" for that of luma."""
+    """The name of a PSNR for the user: "PSNR", or "PSNR (Y)" for that of luma."""
     return {"psnr": "PSNR", "psnr_y": "PSNR (Y)"}[name]
 
 

@@ -1,4 +1,4 @@
-"""Held-out images: restored by the averaged weights, measured as the paper's tables do."""
+"""Held-out images, restored with the averaged weights and measured as in the paper's tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from train.tasks import Example
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over the held-out images, and the images; those of the first set.
+    """Means over the first set of held-out images, and the restored images.
 
     Attributes:
       psnr: in dB; of super-resolution on luma, as in the tables.
@@ -108,7 +108,7 @@ class HeldOut:
         return metrics["psnr"], metrics["ssim"]
 
     def baseline(self) -> tuple[str, Scores]:
-        """What can be had without a network, and its name; the input itself where nothing can."""
+        """The best result without a network, and its name; the input itself where there is none."""
         baselines = [self._config.task.baseline(e) for e in self.examples]
         named = [b for b in baselines if b is not None]
         if not named:

@@ -1,4 +1,4 @@
-"""What stays of a run for people: the model card, sample images, before/after, a paragraph."""
+"""What a run leaves for its user: model card, sample images, before and after, a summary."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ INIT = "init.json"
 BEFORE_AFTER = "before_after.png"
 SUMMARY = "summary.md"
 
-# Weights of another form cannot be loaded; everything else may change between two sittings.
+# Weights of another form cannot be loaded; everything else may change when a run is resumed.
 _FIXED = ("model", "task.kind", "task.scale")
 
 

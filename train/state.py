@@ -1,4 +1,4 @@
-"""What a step changes, and how it comes into being: named arrays, sharded from birth."""
+"""The training state: named arrays, made on the devices with their sharding."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FunctionalNetwork:
     """The configured network as a pure function of its named weights."""
 
     def __init__(self, config: Config) -> None:
-        """Take its shape; no weight is made."""
+        """Build its structure; no weights are made."""
         self._config = config
         graph, state = nnx.split(nnx.eval_shape(self._built))
         self._graph = graph
@@ -62,12 +62,12 @@ class FunctionalNetwork:
             # TrainState has no place for them.
             names = ", ".join(".".join(map(str, path)) for path in others)
             raise TrainError(
-                f"model: {config.model.architecture} holds what is no nnx.Param ({names}); "
+                f"model: {config.model.architecture} holds variables that are not nnx.Param ({names}); "
                 "statistics of batches and random streams cannot be trained with"
             )
 
     def check_output(self, example: Mapping[str, np.ndarray]) -> None:
-        """Raise a TrainError if the network makes of an example what is not like its target."""
+        """Raise a TrainError if the output for an example has another shape than its target."""
         batch = {k: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for k, x in example.items()}
         params = {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in self.shapes.items()}
         made, wanted = jax.eval_shape(self, params, batch).shape, batch["target"].shape
@@ -199,7 +199,7 @@ def abstract_state(
 def make_state(
     network: FunctionalNetwork, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """The state before the first step, born on all devices."""
+    """The state before the first step, made on all devices."""
     # A thousand small draws: LLVM takes seconds to optimize what runs once.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     make = jax.jit(
@@ -211,7 +211,7 @@ def make_state(
 
 
 def start_from(state: TrainState, arrays: Mapping[str, np.ndarray], mesh: Mesh) -> TrainState:
-    """A state before its first step, with these in the place of its random weights."""
+    """A state before its first step, with these weights in place of the random ones."""
 
     def put(value: np.ndarray) -> jax.Array:
         # Every process has read the same file.

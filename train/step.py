@@ -1,4 +1,4 @@
-"""One training step, a pure function: gradients, Adam, moving average; nothing if not finite."""
+"""One training step, a pure function: gradient, Adam, moving average; skipped if not finite."""
 
 from __future__ import annotations
 

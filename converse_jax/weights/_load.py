@@ -142,7 +142,7 @@ def _build(
 ) -> nnx.Module:
     networks = models.registered()
     if architecture not in networks:
-        # Never run because a card says so: the person has to name it.
+        # Never run because a card says so: the user has to name it.
         file = ascii(str(defined_in)[:500]) if defined_in else "the file that registers it"
         raise WeightsError(
             f"{path}: unknown architecture {architecture!r}, known are {', '.join(networks)}; if "
