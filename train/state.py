@@ -62,8 +62,8 @@ class FunctionalNetwork:
             # TrainState has no place for them.
             names = ", ".join(".".join(map(str, path)) for path in others)
             raise TrainError(
-                f"model: {config.model.architecture} holds variables that are not nnx.Param ({names}); "
-                "statistics of batches and random streams cannot be trained with"
+                f"model: {config.model.architecture} holds variables that are not nnx.Param "
+                f"({names}); statistics of batches and random streams cannot be trained with"
             )
 
     def check_output(self, example: Mapping[str, np.ndarray]) -> None:

@@ -63,7 +63,8 @@ def test_another_block_is_one_argument() -> None:
         made.append(args)
         return ConverseBlock(*args, **kwargs)
 
-    model = small(ConverseDnCNN, num_blocks=2, block=block, padding_mode="reflect")
+    sizes = {"num_features": 4, "num_blocks": 2, "kernel_size": 3}
+    model = ConverseDnCNN(**sizes, block=block, padding_mode="reflect", rngs=nnx.Rngs(0))
     assert made == [(4, 3), (4, 3)]
     assert [b.spatial.padding_mode for b in model.body] == ["reflect", "reflect"]
 
