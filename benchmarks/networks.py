@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import torch
 from flax import nnx
 
-from benchmarks import torch_networks
-from benchmarks.sides import Work, as_numpy, checked, compile_ours, nchw, nhwc, torch_program
+from benchmarks import ours, torch_networks
+from benchmarks.sides import Work, channels_last, checked, our_program, torch_program
 from benchmarks.suite import Inference
 from benchmarks.timing import Program
-from converse_jax import models
 from converse_jax.weights import load_torch_state
 
 
@@ -23,53 +22,54 @@ def build(row: Inference, device: str, *, compile: bool) -> Work:
 
     Parameters are arguments of our program: XLA folds nothing of them, as PyTorch does not.
     """
-    theirs, module = _make_pair(row)
+    theirs = _make_theirs(row)
+    module = ours.network(row)
+    load_torch_state(module, {name: a.numpy() for name, a in theirs.state_dict().items()})
+    graph, params, *rest = nnx.split(module, nnx.Param, ...)
     theirs = theirs.to(device)
-    graph, params, rest = nnx.split(module, nnx.Param, ...)
-    args = [a.to(device) for a in _inputs(row)]
-    x, kernels = args[0], args[1:]
+    image, *kernels = args = [a.to(device) for a in _inputs(row)]
 
-    def ours(params: Any, x: jax.Array, *kernel: jax.Array) -> jax.Array:
-        return nnx.merge(graph, params, rest)(x, *kernel)
+    def apply(params: Any, x: jax.Array, *kernel: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params, *rest)(x, *kernel)
 
     def compiled() -> Program:
         return torch_program(_forward, torch_networks.compile_blocks(deepcopy(theirs)), *args)
 
-    kernels = [jnp.asarray(as_numpy(k))[:, 0] for k in kernels]
-    exact = _forward(deepcopy(theirs).double(), *(a.double() for a in args))
+    our_kernels = [jnp.asarray(k[:, 0].cpu().numpy()) for k in kernels]
+    program, planned_mb = our_program(
+        apply, params, jnp.asarray(channels_last(image)), *our_kernels
+    )
     return checked(
-        (*compile_ours(ours, params, nhwc(x), *kernels), lambda found: [nchw(found)]),
-        {"reference": torch_program(_forward, theirs, *args)},
+        {"ours": program, "reference": torch_program(_forward, theirs, *args)},
         {"reference_compiled": compiled} if compile else {},
-        lambda found: [as_numpy(found)],
-        [as_numpy(exact)],
+        _forward(deepcopy(theirs).double(), *(a.double() for a in args)),
+        planned_mb,
     )
 
 
-def _make_pair(row: Inference) -> tuple[torch.nn.Module, nnx.Module]:
-    """The network in PyTorch, on the CPU, and in JAX."""
+def _make_theirs(row: Inference) -> torch.nn.Module:
+    """The network in PyTorch, with weights that let every part of it count.
+
+    As it starts it would hide errors of its operators: its residual scales and lambda logits are
+    0, and its branches add little to what goes around them.
+    """
     torch.manual_seed(0)
-    options: dict[str, Any] = row.options
-    theirs = getattr(torch_networks, row.network)(**options)
-    # A network as it starts would hide errors of its operators: its residual scales and lambda
-    # logits are 0, and its branches add little to what goes around them.
-    for parameter in theirs.parameters():
+    model = getattr(torch_networks, row.network)(**row.options)
+    for parameter in model.parameters():
         if not torch.any(parameter):
             torch.nn.init.normal_(parameter, std=0.5)
         elif parameter.shape[2:] == (1, 1):
             torch.nn.init.normal_(parameter, std=0.1)
-    # Shapes only: the values are replaced at once.
-    module = nnx.eval_shape(lambda: getattr(models, row.network)(**options, rngs=nnx.Rngs(0)))
-    load_torch_state(module, {name: a.numpy() for name, a in theirs.state_dict().items()})
-    return theirs, module
+    return model
 
 
-def _inputs(row: Inference) -> tuple[torch.Tensor, ...]:
+def _inputs(row: Inference) -> list[torch.Tensor]:
+    """An image, and for Converse-USRNet its blur kernel."""
     channels = 1 if row.network == "ConverseDnCNN" else 3
-    x = torch.rand(1, channels, row.size, row.size)
+    image = torch.rand(1, channels, row.size, row.size)
     if row.network != "ConverseUSRNet":
-        return (x,)
-    return x, torch.rand(1, 1, 49).softmax(dim=-1).reshape(1, 1, 7, 7)
+        return [image]
+    return [image, torch.rand(1, 1, 49).softmax(dim=-1).reshape(1, 1, 7, 7)]
 
 
 def _forward(model: torch.nn.Module, *inputs: torch.Tensor) -> torch.Tensor:
