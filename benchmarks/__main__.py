@@ -32,12 +32,9 @@ def main() -> int:
         parser.error(f"--only {args.only}: in no row; the rows are {names}")
     if importlib.util.find_spec("torch") is None:
         parser.error('needs torch: pip install -e ".[bench]"')
-    try:
-        device = process.choose_device(args.device)
-        # On a GPU the host's cores only launch and compile.
-        cores = process.pin(args.threads) if device == "cpu" else "cores not pinned"
-    except process.BadSetting as problem:
-        parser.error(str(problem))
+    device = process.choose_device(args.device, parser)
+    # On a GPU the host's cores only launch and compile.
+    cores = process.pin(args.threads, parser) if device == "cpu" else "cores not pinned"
 
     from benchmarks.run import run  # JAX and PyTorch find the process set up
 

@@ -32,10 +32,7 @@ def main() -> int:
     """Parse the command line, measure, print."""
     parser = process.Parser("benchmarks.methods", __doc__, "--quick", "--threads", "--json")
     args = parser.parse_args()
-    try:
-        process.pin(args.threads)
-    except process.BadSetting as problem:
-        parser.error(str(problem))
+    process.pin(args.threads, parser)
     rows: list[dict[str, Any]] = []
     crossovers: list[dict[str, Any]] = []
     found = {"rows": rows, "crossovers": crossovers, "platform": jax.default_backend()}

@@ -27,6 +27,11 @@ from train.camera import phone_like
 
 _UNCHANGED = 60.0
 """PSNR, in dB, at which a clean image counts as left alone."""
+_PHONE_COLUMNS = {
+    "level": ("level", ".1f"),
+    "before dB": ("before", ".2f"),
+    "after dB": ("after", ".2f"),
+}
 
 
 def main() -> int:
@@ -36,31 +41,23 @@ def main() -> int:
     parser.add_argument("folder", metavar="DIR", type=Path, help="clean images")
     parser.add_argument("--count", type=positive, default=30, help="images to take, evenly spread")
     parser.add_argument("--sigma", type=float, default=25, help="noise for `denoise`, of 255")
-    parser.add_argument("--save", type=Path, help="folder for before and after of `phone`")
     args = parser.parse_args()
     paths = imaging.list_images(args.folder)
     taken = np.linspace(0, len(paths) - 1, min(args.count, len(paths))).astype(int)
-    images = {
-        paths[i].stem: imaging.to_reference_uint8(imaging.read_image(paths[i]).pixels, 3)
-        for i in taken
-    }
+    paths = [paths[i] for i in taken]
+    images = [imaging.to_reference_uint8(imaging.read_image(path).pixels, 3) for path in paths]
     if args.what == "phone":
-        return phone(images, args.save)
-    return denoise(list(images.values()), args.sigma)
+        return phone([path.name for path in paths], images)
+    return denoise(images, args.sigma)
 
 
-def phone(images: dict[str, np.ndarray], save: Path | None) -> int:
+def phone(names: list[str], images: list[np.ndarray]) -> int:
     """Print a line an image, and the mean and the worst gain."""
     restorer = BundledRestorer("photo")
-    columns = {
-        "level": ("level", ".1f"),
-        "before dB": ("before", ".2f"),
-        "after dB": ("after", ".2f"),
-    }
-    table = Table("image", columns, width=30)
+    table = Table("image", _PHONE_COLUMNS, width=30)
     gains: list[float] = []
     clean: list[float] = []
-    for i, (name, target) in enumerate(images.items()):
+    for i, (name, target) in enumerate(zip(names, images, strict=True)):
         degraded = phone_like(target, np.random.default_rng(i))
         for kind, image in (("phone", degraded), ("clean", target.astype(np.float32) / 255)):
             plan = restorer.plan(image)
@@ -70,14 +67,10 @@ def phone(images: dict[str, np.ndarray], save: Path | None) -> int:
             after = min(psnr(restored, target), _UNCHANGED)
             values = {"level": 255 * plan.sigma, "before": before, "after": after}
             table.add(f"{name}, {kind}", values)
-            if kind == "clean":
+            if kind == "phone":
+                gains.append(after - before)
+            else:
                 clean.append(after)
-                continue
-            gains.append(after - before)
-            if save is not None:
-                save.mkdir(parents=True, exist_ok=True)
-                sides = imaging.Image(np.concatenate([image, restored], axis=1))
-                imaging.write_image(save / f"{name}.png", sides, overwrite=True)
     print(f"phone-like: mean gain {statistics.mean(gains):+.2f} dB, worst {min(gains):+.2f} dB")
     print(f"clean: left at {statistics.mean(clean):.1f} dB on average, {min(clean):.1f} at worst")
     return 1 if min(gains) < -0.1 else 0

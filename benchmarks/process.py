@@ -22,10 +22,6 @@ from typing import Any, NoReturn
 _PROC = Path("/proc/self")
 
 
-class BadSetting(ValueError):
-    """What was asked for that this machine has not; one line for a person."""
-
-
 class Parser(argparse.ArgumentParser):
     """The command line of `python -m MODULE`; a mistake is told in one line, exit status 2."""
 
@@ -65,21 +61,18 @@ _SHARED: dict[str, dict[str, Any]] = {
 }
 
 
-def choose_device(wanted: str | None) -> str:
+def choose_device(wanted: str | None, parser: Parser) -> str:
     """`cpu` or `gpu`: as wanted, else a GPU if JAX and PyTorch both find one.
 
     Sets the environment so that both use it, one GPU only, and neither takes all of its memory or
     computes in TF32.
-
-    Raises:
-      BadSetting: a GPU is wanted, and one of them finds none.
     """
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.update(JAX_DEFAULT_MATMUL_PRECISION="float32", NVIDIA_TF32_OVERRIDE="0")
     gpu = wanted != "cpu" and _has_gpu()
     if wanted == "gpu" and not gpu:
-        raise BadSetting("--device gpu: JAX and PyTorch do not both find a GPU")
+        parser.error("--device gpu: JAX and PyTorch do not both find a GPU")
     if not gpu:
         os.environ["JAX_PLATFORMS"] = "cpu"
     return "gpu" if gpu else "cpu"
@@ -93,19 +86,16 @@ def _has_gpu() -> bool:
     return subprocess.run([sys.executable, "-c", probe], capture_output=True).returncode == 0
 
 
-def pin(threads: int) -> str:
+def pin(threads: int, parser: Parser) -> str:
     """Confine the process to `threads` cores and say what was done.
 
     XLA sizes its CPU thread pool by the affinity it finds, and has no other public setting for it.
-
-    Raises:
-      BadSetting: the process has fewer cores.
     """
     if not hasattr(os, "sched_setaffinity"):
         return f"no CPU affinity on {sys.platform}: XLA uses every core, PyTorch {threads}"
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < threads:
-        raise BadSetting(f"--threads {threads}: this process may use {len(cores)} core(s) only")
+        parser.error(f"--threads {threads}: this process may use {len(cores)} core(s) only")
     os.sched_setaffinity(0, cores[:threads])
     return f"process pinned to core(s) {', '.join(map(str, cores[:threads]))}"
 

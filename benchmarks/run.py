@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import limits, networks, operators, process, train_step
+from benchmarks import limits, networks, operators, process
 from benchmarks.sides import Work, WrongError
 from benchmarks.suite import Inference, Operator, Row
 from benchmarks.table import Table
@@ -94,5 +94,5 @@ def _build(row: Row, device: str, *, compile: bool) -> Work:
     if isinstance(row, Operator):
         return operators.build(row, device, compile=compile)
     if isinstance(row, Inference):
-        return networks.build(row, device, compile=compile)
-    return train_step.build(row, device, compile=compile)
+        return networks.build_inference(row, device, compile=compile)
+    return networks.build_training(row, device, compile=compile)

@@ -106,11 +106,11 @@ def suite(*, quick: bool) -> list[Row]:
         rows.append(Operator(what, 1, half, low, 2, 2, scale=2, padding_mode="replicate"))
     for scale in (2, 3):
         rows += [Operator(what, 1, half, low, 5, 4, scale=scale) for what in passes]
-    rows.append(Inference("ConverseDnCNN", *((64, 2) if quick else (256, 20))))
-    rows.append(Inference("ConverseSRResNet", *((16, 1) if quick else (64, 16))))
-    rows.append(Inference("ConverseUSRNet", *((32, 1, 2) if quick else (128, 7, 5))))
-    rows.append(Training(*((4, 32, 1) if quick else (8, 64, 20))))
-    return rows
+    if quick:
+        rows += [Inference("ConverseDnCNN", 64, 2), Inference("ConverseSRResNet", 16, 1)]
+        return [*rows, Inference("ConverseUSRNet", 32, 1, 2), Training(4, 32, 1)]
+    rows += [Inference("ConverseDnCNN", 256, 20), Inference("ConverseSRResNet", 64, 16)]
+    return [*rows, Inference("ConverseUSRNet", 128, 7, 5), Training(8, 64, 20)]
 
 
 def _depth(network: str, blocks: int) -> str:

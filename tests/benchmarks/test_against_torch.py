@@ -15,7 +15,7 @@ pytest.importorskip("torch", reason='PyTorch is not installed: pip install -e ".
 
 import torch
 
-from benchmarks import algorithm1, networks, operators, ours, sides, suite, train_step, tuned
+from benchmarks import algorithm1, networks, operators, ours, sides, suite, tuned
 from benchmarks.sides import channels_last, relative_error
 from train.step import loss_and_gradient
 
@@ -61,25 +61,27 @@ def test_the_tuned_operator_is_algorithm_1(kernel, scale, padding, mode):
     [("ConverseSRResNet", 6), ("ConverseUSRNet", 12)],
 )
 def test_network_rows_agree(network, size):
-    work = networks.build(suite.Inference(network, size, 1, iterations=2), "cpu", compile=False)
+    work = networks.build_inference(
+        suite.Inference(network, size, 1, iterations=2), "cpu", compile=False
+    )
     assert work.errors["ours"] < 1e-4
 
 
 def test_training_gradients_agree():
-    model, noisy, clean = train_step.problem(suite.Training(2, 12, 1))
+    model, noisy, clean = networks.training_problem(suite.Training(2, 12, 1))
     config, network = ours.training(suite.Training(2, 12, 1))
     batch = {"input": channels_last(noisy), "target": channels_last(clean)}
-    params = train_step.our_params(network, model.state_dict())
+    params = networks.our_params(network, model.state_dict())
     _, found = jax.jit(partial(loss_and_gradient, config, network))(params, batch)
-    train_step.torch_loss(model.double(), noisy.double(), clean.double()).backward()
+    networks.torch_loss(model.double(), noisy.double(), clean.double()).backward()
     # Gradients lie as their parameters do: what loads these brings them to our layout.
     named = {name: p.grad.float() for name, p in model.named_parameters()}
-    truth = train_step.our_params(network, named)
+    truth = networks.our_params(network, named)
     assert relative_error([found[name] for name in truth], list(truth.values())) < 1e-4
 
 
 def test_training_steps_agree():
-    work = train_step.build(suite.Training(2, 12, 1), "cpu", compile=False)
+    work = networks.build_training(suite.Training(2, 12, 1), "cpu", compile=False)
     assert work.errors["ours"] < 1e-4 and work.errors["reference"] < 1e-6
     losses = [float(work.programs["ours"]()) for _ in range(3)]
     assert losses[2] < losses[1] < losses[0]
