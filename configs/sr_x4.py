@@ -2,7 +2,9 @@
 
     python -m train configs/sr_x4.py --data.train BSDS500/train BSDS500/test
 
-All blocks work at the resolution of the input.
+A small Converse-SRResNet, all of whose blocks work at the resolution of the input.
+
+Expected: 31.03 dB (Y) on Set5 after 8,000 steps, 25 minutes of two cores (docs/weights.md).
 """
 
 from train.config import Config, Data, Optimizer
