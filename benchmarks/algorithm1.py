@@ -1,18 +1,14 @@
-"""Algorithm 1 of the paper in PyTorch, line for line, and the block built on it.
+"""Algorithm 1 of the paper in PyTorch, line for line; layout is PyTorch's own, NCHW.
 
-This is what the benchmark races against, and in float64 what it checks against. It is written from
-the text of "Reverse Convolution and Its Applications to Image Restoration" (ICCV 2025, Algorithm 1,
-eq. 8-9, fig. 2). Layout is PyTorch's own, NCHW, and parameters carry the names of the authors'
-state dicts, so that one dictionary fills both sides.
+The benchmark races against this, and in float64 checks against it. It is written from the text of
+"Reverse Convolution and Its Applications to Image Restoration" (ICCV 2025, Algorithm 1, eq. 8-9).
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def upsample(x: Tensor, scale: int) -> Tensor:
@@ -78,66 +74,3 @@ def converse2d(
         p = scale * padding
         out = out[..., p:-p, p:-p]
     return out
-
-
-class Converse2D(nn.Module):
-    """The operator as a layer: `weight` starts as a softmax of normal values, `bias` (b) at 0."""
-
-    def __init__(self, channels: int, kernel_size: int = 5, **options: Any) -> None:
-        super().__init__()
-        self.options = options
-        taps = torch.randn(1, channels, kernel_size * kernel_size).softmax(dim=-1)
-        self.weight = nn.Parameter(taps.reshape(1, channels, kernel_size, kernel_size))
-        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply `converse2d` with this layer's kernel and lambda logit."""
-        return converse2d(x, self.weight, self.bias, **self.options)
-
-
-class LayerNorm(nn.Module):
-    """Normalize over the channels at each pixel, then scale and shift per channel."""
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Channel-first: no transpose, since the FFT behind it wants each map contiguous."""
-        centered = x - x.mean(1, keepdim=True)
-        std = torch.sqrt(centered.square().mean(1, keepdim=True) + self.eps)
-        return self.weight[:, None, None] * (centered / std) + self.bias[:, None, None]
-
-
-def _branch(channels: int, *between: nn.Module) -> nn.Sequential:
-    widen, narrow = nn.Conv2d(channels, 2 * channels, 1), nn.Conv2d(2 * channels, channels, 1)
-    return nn.Sequential(LayerNorm(channels), widen, nn.GELU(), *between, narrow)
-
-
-class ConverseBlock(nn.Module):
-    """Fig. 2: `x + pw2(gelu(converse(gelu(pw1(ln(x))))))`, then `x + pw4(gelu(pw3(ln(x))))`.
-
-    With `residual_scale`, a factor for each channel of both branches, starting at 0.
-    """
-
-    def __init__(
-        self, channels: int, kernel_size: int = 5, *, residual_scale: bool = False, **border: Any
-    ) -> None:
-        super().__init__()
-        operator = Converse2D(2 * channels, kernel_size, **{"padding": 4, **border})
-        self.conv1 = _branch(channels, operator, nn.GELU())
-        self.conv2 = _branch(channels)
-        if residual_scale:
-            self.alpha1 = nn.Parameter(torch.zeros(1, channels, 1, 1))
-            self.alpha2 = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        self.residual_scale = residual_scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`[B, C, H, W]` to the same shape."""
-        if self.residual_scale:
-            x = x + self.alpha1 * self.conv1(x)
-            return x + self.alpha2 * self.conv2(x)
-        x = x + self.conv1(x)
-        return x + self.conv2(x)

@@ -1,15 +1,16 @@
 """The bare limit: how long the transforms and products take that a network is made of.
 
-Each piece is a jitted program of its own, timed alone, and counted as often as it occurs. The
-transforms are real FFTs of the padded maps: a program that evaluates the operator in a cheaper way
-(as matrix products, or with no transform) may take less than this.
+Each piece is a jitted program of its own, timed alone, and counted as often as it occurs.
 """
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
+from functools import partial
 from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
 
 from benchmarks.suite import Operator, Row, Training
 from benchmarks.timing import Program, time_alone
@@ -70,22 +71,13 @@ def bare_ms(found: Counter[Piece], *, quick: bool = False) -> float:
 
 
 def _program(piece: Piece) -> Program:
-    import jax
-    import jax.numpy as jnp
-
     args = [jnp.ones(piece.shape)]
     function: Any = jnp.fft.rfft2
     if piece.kind == "irfft2":
         # The result's width, as of a half spectrum it could be one of two.
         args = [jnp.fft.rfft2(args[0])]
-        function = functools.partial(jnp.fft.irfft2, s=piece.shape[1:])
+        function = partial(jnp.fft.irfft2, s=piece.shape[1:])
     elif piece.kind == "product":
         function, args = jnp.matmul, [jnp.ones(piece.shape[:2]), jnp.ones(piece.shape[1:])]
     jitted = jax.jit(function)
     return lambda: jax.block_until_ready(jitted(*args))
-
-
-def moved_mb(row: Operator) -> float:
-    """MB that must be read and written: map and result; for the gradient the cotangent as well."""
-    maps = row.batch * row.channels * row.size**2 * 4 / 1e6
-    return maps * (1 + row.scale**2 + (row.what == "gradient"))

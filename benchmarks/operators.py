@@ -8,13 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import torch
 
-from benchmarks import algorithm1, tuned
-from benchmarks.our_operator import EPS, border, our_lam, our_operator
-from benchmarks.sides import Arrays, Work, as_numpy, checked, compile_ours, nchw, nhwc
-from benchmarks.sides import torch_program as program
+from benchmarks import algorithm1, ours, tuned
+from benchmarks.sides import Work, channels_last, checked, our_program, torch_program
 from benchmarks.suite import Operator
 from benchmarks.timing import Program
 from converse_jax import apply_transfer, converse2d_transfer
@@ -26,19 +23,18 @@ def build(row: Operator, device: str, *, compile: bool) -> Work:
     """The programs of a row on the same numbers, checked against Algorithm 1 in float64."""
     args = _inputs(row, device)
     # Where ours is prepared the tuned one is as well; Algorithm 1 has nothing to prepare.
-    truth = _arrays(_theirs(row, algorithm1.converse2d)(*(a.double() for a in args)))
-
     converses = {"reference": algorithm1.converse2d, "tuned": _tuned(row, args)}
+    our_side, planned_mb = _ours(row, args)
+    eager = {name: torch_program(_theirs(row, f), *args) for name, f in converses.items()}
 
     def compiled(name: str) -> Program:
-        return program(_theirs(row, torch.compile(converses[name], dynamic=False)), *args)
+        return torch_program(_theirs(row, torch.compile(converses[name], dynamic=False)), *args)
 
     return checked(
-        _ours(row, args),
-        {name: program(_theirs(row, converse), *args) for name, converse in converses.items()},
+        {"ours": our_side, **eager},
         {f"{name}_compiled": partial(compiled, name) for name in converses} if compile else {},
-        _arrays,
-        truth,
+        _theirs(row, algorithm1.converse2d)(*(a.double() for a in args)),
+        planned_mb,
     )
 
 
@@ -55,46 +51,36 @@ def _inputs(row: Operator, device: str) -> list[torch.Tensor]:
     return [a.to(device) for a in inputs]
 
 
-def _ours(row: Operator, args: Sequence[torch.Tensor]) -> tuple[Program, float | None, Arrays]:
-    x, kernel, logit = (
-        nhwc(args[0]),
-        nhwc(args[1])[0],
-        jnp.asarray(as_numpy(args[2])[0, :, 0, 0]),
-    )
-    if row.what == "forward prepared":
-        transfer = converse2d_transfer(
-            kernel, our_lam(logit), (row.padded, row.padded), scale=row.scale
-        )
+def _ours(row: Operator, args: Sequence[torch.Tensor]) -> tuple[Program, float | None]:
+    # A kernel `[1, C, k, k]` of PyTorch's is `[k, k, C]` here, a logit `[1, C, 1, 1]` is `[C]`.
+    pairs = zip(args, row.shapes, strict=True)
+    inputs = [jnp.asarray(channels_last(a).reshape(shape)) for a, shape in pairs]
+    if row.what != "forward prepared":
+        return our_program(ours.operator(row), *inputs)
+    x, kernel, logit = inputs
+    padded = (row.padded, row.padded)
+    transfer = converse2d_transfer(kernel, ours.lam_of(logit), padded, scale=row.scale)
 
-        def prepared(x: jax.Array, transfer: Any) -> tuple[jax.Array]:
-            return (apply_transfer(x, transfer, **border(row)),)
+    def prepared(x: jax.Array, transfer: Any) -> jax.Array:
+        return apply_transfer(x, transfer, **row.border)
 
-        return *compile_ours(prepared, x, transfer), _our_arrays
-    return *compile_ours(our_operator(row), x, kernel, logit, *map(nhwc, args[3:])), _our_arrays
-
-
-def _our_arrays(found: Sequence[jax.Array]) -> list[np.ndarray]:
-    """A result, or the gradients of map, kernel and logit."""
-    if len(found) == 1:
-        return [nchw(found[0])]
-    x, kernel, logit = found
-    return [nchw(x), nchw(kernel[None]), np.asarray(logit)[None, :, None, None]]
+    return our_program(prepared, x, transfer)
 
 
 def _tuned(row: Operator, args: Sequence[torch.Tensor]) -> Converse:
     if row.what != "forward prepared":
         return tuned.converse2d
-    side = row.padded
-    known = tuned.transfer(args[1], args[2], (side, side), scale=row.scale, eps=EPS)
-    return lambda x, *_, **options: tuned.apply(x, *known, **border(row))
+    padded = (row.padded, row.padded)
+    transfer = tuned.transfer(args[1], args[2], padded, scale=row.scale, eps=ours.EPS)
+    return lambda x, *_, **options: tuned.apply(x, *transfer, **row.border)
 
 
-def _theirs(row: Operator, converse: Converse) -> Callable[..., Sequence[torch.Tensor]]:
-    converse = partial(converse, scale=row.scale, eps=EPS, **border(row))
+def _theirs(row: Operator, converse: Converse) -> Callable[..., Any]:
+    converse = partial(converse, scale=row.scale, eps=ours.EPS, **row.border)
 
-    def forward(*inputs: torch.Tensor) -> list[torch.Tensor]:
+    def forward(*inputs: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            return [converse(*inputs)]
+            return converse(*inputs)
 
     def gradient(*args: torch.Tensor) -> Sequence[torch.Tensor]:
         *inputs, cotangent = args
@@ -102,7 +88,3 @@ def _theirs(row: Operator, converse: Converse) -> Callable[..., Sequence[torch.T
         return torch.autograd.grad(converse(*inputs), inputs, cotangent)
 
     return gradient if row.what == "gradient" else forward
-
-
-def _arrays(found: Sequence[torch.Tensor]) -> list[np.ndarray]:
-    return [as_numpy(a) for a in found]

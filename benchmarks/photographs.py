@@ -1,135 +1,124 @@
-"""`python -m benchmarks.photographs WHAT DIR`: what the bundled networks do to photographs.
+"""Measure what the bundled networks do to photographs.
 
-DIR holds clean images never trained on, WHAT is
+DIR holds clean images never trained on. WHAT is one of
 
-phone    `photo` on phone-like photographs (noise of 3 to 6 levels, slight blur, JPEG 88 to 92) and
-         on clean ones: the gain of each, and the worst
-denoise  `denoise-color`, told the level, beside the denoisers of scikit-image, told it as well:
-         PSNR and seconds an image. Wavelets need PyWavelets.
+  phone    `photo` on phone-like photographs (noise of 3 to 6 levels, slight blur, JPEG 88 to 92)
+           and on clean ones, and the worst of them; exit status 1 if any loses more than 0.1 dB
+  denoise  `denoise-color` beside the denoisers of scikit-image, all told the noise level;
+           wavelets need PyWavelets
 """
 
 from __future__ import annotations
 
-import argparse
-import functools
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.process import Parser, positive
+from benchmarks.table import Table
+from converse_jax import imaging
 from converse_jax.bundled import BundledRestorer
-from converse_jax.imaging import (
-    Image,
-    list_images,
-    protocol_noise,
-    psnr,
-    read_image,
-    to_reference_uint8,
-    to_uint8,
-    write_image,
-)
 from train.camera import phone_like
 
-Denoiser = Callable[[np.ndarray], np.ndarray]
+_UNCHANGED = 60.0
+"""PSNR, in dB, at which a clean image counts as left alone."""
+_PHONE_COLUMNS = {
+    "level": ("level", ".1f"),
+    "before dB": ("before", ".2f"),
+    "after dB": ("after", ".2f"),
+}
 
 
 def main() -> int:
     """Run the command; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.photographs", description=__doc__)
-    parser.add_argument("what", choices=("phone", "denoise"), help="comparison to make")
-    parser.add_argument("folder", type=Path, help="clean images, never trained on")
-    parser.add_argument("--count", type=int, default=30, help="images to take, evenly spread")
-    parser.add_argument("--sigma", type=float, default=25, help="noise, 0-255 scale")
-    parser.add_argument("--save", type=Path, help="folder for before and after, side by side")
+    parser = Parser("benchmarks.photographs", __doc__)
+    parser.add_argument("what", metavar="WHAT", choices=("phone", "denoise"), help="see above")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="clean images")
+    parser.add_argument("--count", type=positive, default=30, help="images to take, evenly spread")
+    parser.add_argument("--sigma", type=float, default=25, help="noise for `denoise`, of 255")
     args = parser.parse_args()
-    paths = list_images(args.folder)
-    chosen = [
-        paths[i] for i in np.linspace(0, len(paths) - 1, min(args.count, len(paths))).astype(int)
-    ]
+    paths = imaging.list_images(args.folder)
+    taken = np.linspace(0, len(paths) - 1, min(args.count, len(paths))).astype(int)
+    paths = [paths[i] for i in taken]
+    images = [imaging.to_reference_uint8(imaging.read_image(path).pixels, 3) for path in paths]
     if args.what == "phone":
-        return phone(chosen, args.save)
-    return denoise(chosen, args.sigma)
+        return phone([path.name for path in paths], images)
+    return denoise(images, args.sigma)
 
 
-def phone(paths: list[Path], save: Path | None) -> int:
-    """Print a line an image, and the mean and the worst gain; 1 if any loses more than 0.1 dB."""
+def phone(names: list[str], images: list[np.ndarray]) -> int:
+    """Print a line an image, and the mean and the worst gain."""
     restorer = BundledRestorer("photo")
-    gains: dict[str, list[float]] = {"phone": [], "clean": []}
-    for i, path in enumerate(paths):
-        target = to_reference_uint8(read_image(path).pixels, 3)
-        given = {
-            "phone": phone_like(target, np.random.default_rng(i)),
-            "clean": target.astype(np.float32) / 255,
-        }
-        for kind, image in given.items():
+    table = Table("image", _PHONE_COLUMNS, width=30)
+    gains: list[float] = []
+    clean: list[float] = []
+    for i, (name, target) in enumerate(zip(names, images, strict=True)):
+        degraded = phone_like(target, np.random.default_rng(i))
+        for kind, image in (("phone", degraded), ("clean", target.astype(np.float32) / 255)):
             plan = restorer.plan(image)
             assert plan.sigma is not None
-            restored = to_uint8(plan.restorer(image, sigma=plan.sigma))
-            before = psnr(to_uint8(image), target) if kind == "phone" else 60.0
-            # A clean image has no PSNR to lose: what is measured is how little it is changed.
-            after = min(psnr(restored, target), 60.0)
-            gains[kind].append(after - before)
-            print(
-                f"{path.name:<14} {kind}  level {255 * plan.sigma:4.1f}  "
-                f"{before:5.2f} -> {after:5.2f} dB",
-                flush=True,
-            )
-            if save is not None and kind == "phone":
-                save.mkdir(parents=True, exist_ok=True)
-                sides = np.concatenate([image, restored.astype(np.float32) / 255], axis=1)
-                write_image(save / f"{path.stem}.png", Image(sides), overwrite=True)
-    worst = min(gains["phone"])
-    print(f"phone-like: mean gain {statistics.mean(gains['phone']):+.2f} dB, worst {worst:+.2f} dB")
-    kept = [60 + gain for gain in gains["clean"]]
-    print(f"clean: left at {statistics.mean(kept):.1f} dB on average, {min(kept):.1f} at worst")
-    return 1 if worst < -0.1 else 0
+            restored = plan.restorer(image, sigma=plan.sigma)
+            before = min(psnr(image, target), _UNCHANGED)
+            after = min(psnr(restored, target), _UNCHANGED)
+            values = {"level": 255 * plan.sigma, "before": before, "after": after}
+            table.add(f"{name}, {kind}", values)
+            if kind == "phone":
+                gains.append(after - before)
+            else:
+                clean.append(after)
+    print(f"phone-like: mean gain {statistics.mean(gains):+.2f} dB, worst {min(gains):+.2f} dB")
+    print(f"clean: left at {statistics.mean(clean):.1f} dB on average, {min(clean):.1f} at worst")
+    return 1 if min(gains) < -0.1 else 0
 
 
-def denoise(paths: list[Path], sigma: float) -> int:
-    """Print PSNR and time of each denoiser, means over the images."""
-    from skimage import restoration
+def denoise(images: list[np.ndarray], sigma: float) -> int:
+    """Print PSNR and time of each denoiser, over all images."""
+    from skimage import restoration as skimage
 
-    level = sigma / 255
-    restorer = BundledRestorer("denoise").restorer(3)
-    denoisers: dict[str, Denoiser] = {
-        "denoise-color": functools.partial(restorer, sigma=level),
-        "non-local means": lambda x: restoration.denoise_nl_means(
-            x, patch_size=5, patch_distance=6, h=0.8 * level, sigma=level, channel_axis=-1
+    told = {"sigma": sigma / 255, "channel_axis": -1}
+    strength = {"h": 0.8 * sigma / 255, "patch_size": 5, "patch_distance": 6}
+    wavelets = {"convert2ycbcr": True, "rescale_sigma": True}
+    denoisers: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "noisy": lambda image: image,
+        "denoise-color": partial(BundledRestorer("denoise").restorer(3), sigma=sigma / 255),
+        "non-local means": partial(skimage.denoise_nl_means, **strength, **told),
+        "total variation": partial(
+            skimage.denoise_tv_chambolle, weight=1.5 * sigma / 255, channel_axis=-1
         ),
-        "total variation": lambda x: restoration.denoise_tv_chambolle(
-            x, weight=1.5 * level, channel_axis=-1
-        ),
-        "wavelets (BayesShrink)": lambda x: restoration.denoise_wavelet(
-            x, sigma=level, convert2ycbcr=True, channel_axis=-1, rescale_sigma=True
-        ),
+        "wavelets (BayesShrink)": partial(skimage.denoise_wavelet, **wavelets, **told),
     }
-    clean = [to_reference_uint8(read_image(path).pixels, 3) for path in paths]
-    noisy = [np.float32(c / 255 + protocol_noise(c.shape, sigma)) for c in clean]
-    print(f"{len(paths)} images, sigma {sigma:g}: mean PSNR, median seconds an image")
-    print(f"{'noisy':<24}{statistics.mean(map(_psnr, noisy, clean)):6.2f} dB")
+    noisy = [
+        (image / 255 + imaging.protocol_noise(image.shape, sigma)).astype(np.float32)
+        for image in images
+    ]
+    print(f"{len(images)} images, sigma {sigma:g}: mean PSNR, median seconds an image")
+    table = Table("denoiser", {"PSNR dB": ("psnr", ".2f"), "seconds": ("seconds", ".3f")}, width=30)
     for name, denoiser in denoisers.items():
+        values, seconds = [], []
         try:
             for image in noisy[:2]:
                 denoiser(image)  # compiled, imported
-            values, seconds = [], []
-            for image, target in zip(noisy, clean, strict=True):
+            for image, target in zip(noisy, images, strict=True):
                 start = time.perf_counter()
                 restored = denoiser(image)
                 seconds.append(time.perf_counter() - start)
-                values.append(_psnr(restored, target))
+                values.append(psnr(restored, target))
         except ImportError as error:
-            print(f"{name:<24}not run: {error}")
+            table.add(name, {}, f"not run: {error}")
             continue
         mean = statistics.mean(values)
-        print(f"{name:<24}{mean:6.2f} dB  {statistics.median(seconds):7.3f} s", flush=True)
+        table.add(name, {"psnr": mean, "seconds": statistics.median(seconds)})
     return 0
 
 
-def _psnr(image: np.ndarray, target: np.ndarray) -> float:
-    return psnr(to_uint8(image), target)
+def psnr(image: np.ndarray, target: np.ndarray) -> float:
+    """Of an image in [0, 1] against one of 8 bit."""
+    return imaging.psnr(imaging.to_uint8(image), target)
 
 
 if __name__ == "__main__":

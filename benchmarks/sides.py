@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 
@@ -22,9 +21,6 @@ from benchmarks.timing import Program
 
 TOLERANCE = 1e-3
 """Largest error of ours against Algorithm 1 in float64, relative to the largest value."""
-
-Arrays = Callable[[Any], Sequence[Any]]
-"""From what a program returns to arrays as PyTorch lays them."""
 
 
 class WrongError(Exception):
@@ -38,8 +34,8 @@ class Work:
     Attributes:
       programs: `ours`; `reference`, Algorithm 1 in eager PyTorch; others of PyTorch.
       planned_mb: what XLA plans for temporaries and results of ours.
-      errors: of ours and of Algorithm 1 in float32, against Algorithm 1 in float64.
-      notes: why the programs under `torch.compile` that are missing are missing.
+      errors: of ours and of the eager ones in float32, against Algorithm 1 in float64.
+      notes: why programs under `torch.compile` are missing.
     """
 
     programs: dict[str, Program]
@@ -49,51 +45,56 @@ class Work:
 
 
 def checked(
-    ours: tuple[Program, float | None, Arrays],
-    eager: Mapping[str, Program],
-    compiled: Mapping[str, Callable[[], Program]],
-    theirs: Arrays,
-    truth: Sequence[Any],
+    programs: dict[str, Program],
+    to_compile: Mapping[str, Callable[[], Program]],
+    exact: Any,
+    planned_mb: float | None = None,
 ) -> Work:
-    """Run every program once, and compare it with the truth.
+    """Run every program once and compare it with `exact`, the results of Algorithm 1.
 
     Raises:
       WrongError: ours, or one of the eager ones but Algorithm 1 itself, is wrong.
     """
-    program, planned_mb, mine = ours
-    errors = {"ours": relative_error(mine(program()), truth)}
-    errors |= {name: relative_error(theirs(run()), truth) for name, run in eager.items()}
+    truth = arrays(exact)
+    errors = {name: relative_error(arrays(run()), truth) for name, run in programs.items()}
     for name in errors.keys() - {"reference"}:
-        check(errors[name], TOLERANCE, name)
-    work = Work({"ours": program, **eager}, planned_mb, errors)
+        check(errors[name], name=name)
+    work = Work(programs, planned_mb, errors)
     # Where Algorithm 1 itself is far off, its compiled form is as well, by another amount.
     largest = max(TOLERANCE, 10 * errors["reference"])
-    for name, make in compiled.items():
+    for name, make in to_compile.items():
         torch._dynamo.reset()  # a function compiled for many shapes would fall back to eager
         logging.getLogger("torch").setLevel(logging.ERROR)
         try:
             with warnings.catch_warnings():  # complex operators run as eager ones do, it warns
                 warnings.simplefilter("ignore")
                 program = make()
-                check(relative_error(theirs(program()), truth), largest, name)
+                check(relative_error(arrays(program()), truth), largest, name)
             work.programs[name] = program
         except Exception as problem:  # compilers fail in many ways; the race goes on without it
             work.notes[name] = one_line(problem)
     return work
 
 
-def check(error: float, largest: float, name: str = "ours") -> None:
+def check(error: float, largest: float = TOLERANCE, name: str = "ours") -> None:
     """Raise WrongError for an error that is too large."""
     if not error <= largest:
         raise WrongError(f"{name}: differs from Algorithm 1 by {error:.1e}, more than {largest}")
 
 
-def compile_ours(function: Callable[..., Any], *args: Any) -> tuple[Program, float | None]:
+def our_program(function: Callable[..., Any], *args: Any) -> tuple[Program, float | None]:
     """Our program on `args`, and the MB that XLA plans for it beyond them."""
     compiled = jax.jit(function).lower(*args).compile()
+    return lambda: jax.block_until_ready(compiled(*args)), planned_mb(compiled)
+
+
+def planned_mb(compiled: Any) -> float | None:
+    """MB of temporaries and results, without those results that lie where arguments did."""
     plan = compiled.memory_analysis()
-    planned = (plan.temp_size_in_bytes + plan.output_size_in_bytes) / 1e6 if plan else None
-    return lambda: jax.block_until_ready(compiled(*args)), planned
+    if plan is None:
+        return None
+    results = plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return (plan.temp_size_in_bytes + results) / 1e6
 
 
 def torch_program(function: Callable[..., Any], *args: Any) -> Program:
@@ -108,29 +109,26 @@ def torch_program(function: Callable[..., Any], *args: Any) -> Program:
     return program
 
 
-def relative_error(arrays: Sequence[Any], truth: Sequence[Any]) -> float:
-    """The largest over all arrays of `max|a - truth| / max|truth|`."""
+def arrays(result: Any) -> list[np.ndarray]:
+    """One result or several, of either side, as ours lies."""
+    several = result if isinstance(result, (list, tuple)) else [result]
+    return [channels_last(a) if isinstance(a, torch.Tensor) else np.asarray(a) for a in several]
+
+
+def channels_last(x: torch.Tensor) -> np.ndarray:
+    """On the host, with the channels, axis 1 in PyTorch, at the end, as ours has them."""
+    array = x.detach().cpu().numpy()
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1)) if array.ndim > 1 else array
+
+
+def relative_error(found: Sequence[Any], truth: Sequence[Any]) -> float:
+    """The largest of `max|a - truth| / max|truth|`; axes of length 1 do not count."""
     worst = 0.0
-    for a, b in zip(arrays, truth, strict=True):
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    for a, b in zip(found, truth, strict=True):
+        a, b = (np.squeeze(np.asarray(value, np.float64)) for value in (a, b))
         if a.shape != b.shape:
             raise ValueError(f"the two sides disagree on a shape: {a.shape} and {b.shape}")
         if not np.all(np.isfinite(a)):
             return float("inf")
         worst = max(worst, float(np.max(np.abs(a - b)) / np.max(np.abs(b))))
     return worst
-
-
-def as_numpy(x: torch.Tensor) -> np.ndarray:
-    """A PyTorch array on the host."""
-    return x.detach().cpu().numpy()
-
-
-def nhwc(x: torch.Tensor) -> jax.Array:
-    """A map of PyTorch's as ours."""
-    return jnp.asarray(np.ascontiguousarray(np.moveaxis(as_numpy(x), 1, -1)))
-
-
-def nchw(x: jax.Array) -> np.ndarray:
-    """A map of ours as PyTorch lays it."""
-    return np.moveaxis(np.asarray(x), -1, 1)

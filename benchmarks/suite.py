@@ -1,9 +1,9 @@
-"""What is timed: the rows of the table, as data. Nothing here needs JAX or PyTorch."""
+"""The rows of the table, as data. Nothing here needs JAX or PyTorch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 PAPER_BLOCKS = {"ConverseDnCNN": 20, "ConverseSRResNet": 16, "ConverseUSRNet": 7}
 
@@ -27,6 +27,23 @@ class Operator:
     def padded(self) -> int:
         """Side of the padded map."""
         return self.size + 2 * self.padding
+
+    @property
+    def border(self) -> dict[str, Any]:
+        """How the map is padded, as arguments of the operator on either side."""
+        return {"padding": self.padding, "padding_mode": self.padding_mode}
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of map, kernel, lambda logit and, for the gradient, cotangent, as ours takes them."""
+        n, c, k, side = self.batch, self.channels, self.kernel_size, self.scale * self.size
+        inputs: list[tuple[int, ...]] = [(n, self.size, self.size, c), (k, k, c), (c,)]
+        return [*inputs, (n, side, side, c)] if self.what == "gradient" else inputs
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods of ours that are valid here, other than "auto"."""
+        return ["fft", "dft"] + ["direct"] * (self.kernel_size <= self.scale)
 
     @property
     def name(self) -> str:
@@ -81,9 +98,8 @@ def suite(*, quick: bool) -> list[Row]:
     """All rows; `quick` has the same ones, smaller."""
     c, side, small, half = (16, 64, 32, 16) if quick else (128, 256, 64, 64)
     batch, low = (4, 32) if quick else (8, 128)
-    rows: list[Row] = []
     passes: tuple[Pass, ...] = ("forward", "forward prepared", "gradient")
-    rows += [Operator(what, 1, c, side, 7, 6) for what in passes]
+    rows: list[Row] = [Operator(what, 1, c, side, 7, 6) for what in passes]
     rows += [Operator(what, batch, c, small, 5, 4) for what in passes]
     # A kernel no larger than the stride has nothing to prepare: no transform is needed.
     for what in ("forward", "gradient"):
@@ -91,20 +107,10 @@ def suite(*, quick: bool) -> list[Row]:
     for scale in (2, 3):
         rows += [Operator(what, 1, half, low, 5, 4, scale=scale) for what in passes]
     if quick:
-        return [
-            *rows,
-            Inference("ConverseDnCNN", 64, 2),
-            Inference("ConverseSRResNet", 16, 1),
-            Inference("ConverseUSRNet", 32, 1, iterations=2),
-            Training(4, 32, 1),
-        ]
-    return [
-        *rows,
-        Inference("ConverseDnCNN", 256, 20),
-        Inference("ConverseSRResNet", 64, 16),
-        Inference("ConverseUSRNet", 128, 7, iterations=5),
-        Training(8, 64, 20),
-    ]
+        rows += [Inference("ConverseDnCNN", 64, 2), Inference("ConverseSRResNet", 16, 1)]
+        return [*rows, Inference("ConverseUSRNet", 32, 1, 2), Training(4, 32, 1)]
+    rows += [Inference("ConverseDnCNN", 256, 20), Inference("ConverseSRResNet", 64, 16)]
+    return [*rows, Inference("ConverseUSRNet", 128, 7, 5), Training(8, 64, 20)]
 
 
 def _depth(network: str, blocks: int) -> str:

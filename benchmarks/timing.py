@@ -32,7 +32,9 @@ def race(
         for name, program in programs.items():
             # OpenMP threads spin after their last task: they would take the next turn's cores.
             time.sleep(_REST_S)
-            turns[name].append(timed(program))
+            wall, cpu = time.perf_counter(), time.process_time()
+            program()
+            turns[name].append(Turn(time.perf_counter() - wall, time.process_time() - cpu))
     return turns
 
 
@@ -40,9 +42,8 @@ def compare(turns: Mapping[str, Sequence[Turn]]) -> dict[str, Any]:
     """Median times, and theirs / ours over the rounds: above 1, ours is faster.
 
     A ratio is taken round by round: a neighbor who takes a core slows all turns of a round, not
-    one side of the table. Of the `reference` the range is given as well; `ratio_best` divides the
-    shortest times, and `ratio_cpu` is the median for processor time: the one to trust on a busy
-    machine with one thread (with several it also counts the spinning of OpenMP's threads).
+    one side of the table. On a busy machine trust `ratio_cpu`, of processor time, with one thread
+    (with several it also counts the spinning of OpenMP's threads).
     """
     ours, reference = turns["ours"], turns["reference"]
     ratios = [b.wall / a.wall for a, b in zip(ours, reference, strict=True)]
@@ -71,12 +72,3 @@ def time_alone(program: Program, *, seconds: float = 1.0) -> float:
 def median_ms(turns: Sequence[Turn]) -> float:
     """The median time on the wall, in milliseconds."""
     return 1e3 * statistics.median(turn.wall for turn in turns)
-
-
-def timed(program: Program) -> Turn:
-    """One run, now."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = program()
-    turn = Turn(time.perf_counter() - wall, time.process_time() - cpu)
-    del result
-    return turn

@@ -6,8 +6,9 @@
 The architecture is the winner of a race at equal time (docs/weights.md): 128,932 parameters, a
 28th of the time of Converse-DnCNN.
 
-Expected: 28.89 dB on Set12 at sigma 25 after 1,800 steps, six minutes of two cores, from the blocks
-of denoise-color (docs/weights.md); it climbs steeply.
+Expected: 29.54 dB on Set12 at sigma 25 after 1,800 + 5,000 steps (the second with --init
+denoise-gray and a new cosine), 22 minutes of two cores, from the blocks of denoise-color
+(docs/weights.md); it still climbs.
 """
 
 from train.config import Config, Data, Optimizer

@@ -151,12 +151,12 @@ def _bytes_needed(program: Any) -> int:
 
 def available_memory() -> int | None:
     """Bytes this process can still take, None where the system does not say (it is no Linux)."""
-    found = []
+    limits = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")]
+        limits += [1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:")]
     with contextlib.suppress(OSError, ValueError):  # a container's own limit, "max" if it has none
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text())
-        found.append(max(limit - int((group / "memory.current").read_text()), 0))
-    return min(found, default=None)
+        limits.append(max(limit - int((group / "memory.current").read_text()), 0))
+    return min(limits, default=None)

@@ -10,7 +10,7 @@ from converse_jax.restore import Plan, RestoreError, Restorer
 from converse_jax.weights import list_models, load
 
 BundledTask = Literal["photo", "denoise", "sr", "deblur"]
-"""What a person wants: an ordinary photograph improved, noise of a known or estimated level
+"""What the user wants: an ordinary photograph improved, noise of a known or estimated level
 removed, an image enlarged, a known blur reversed."""
 
 

@@ -11,11 +11,12 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from converse_jax._version import __version__
+from converse_jax.progress import progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,7 +149,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         help="blur kernel to reverse (true convolution), for a network that takes one",
     )
     restore.add_argument(
-        "--ensemble",
+        "--self-ensemble",
         action="store_true",
         help="average over the 8 rotations and reflections: 8 times slower",
     )
@@ -219,7 +220,7 @@ def _number(text: str, low: float, high: float, expected: str) -> float:
 
 def _restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
     """The model and the kernel of the command."""
-    from converse_jax import _compilation_cache
+    from converse_jax import compilation_cache
     from converse_jax.plugins import load_plugin
     from converse_jax.restore import Restorer
     from converse_jax.weights import load
@@ -227,13 +228,13 @@ def _restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
     for plugin in args.plugin:
         load_plugin(plugin)
     kernel = None if args.kernel is None else read_kernel(args.kernel)
-    _compilation_cache.enable()
+    compilation_cache.enable()
     return Restorer(*load(args.model)), kernel
 
 
 def _bundled_restorer(args: argparse.Namespace) -> tuple[AnyRestorer, np.ndarray | None]:
     """The networks of the package for the task of the command, and the kernel."""
-    from converse_jax import _compilation_cache
+    from converse_jax import compilation_cache
     from converse_jax.bundled import BundledRestorer, BundledTask
 
     task: BundledTask = args.task or "photo"
@@ -244,7 +245,7 @@ def _bundled_restorer(args: argparse.Namespace) -> tuple[AnyRestorer, np.ndarray
     if task not in ("photo", "denoise") and args.sigma is not None:
         raise UsageError(f"--sigma is for --task photo and denoise, got --task {task}")
     kernel = None if args.kernel is None else read_kernel(args.kernel)
-    _compilation_cache.enable()
+    compilation_cache.enable()
     return BundledRestorer(task, scale=args.scale), kernel
 
 
@@ -269,11 +270,11 @@ def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:
             f"{path}: is no .npy file of numbers; write one with numpy.save(path, kernel)"
         ) from None
     try:
-        kernel, remarks = normalized_kernel(array)
+        kernel, notes = normalized_kernel(array)
     except RestoreError as error:
         raise RestoreError(f"{path}: {error}") from None
-    for remark in remarks:
-        _say(f"{path}: {remark}")
+    for note in notes:
+        _say(f"{path}: {note}")
     return kernel
 
 
@@ -294,14 +295,14 @@ def _restore(args: argparse.Namespace) -> int:
     restorer: AnyRestorer
     restorer, kernel = (_restorer if args.model is not None else _bundled_restorer)(args)
     if kernel is not None:
-        kernel, remarks = restorer.prepare_kernel(kernel)
-        for remark in remarks:
-            _say(remark)
+        kernel, notes = restorer.prepare_kernel(kernel)
+        for note in notes:
+            _say(note)
     options: dict[str, Any] = {
         "kernel": kernel,
         "sigma": None if args.sigma is None else args.sigma / 255,
         "strength": args.strength,
-        "ensemble": args.ensemble,
+        "self_ensemble": args.self_ensemble,
         "extend_borders": not args.no_extend_borders,
     }
     if is_folder:
@@ -345,7 +346,7 @@ def _restore_folder(
     from converse_jax.restore_files import restore_folder
 
     said: set[str] = set()
-    with _progress("restoring") as advance:
+    with progress_bar("restoring") as advance:
 
         def on_result(result: FileResult, number: int, total: int) -> None:
             if result.reason is not None:
@@ -383,7 +384,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         return f"{name:<32}" + "".join(values)
 
     print(f"{'':<32}" + "".join(f"{metric:>9}" for metric in METRICS), flush=True)
-    with _progress("evaluating") as advance:
+    with progress_bar("evaluating") as advance:
 
         def on_result(row: Row, number: int, total: int) -> None:
             print(line(row["name"], row), flush=True)
@@ -398,29 +399,11 @@ def _evaluate(args: argparse.Namespace) -> int:
             on_result=on_result,
         )
     print(line(f"mean of {len(report['images'])}", report["mean"]))
-    for remark in report["remarks"]:
-        _say(remark)
+    for note in report["notes"]:
+        _say(note)
     if args.json is not None:
         write_report(args.json, report, overwrite=args.overwrite)
     return 0
-
-
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error where a person sees it, nothing otherwise: call it (done, total)."""
-    try:
-        if not sys.stderr.isatty():
-            raise ModuleNotFoundError
-        from rich.console import Console
-        from rich.progress import Progress
-    except ModuleNotFoundError:
-        yield lambda done, total: None
-        return
-    # Lines of the result may go to the same terminal, or to a file: the latter is left alone.
-    console, shared = Console(stderr=True), sys.stdout.isatty()
-    with Progress(console=console, transient=True, redirect_stdout=shared) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -463,10 +446,10 @@ def _convert(args: argparse.Namespace) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from converse_jax import _compilation_cache
+    from converse_jax import compilation_cache
     from converse_jax.demo import DEFAULT_NAME, choose_examples
 
-    _compilation_cache.enable()
+    compilation_cache.enable()
     target = Path(args.out)
     if os.path.isdir(target):
         target = target / DEFAULT_NAME

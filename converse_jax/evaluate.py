@@ -13,8 +13,8 @@ from typing import Any, TypedDict
 import jax
 import numpy as np
 
-from converse_jax._atomic import write_bytes
 from converse_jax._version import __version__
+from converse_jax.atomic import write_bytes
 from converse_jax.imaging import (
     Score,
     Task,
@@ -54,7 +54,7 @@ class Report(TypedDict):
     scale: int
     kernel: list[list[float]] | None
     data: str
-    remarks: list[str]
+    notes: list[str]
     versions: dict[str, str]
     device: str
 
@@ -117,10 +117,10 @@ def evaluate(
     if not paths:
         raise RestoreError(f"{root}: holds no images; give a folder with PNG, JPEG or TIFF files")
     rows: list[Row] = []
-    remarks: dict[str, None] = {}
+    notes: dict[str, None] = {}
     for number, path in enumerate(paths, 1):
-        clean, remark = _read_clean(path, card.channels)
-        remarks |= {remark: None} if remark else {}
+        clean, note = _read_clean(path, card.channels)
+        notes |= {note: None} if note else {}
         try:
             given, target = _degrade(clean, task, sigma, card.scale, kernel)
             level = sigma / 255 if restorer.takes_sigma and sigma is not None else None
@@ -143,14 +143,14 @@ def evaluate(
         scale=card.scale,
         kernel=None if kernel is None else kernel.tolist(),
         data=str(data),
-        remarks=list(remarks),
+        notes=list(notes),
         versions=_versions(),
         device=jax.devices()[0].device_kind,
     )
 
 
 def _read_clean(path: Path, channels: int) -> tuple[np.ndarray, str | None]:
-    """The image in 8 bits with the model's channels, and a remark if it had others."""
+    """The image in 8 bits with the model's channels, and a note if it had others."""
     pixels = read_image(path).pixels
     clean = to_reference_uint8(pixels, channels)
     if pixels.shape[-1] == channels:

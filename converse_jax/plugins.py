@@ -57,12 +57,12 @@ def load_plugin(name: str | os.PathLike[str]) -> types.ModuleType:
 def _module_name(path: Path) -> str:
     """The name under which other processes can import the file, unless that is another's."""
     stem = path.stem
-    found = sys.modules.get(stem)
-    if found is None and stem.isidentifier():
+    loaded = sys.modules.get(stem)
+    if loaded is None and stem.isidentifier():
         spec = importlib.util.find_spec(stem)
         file = None if spec is None else spec.origin
     else:
-        file = getattr(found, "__file__", None)
+        file = getattr(loaded, "__file__", None)
     here = file is not None and os.path.realpath(file) == str(path.resolve())
     return stem if here else f"_plugin_{stem}"
 

@@ -37,7 +37,7 @@ class Plan:
     Attributes:
       restorer: by which network.
       sigma: the noise level it is told, in the units of the image; None if it takes none.
-      notes: what a person should know of this network and images like this.
+      notes: what the user should know about this network and such images.
       noise: what they should know of the noise of this very image, if anything.
     """
 
@@ -70,7 +70,7 @@ class Restorer:
         kernel: np.ndarray | None = None,
         sigma: float | None = None,
         strength: float = 1.0,
-        ensemble: bool = False,
+        self_ensemble: bool = False,
         extend_borders: bool = True,
     ) -> np.ndarray:
         """Restore an image, ``[H, W, C] -> [sH, sW, C]``.
@@ -84,7 +84,7 @@ class Restorer:
           sigma: the standard deviation of the noise in the units of image (25 / 255), for the
             models that are told it; None estimates it (`estimate_noise`).
           strength: 1 is the result of the network, 0 the image as it came, between them a blend.
-          ensemble: the mean over the 8 turns and mirror images of image and kernel.
+          self_ensemble: the mean over the 8 turns and mirror images of image and kernel.
           extend_borders: before deblurring, continue the image smoothly over its borders
             (`extend_periodically`): the networks take it for periodic. For photographs; images
             that were blurred circularly, as in the evaluation protocol, need False.
@@ -104,10 +104,10 @@ class Restorer:
         fitted, _ = self.prepare_kernel(kernel)
         self._check_strength(strength)
         sigma = self._level(image, sigma)
-        if ensemble and fitted is not None and fitted.shape[0] % 2 == 0:
+        if self_ensemble and fitted is not None and fitted.shape[0] % 2 == 0:
             raise RestoreError(
-                f"ensemble: the model's kernels of {fitted.shape[0]}x{fitted.shape[0]} have no "
-                "middle to be turned about; restore without it"
+                f"self_ensemble: the model's kernels of {fitted.shape[0]}x{fitted.shape[0]} have "
+                "no middle to be turned about; restore without it"
             )
         size = f"{image.shape[1]}x{image.shape[0]}"
         image = image.astype(np.float32)
@@ -115,13 +115,13 @@ class Restorer:
         if extend_borders and self.card.task == "deblur":
             margin = BLIND_MARGIN if fitted is None else MARGIN_KERNELS * fitted.shape[0]
             image = extend_periodically(image, margin, kernel=fitted)
-        turns = _TURNS if ensemble else _TURNS[:1]
+        symmetries = _SYMMETRIES if self_ensemble else _SYMMETRIES[:1]
         results = (
             turn_back(self._restore(turn(image), None if fitted is None else turn(fitted), sigma))
-            for turn, turn_back in turns
+            for turn, turn_back in symmetries
         )
         try:
-            result = functools.reduce(np.add, results) / np.float32(len(turns))
+            result = functools.reduce(np.add, results) / np.float32(len(symmetries))
         except MemoryError as error:
             raise RestoreError(
                 f"image: {size} pixels need more memory than there is ({error}); "
@@ -169,7 +169,7 @@ class Restorer:
           RestoreError: a level that the model has no use for.
         """
         level, card = self._level(image, sigma), self.card
-        notes = () if (note := self.remark(image.shape[-1])) is None else (note,)
+        notes = () if (note := self.channel_note(image.shape[-1])) is None else (note,)
         noise = None
         if level is not None:
             low, high = card.sigma_range or (0.0, float("inf"))
@@ -178,18 +178,18 @@ class Restorer:
             if not low <= round(255 * level, 3) <= high:
                 noise += f"; {card.name} was trained for {low:g} to {high:g}"
         elif card.task == "denoise" and card.sigma is not None:
-            found = 255 * estimate_noise(image)
-            less, more = sorted((found, card.sigma))
+            estimate = 255 * estimate_noise(image)
+            less, more = sorted((estimate, card.sigma))
             if more > _OTHER_NOISE_FACTOR * less and more - less > _OTHER_NOISE_LEVELS:
-                effect = "fine detail will be lost" if found < card.sigma else "noise will stay"
+                effect = "fine detail will be lost" if estimate < card.sigma else "noise will stay"
                 noise = (
-                    f"noise of {found:.1f} (of 255), estimated, but {card.name} was trained for "
+                    f"noise of {estimate:.1f} (of 255), estimated, but {card.name} was trained for "
                     f"{card.sigma:g}: {effect}"
                 )
         return Plan(self, level, notes, noise)
 
     def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
-        """The kernel as the model takes it, and remarks about what had to be done for it.
+        """The kernel as the model takes it, and notes about what had to be done for it.
 
         It is divided by its sum, and one smaller than the model's is padded with zeros so that
         its element ``(kh // 2, kw // 2)`` stays in the middle.
@@ -205,7 +205,7 @@ class Restorer:
             raise RestoreError(f"kernel: {name} needs the blur kernel; give one (--kernel k.npy)")
         if self.blur_size is None:
             raise RestoreError(f"kernel: {name} takes none; leave it out")
-        kernel, remarks = normalized_kernel(kernel)
+        kernel, notes = normalized_kernel(kernel)
         (height, width), size = kernel.shape, self.blur_size
         if height > size or width > size:
             raise RestoreError(
@@ -213,15 +213,15 @@ class Restorer:
                 "crop it, or estimate a smaller one"
             )
         if (height, width) == (size, size):
-            return kernel, remarks
+            return kernel, notes
         padded = np.zeros((size, size))
         top, left = size // 2 - height // 2, size // 2 - width // 2
         padded[top : top + height, left : left + width] = kernel
-        remarks.append(f"the kernel of {height}x{width} was padded with zeros to {size}x{size}")
-        return padded, remarks
+        notes.append(f"the kernel of {height}x{width} was padded with zeros to {size}x{size}")
+        return padded, notes
 
-    def remark(self, channels: int) -> str | None:
-        """What a person should know about restoring images of so many channels, if anything."""
+    def channel_note(self, channels: int) -> str | None:
+        """Note for the user if the number of channels differs from the model's."""
         if channels > self.card.channels:
             return f"{self.card.name} is a model of gray images: each channel is restored alone"
         if channels < self.card.channels:
@@ -256,7 +256,7 @@ def _turn_back(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
 
 
 # The 8 symmetries of the square, the identity first, each with its inverse.
-_TURNS = [
+_SYMMETRIES = [
     (
         functools.partial(_turn, turns=turns, mirror=mirror),
         functools.partial(_turn_back, turns=turns, mirror=mirror),
@@ -267,7 +267,7 @@ _TURNS = [
 
 
 def normalized_kernel(kernel: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """A blur kernel ``[kh, kw]`` divided by its sum, float64, and a remark where that changed it.
+    """A blur kernel ``[kh, kw]`` divided by its sum, float64, and a note where that changed it.
 
     Raises:
       RestoreError: not a two-dimensional array of finite real numbers, or a sum of 0.

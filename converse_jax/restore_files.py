@@ -57,7 +57,7 @@ class FileResult:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many files were restored, skipped because they were finished, and could not be."""
+    """How many files were restored, skipped (their output exists), and failed."""
 
     restored: int = 0
     skipped: int = 0
@@ -192,15 +192,15 @@ def restore_folder(
 
 def _images_outside(source: Path, target: Path) -> list[Path]:
     """Images in source but not in target, relative to source."""
-    found = list_images(source)
+    images = list_images(source)
     own, others = source.resolve(), target.resolve()
     if own == others:
         raise ImageError(f"{target}: is the folder that is read; name another one to write to")
     if os.path.lexists(target) and not target.is_dir():
         raise ImageError(f"{target}: is a file; the images of a folder need a folder")
-    inside = [path for path in found if not path.resolve().is_relative_to(others)]
+    inside = [path for path in images if not path.resolve().is_relative_to(others)]
     # A target that lies above source holds all of it: then nothing was written by us there.
-    chosen = found if own.is_relative_to(others) else inside
+    chosen = images if own.is_relative_to(others) else inside
     if not chosen:
         raise ImageError(f"{source}: holds no images ({' '.join(EXTENSIONS)})")
     return [path.relative_to(source) for path in chosen]

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import converse_jax
-from converse_jax import ModelCard, _compilation_cache, cli
+from converse_jax import ModelCard, cli, compilation_cache
 from converse_jax.bundled import BundledRestorer
 from converse_jax.imaging import Image, estimate_noise, read_image, write_image
 from converse_jax.models import ConverseDnCNN, ConverseSRResNet
@@ -44,7 +44,7 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bundled"
     folder.mkdir()
     monkeypatch.setattr(_load, "BUNDLED", folder)
-    monkeypatch.setattr(_compilation_cache, "enable", lambda: None)
+    monkeypatch.setattr(compilation_cache, "enable", lambda: None)
     add(folder, "photo", 3, 1.0)
     add(folder, "denoise-color", 3, 2.0)
     add(folder, "denoise-gray", 1, 3.0)
@@ -121,8 +121,12 @@ def test_a_network_is_loaded_when_it_is_needed(
     bundled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names: list[str] = []
-    load = converse_jax.load
-    monkeypatch.setattr(converse_jax.bundled, "load", lambda n: names.append(n) or load(n))
+
+    def load(name: str) -> tuple[nnx.Module, ModelCard]:
+        names.append(name)
+        return converse_jax.load(name)
+
+    monkeypatch.setattr(converse_jax.bundled, "load", load)
     restorer = BundledRestorer("denoise")
     assert restorer.prepare_kernel(None) == (None, [])
     assert names == []
@@ -140,6 +144,6 @@ def test_what_is_not_there(bundled: Path) -> None:
     with pytest.raises(RestoreError, match=r"task 'sr': there is no bundled network sr-x4; there"):
         BundledRestorer("sr", scale=4)
     with pytest.raises(RestoreError, match="task: got 'dehaze'; expected photo, denoise, sr, de"):
-        BundledRestorer("dehaze")  # type: ignore[arg-type]
+        BundledRestorer("dehaze")
     with pytest.raises(RestoreError, match="scale: task 'photo' does not enlarge; leave it out"):
         BundledRestorer("photo", scale=2)

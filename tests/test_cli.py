@@ -17,9 +17,10 @@ import pytest
 from flax import nnx
 
 import converse_jax
-from converse_jax import ModelCard, _compilation_cache, _programs, cli, demo
+from converse_jax import ModelCard, _programs, cli, compilation_cache, demo
 from converse_jax.imaging import Image, encode_image, read_image, write_image
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
+from converse_jax.progress import progress_bar
 from converse_jax.restore import Restorer
 
 Run = Callable[..., tuple[int, str, str]]
@@ -27,7 +28,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_compilation_cache, "enable", lambda: None)
+    monkeypatch.setattr(compilation_cache, "enable", lambda: None)
 
 
 @pytest.fixture
@@ -191,11 +192,11 @@ def test_a_kernel(tmp_path: Path, run: Run, refused: Callable[..., str], deblurr
     ]
     padded = np.pad(np.load(small) / 16, 2)
     exact = kernel_file(tmp_path / "exact.npy", padded)
-    options = ("--kernel", exact, "--no-extend-borders", "--ensemble")
+    options = ("--kernel", exact, "--no-extend-borders", "--self-ensemble")
     assert run("restore", source, tmp_path / "c.png", *model, *options) == (0, "", "")
     restorer = Restorer(*converse_jax.load(deblurrer))
-    for name, more in [("b", {}), ("c", {"extend_borders": False, "ensemble": True})]:
-        want = restorer(read_image(source).pixels, kernel=padded, **more)  # type: ignore[arg-type]
+    for name, more in [("b", {}), ("c", {"extend_borders": False, "self_ensemble": True})]:
+        want = restorer(read_image(source).pixels, kernel=padded, **more)
         got = read_image(tmp_path / f"{name}.png").pixels
         np.testing.assert_allclose(got, np.clip(want, 0, 1), atol=0.5001 / 255)
 
@@ -466,7 +467,7 @@ def test_help_and_version(run: Run, refused: Callable[..., str]) -> None:
     version = (0, f"converse-jax {converse_jax.__version__}\n", "")
     assert run("--version") == version
     status, out, err = run("restore", "--help")
-    assert (status, err) == (0, "") and "--ensemble" in out
+    assert (status, err) == (0, "") and "--self-ensemble" in out
     assert "the following arguments are required: COMMAND" in refused()
     assert "invalid choice: 'restor'" in refused("restor")
     out = subprocess.run(
@@ -484,7 +485,7 @@ def test_a_bar_for_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         screen = kind()
         monkeypatch.setattr(sys, "stderr", screen)
         monkeypatch.setenv("TERM", "xterm")
-        with cli._progress("restoring") as advance:
+        with progress_bar("restoring") as advance:
             advance(1, 4)
         assert ("25%" in screen.getvalue()) == seen
         assert bool(screen.getvalue()) == seen
@@ -513,13 +514,13 @@ def test_programs_are_kept_between_processes(tmp_path: Path, denoiser: Path) -> 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "chosen"))
-    assert _compilation_cache._folder() == tmp_path / "chosen"
+    assert compilation_cache._folder() == tmp_path / "chosen"
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert _compilation_cache._folder() == tmp_path / "converse-jax" / "xla"
+    assert compilation_cache._folder() == tmp_path / "converse-jax" / "xla"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert _compilation_cache._folder() == tmp_path / ".cache" / "converse-jax" / "xla"
+    assert compilation_cache._folder() == tmp_path / ".cache" / "converse-jax" / "xla"
 
 
 def test_every_entry_of_the_help_stands_by_itself() -> None:

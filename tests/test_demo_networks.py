@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import converse_jax
-from converse_jax import ModelCard, _compilation_cache, cli
+from converse_jax import ModelCard, cli, compilation_cache
 from converse_jax.demo import Restoration, _sheet, choose_examples, demo_networks
 from converse_jax.demo._networks import EXAMPLES
 from converse_jax.imaging import (
@@ -67,7 +67,7 @@ def bundled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bundled"
     folder.mkdir()
     monkeypatch.setattr(_load, "BUNDLED", folder)
-    monkeypatch.setattr(_compilation_cache, "enable", lambda: None)
+    monkeypatch.setattr(compilation_cache, "enable", lambda: None)
     return folder
 
 

@@ -59,7 +59,7 @@ def test_denoising(tmp_path: Path) -> None:
     for metric in METRICS:
         mean = sum(row[metric] for row in report["images"]) / 2  # type: ignore[literal-required]
         assert report["mean"][metric] == pytest.approx(mean)  # type: ignore[literal-required]
-    about = {key: report[key] for key in ("model", "architecture", "sha256", "task", "sigma")}  # type: ignore[literal-required]
+    about = {key: report[key] for key in ("model", "architecture", "sha256", "task", "sigma")}
     assert about == {
         "model": "small",
         "architecture": "Small",
@@ -68,7 +68,7 @@ def test_denoising(tmp_path: Path) -> None:
         "sigma": 25.0,
     }
     assert (report["scale"], report["kernel"], report["data"]) == (1, None, str(tmp_path))
-    assert report["remarks"] == []
+    assert report["notes"] == []
     assert set(report["versions"]) == {"converse-jax", "jax", "jaxlib", "flax", "numpy"}
     louder = evaluate(small, tmp_path / "b.png", task="denoise", sigma=50)
     assert [row["name"] for row in louder["images"]] == ["b.png"]
@@ -100,7 +100,7 @@ def test_deblurring_is_circular(tmp_path: Path, blind: bool) -> None:
     }
     assert report["sigma"] == 2.55
     np.testing.assert_allclose(report["kernel"], KERNEL, rtol=1e-12)
-    assert report["remarks"] == ["color images were converted to gray, as the model is gray"]
+    assert report["notes"] == ["color images were converted to gray, as the model is gray"]
 
 
 def test_gray_images_for_a_color_model(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_gray_images_for_a_color_model(tmp_path: Path) -> None:
     noisy, target = degrade_denoise(np.repeat(clean, 3, -1))
     want = score(to_uint8(noisy), target, task="denoise")
     assert report["images"] == [{"name": "a.png", **want}]
-    assert report["remarks"] == ["gray images were given to the model as three equal channels"]
+    assert report["notes"] == ["gray images were given to the model as three equal channels"]
 
 
 def test_16_bit_images_are_measured_in_8(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_the_report_is_json(tmp_path: Path) -> None:
     }
     with pytest.raises(RestoreError, match=r"out\.json: exists already; name another file"):
         write_report(path, report)
-    write_report(path, {**report, "model": "other"}, overwrite=True)  # type: ignore[typeddict-item]
+    write_report(path, {**report, "model": "other"}, overwrite=True)
     assert json.loads(path.read_text())["model"] == "other"
     with pytest.raises(RestoreError, match="there is no folder"):
         write_report(tmp_path / "no" / "out.json", report)

@@ -7,7 +7,13 @@ import pytest
 
 from converse_jax.weights import list_models
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted(ROOT.glob("docs/*.md")),
+    ROOT / "benchmarks/README.md",
+]
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
@@ -24,14 +30,21 @@ def test_the_examples_run_one_after_the_other() -> None:
         exec(compile(block, str(README), "exec"), names)
 
 
-def test_every_path_of_the_map_exists() -> None:
-    text = README.read_text(encoding="utf-8")
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([\w./-]+)\)", text):
-        assert (README.parent / target).exists(), target
-    rows = re.findall(r"^\| (`[^|]+) \|", text[text.index("## Repository map") :], re.MULTILINE)
+        assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", [README, ROOT / "docs/map.md"], ids=lambda path: path.name)
+def test_every_path_of_the_map_exists(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]+) \|", text[text.index("# Repository map") :], re.MULTILINE)
+    assert rows
     for row in rows:
         folder = ""
         for path in re.findall(r"`([^`]+)`", row):
             folder = folder or path.split("/")[0]
-            candidates = (README.parent / path, README.parent / folder / path)
+            candidates = (ROOT / path, ROOT / folder / path)
             assert any(c.exists() for c in candidates), path

@@ -199,8 +199,11 @@ def test_a_gray_model_restores_each_channel() -> None:
     restorer = Restorer(Mix(), card())
     alone = [restorer(x[..., c, None]) for c in range(3)]
     np.testing.assert_array_equal(restorer(x), np.concatenate(alone, axis=-1))
-    assert restorer.remark(1) is None
-    assert restorer.remark(3) == "small is a model of gray images: each channel is restored alone"
+    assert restorer.channel_note(1) is None
+    assert (
+        restorer.channel_note(3)
+        == "small is a model of gray images: each channel is restored alone"
+    )
 
 
 def test_a_color_model_sees_a_gray_image_repeated() -> None:
@@ -209,8 +212,10 @@ def test_a_color_model_sees_a_gray_image_repeated() -> None:
     want = restorer(np.repeat(x, 3, axis=-1)).mean(axis=-1, keepdims=True)
     assert restorer(x).shape == (8, 7, 1)
     np.testing.assert_array_equal(restorer(x), want)
-    assert restorer.remark(3) is None
-    assert restorer.remark(1) == "small is a model of color images: the gray channel is repeated"
+    assert restorer.channel_note(3) is None
+    assert (
+        restorer.channel_note(1) == "small is a model of color images: the gray channel is repeated"
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 50, 1)])
@@ -256,7 +261,7 @@ class CountedCalls:
 
 
 def test_transfer_functions_are_made_once_for_a_size_and_a_kernel() -> None:
-    model = ConverseUSRNet(1, 4, 1, num_iterations=2, rngs=nnx.Rngs(0))
+    model = ConverseUSRNet(1, num_features=4, num_blocks=1, num_iterations=2, rngs=nnx.Rngs(0))
     restorer = Restorer(model, card("deblur", needs_kernel=True))
     first, second = gaussian_kernel(7, 1.0), gaussian_kernel(7, 2.0)
     expected = [
@@ -279,7 +284,7 @@ def test_transfer_functions_are_made_once_for_a_size_and_a_kernel() -> None:
 def test_transfer_functions_that_would_fill_the_memory_are_not_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    model = ConverseDnCNN(1, 4, 2, rngs=nnx.Rngs(0))
+    model = ConverseDnCNN(1, num_features=4, num_blocks=2, rngs=nnx.Rngs(0))
     restorer = Restorer(model, card())
     # Enough for the network, of whose memory the transfer functions are more than a fifth.
     monkeypatch.setattr(_programs, "available_memory", lambda: 250_000)
@@ -335,12 +340,12 @@ def test_available_memory() -> None:
 @pytest.mark.parametrize("shape", [(3, 3), (2, 3), (4, 4), (1, 7), (6, 5), (7, 7)])
 def test_a_small_kernel_is_padded_about_its_middle(shape: tuple[int, int]) -> None:
     kernel = image(*shape) / image(*shape).sum()
-    fitted, remarks = deblurrer().prepare_kernel(kernel)
+    fitted, notes = deblurrer().prepare_kernel(kernel)
     assert fitted is not None and fitted.shape == (7, 7)
     x = image(11, 13, 1).astype(np.float64)
     np.testing.assert_allclose(circular_blur(x, fitted), circular_blur(x, kernel), atol=1e-7)
     padded = [f"the kernel of {shape[0]}x{shape[1]} was padded with zeros to 7x7"]
-    assert remarks == ([] if shape == (7, 7) else padded)
+    assert notes == ([] if shape == (7, 7) else padded)
 
 
 def test_a_kernel_is_divided_by_its_sum() -> None:
@@ -348,9 +353,9 @@ def test_a_kernel_is_divided_by_its_sum() -> None:
     same, silent = normalized_kernel(kernel * (1 + 5e-7))
     np.testing.assert_array_equal(same, kernel * (1 + 5e-7))
     assert silent == []
-    divided, remarks = normalized_kernel(-4 * kernel)
+    divided, notes = normalized_kernel(-4 * kernel)
     np.testing.assert_allclose(divided, kernel, rtol=1e-14)
-    assert remarks == ["the kernel was divided by its sum, -4"]
+    assert notes == ["the kernel was divided by its sum, -4"]
     counts, _ = normalized_kernel(np.array([[1, 2, 1]]))
     np.testing.assert_array_equal(counts, [[0.25, 0.5, 0.25]])
 
@@ -388,7 +393,7 @@ def test_the_ensemble_turns_the_kernel_too() -> None:
     kernel = image(5, 7, seed=1) ** 4  # nothing symmetric about it
     options = {"kernel": kernel / kernel.sum(), "extend_borders": False}
     plain = restorer(x, **options)
-    np.testing.assert_allclose(restorer(x, **options, ensemble=True), plain, atol=2e-6)
+    np.testing.assert_allclose(restorer(x, **options, self_ensemble=True), plain, atol=2e-6)
     turned = restorer(np.rot90(x), kernel=np.rot90(options["kernel"]), extend_borders=False)
     np.testing.assert_allclose(turned, np.rot90(plain), atol=2e-6)
     # Were the kernel left alone, it would be another image.
@@ -401,18 +406,18 @@ def test_the_ensemble_is_the_mean_of_8() -> None:
     row = np.arange(5, dtype=np.float32)[:, None, None]
     column = np.arange(4, dtype=np.float32)[None, :, None]
     ramps = [row, 4 - row, column, 3 - column]
-    np.testing.assert_allclose(restorer(x, ensemble=True), x * sum(ramps) / 4, rtol=1e-6)
+    np.testing.assert_allclose(restorer(x, self_ensemble=True), x * sum(ramps) / 4, rtol=1e-6)
 
 
 def test_the_ensemble_enlarges() -> None:
     restorer, x = Restorer(Enlarge(2), card("sr", 3, 2)), image(5, 4, 3)
     want = x.repeat(2, 0).repeat(2, 1)
-    np.testing.assert_allclose(restorer(x, ensemble=True), want, rtol=1e-6)
+    np.testing.assert_allclose(restorer(x, self_ensemble=True), want, rtol=1e-6)
 
 
 def test_an_even_kernel_has_no_middle_to_turn_about() -> None:
-    with pytest.raises(RestoreError, match="ensemble: the model's kernels of 4x4 have no middle"):
-        deblurrer(4)(image(9, 9, 1), kernel=gaussian_kernel(3, 1.0), ensemble=True)
+    with pytest.raises(RestoreError, match="self_ensemble: .* of 4x4 have no middle"):
+        deblurrer(4)(image(9, 9, 1), kernel=gaussian_kernel(3, 1.0), self_ensemble=True)
 
 
 # Borders

@@ -95,7 +95,7 @@ def test_a_folder(tmp_path: Path, brighter: Restorer) -> None:
     assert "broken.png: the PNG file is damaged or cut short" in failed.reason
     assert not (target / "broken.png").exists()
     (color,) = (r for r in results if r.source.name == "color.png")
-    assert color.plan is not None and color.plan.notes == (brighter.remark(3),)
+    assert color.plan is not None and color.plan.notes == (brighter.channel_note(3),)
     # Equal sizes follow each other, so that each is compiled once.
     order = [r.source.name for r in results if r.status == "restored"]
     assert order[-1] == "a.png"

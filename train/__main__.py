@@ -49,23 +49,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(path: str, arguments: Sequence[str]) -> int:
-    from train.config import parse_command, read_config
+    from train.config import parse_args, read_config
 
-    command = parse_command(
+    command = parse_args(
         read_config(path),
         arguments,
         prog=f"python -m train {path}",
         description=_first_paragraphs(path),
     )
     # Only what asks for a device or a checkpoint is as slow to import as these.
-    from converse_jax import _compilation_cache
+    from converse_jax import compilation_cache
     from train.loop import train
-    from train.processes import join
+    from train.processes import initialize_distributed
 
     # Orbax logs an error with all its causes, and raises it as well.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
-    _compilation_cache.enable()
-    join(command.distributed)
+    compilation_cache.enable()
+    initialize_distributed(command.distributed)
     return train(command)
 
 

@@ -27,11 +27,11 @@ def misfits(value: Any, name: str = "") -> list[str]:
         hints = typing.get_type_hints(type(value))
     except (NameError, TypeError) as error:  # of a dataclass in a user's file
         return [f"{name or type(value).__name__}: the types of its fields cannot be read ({error})"]
-    found = []
+    misfits = []
     for field in dataclasses.fields(value):
         dotted = f"{name}.{field.name}" if name else field.name
-        found += _misfits_of(getattr(value, field.name), hints[field.name], dotted)
-    return found
+        misfits += _misfits_of(getattr(value, field.name), hints[field.name], dotted)
+    return misfits
 
 
 def _misfits_of(value: Any, hint: Any, name: str) -> list[str]:
@@ -70,7 +70,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _words(hint: Any) -> str:
-    """What a type allows, for a person."""
+    """What a type allows, in words."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(map(_words, arguments))

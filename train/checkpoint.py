@@ -19,12 +19,13 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from converse_jax.messages import one_line
 from train.errors import TrainError, TrainStopped
-from train.processes import meet
+from train.processes import barrier
 
-FOLDER = "checkpoints"
+CHECKPOINT_DIR = "checkpoints"
 DAMAGED = "damaged"
-_ITEM = "state"
+_STATE_ITEM = "state"
 # Causes that are no fault of the file.
 _NOT_DAMAGE = ("ermission denied", "RESOURCE_EXHAUSTED", "ut of memory", "MemoryError")
 
@@ -55,7 +56,7 @@ class Checkpoints:
         self._run = run
         self._saving: Any = None
         self._failed = False
-        self.folder = (run / FOLDER).absolute()
+        self.folder = (run / CHECKPOINT_DIR).absolute()
         if jax.process_index() == 0 and not read_only:
             for rest in self.folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(rest, ignore_errors=True)
@@ -89,8 +90,8 @@ class Checkpoints:
 
     def psnr(self, step: int) -> float | None:
         """What was measured at a step, if anything."""
-        (found,) = (c for c in self._checkpointer.checkpoints if c.step == step)
-        return float(found.metrics["psnr"]) if found.metrics else None
+        (checkpoint,) = (c for c in self._checkpointer.checkpoints if c.step == step)
+        return float(checkpoint.metrics["psnr"]) if checkpoint.metrics else None
 
     def save(self, step: int, state: Any, details: dict[str, Any], psnr: float | None) -> None:
         """Begin to save; returns as soon as the values are safe from being overwritten.
@@ -111,7 +112,7 @@ class Checkpoints:
         self._saving = self._guarded(
             lambda: self._checkpointer.save_checkpointables_async(
                 step,
-                {_ITEM: arrays},
+                {_STATE_ITEM: arrays},
                 force=True,
                 metrics={"psnr": float(psnr)} if measured else None,  # type: ignore[arg-type]
                 custom_metadata=details,
@@ -146,12 +147,12 @@ class Checkpoints:
           ValueError: unreadable.
         """
         try:
-            found = self._checkpointer.checkpointables_metadata(step).custom_metadata
+            details = self._checkpointer.checkpointables_metadata(step).custom_metadata
         except Exception as error:
             raise ValueError(_reason(error)) from error
-        if not isinstance(found, dict) or "checksums" not in found:
+        if not isinstance(details, dict) or "checksums" not in details:
             raise ValueError("its metadata is missing")
-        return found
+        return details
 
     def load(self, step: int, abstract: Any) -> Any:
         """The state of a step, every array compared with its checksum.
@@ -184,11 +185,11 @@ class Checkpoints:
         checksums = self.details(step)["checksums"]
         try:
             if wanted is None:
-                found = self._checkpointer.checkpointables_metadata(step).metadata[_ITEM]
+                saved = self._checkpointer.checkpointables_metadata(step).metadata[_STATE_ITEM]
                 here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
                 wanted = {
                     name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=here)
-                    for name, array in found.items()
+                    for name, array in saved.items()
                 }
             differing = sorted(wanted.keys() ^ checksums.keys())
             if differing:
@@ -196,9 +197,9 @@ class Checkpoints:
                     f"{self.folder / str(step)}: was written by another version, whose state "
                     f"differs in {', '.join(differing[:3])}; go on with that version"
                 )
-            item = {_ITEM: dict(wanted)}
+            item = {_STATE_ITEM: dict(wanted)}
             arrays: dict[str, jax.Array] = self._checkpointer.load_checkpointables(step, item)[
-                _ITEM
+                _STATE_ITEM
             ]
         except TrainError:
             raise
@@ -265,7 +266,7 @@ class Checkpoints:
             shutil.rmtree(place, ignore_errors=True)
             place.parent.mkdir(exist_ok=True)
             os.replace(self.folder / str(step), place)
-        meet(f"put aside {step}")
+        barrier(f"put aside {step}")
         self._checkpointer.reload()
         return place
 
@@ -296,7 +297,7 @@ def _reason(error: BaseException) -> str:
     while (cause := error.__cause__ or error.__context__) is not None and id(cause) not in seen:
         seen.add(id(cause))
         error = cause
-    line = " ".join(str(error).split()) or type(error).__name__
+    line = one_line(error)
     if os.strerror(errno.ENOSPC) in line:
         return "no space left on the disk"
     return line if len(line) <= 200 else line[:200] + "..."

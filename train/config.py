@@ -82,15 +82,15 @@ class Data:
 
     def validation_sets(self) -> list[tuple[str, str]]:
         """Name and source of each; of several, those without name have the folder's."""
-        found = []
+        pairs = []
         for value in self.validation:
             name, equals, source = value.partition("=")
             if not (equals and re.fullmatch(r"[\w.+-]+", name)) or Path(value).is_dir():
                 name, source = "", value
                 if len(self.validation) > 1:
                     name = Path(os.path.abspath(value.removeprefix("tfds:").split("@")[0])).name
-            found.append((name, source))
-        return found
+            pairs.append((name, source))
+        return pairs
 
     def problem(self) -> str | None:
         """What is wrong with the sources, if anything."""
@@ -156,7 +156,7 @@ class Config:
       task: the degradation that the network learns to undo.
       data: images and patches.
       optimizer: the optimizer and its schedule.
-      steps: total optimizer steps, those of earlier sittings included.
+      steps: total optimizer steps, those before a resume included.
       batch_size: patches in a step, on all devices together.
       accumulation: parts in which a batch is computed, one after the other, to save memory.
       remat: compute the inside of the blocks again in the backward pass, to save memory.
@@ -200,8 +200,8 @@ class Config:
         values = asdict(self)
         for part in ("model", "task"):
             values[part] = {"kind": type(getattr(self, part)).__name__, **values[part]}
-        found: dict[str, Any] = json.loads(json.dumps(values))
-        return found
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+        return plain
 
     def named(self) -> Config:
         """The same, with the values of the task in its name: x4 must not be trained for x2."""
@@ -344,7 +344,7 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Command:
+class Args:
     """The command line: a configuration and what to do with its folder.
 
     Attributes:
@@ -368,7 +368,7 @@ class Command:
     distributed: bool = False
 
 
-def parse_command(config: Config, arguments: Sequence[str], **options: Any) -> Command:
+def parse_args(config: Config, arguments: Sequence[str], **options: Any) -> Args:
     """The command that arguments make of a configuration; ends the process where they are wrong.
 
     Args:
@@ -379,14 +379,14 @@ def parse_command(config: Config, arguments: Sequence[str], **options: Any) -> C
     # tyro goes by the types that are declared, and they are known only now.
     parts = [("model", type(config.model)), ("task", type(config.task))]
     typed: Any = _subclass(Config, parts)
-    whole: Any = _subclass(Command, [("config", Annotated[typed, tyro.conf.arg(name="")])])
+    whole: Any = _subclass(Args, [("config", Annotated[typed, tyro.conf.arg(name="")])])
     command = tyro.cli(
         tyro.conf.configure(tyro.conf.FlagCreatePairsOff)(whole),
         args=list(arguments),
         default=whole(config=typed(**_values(config))),
         **options,
     )
-    return Command(**_values(command) | {"config": Config(**_values(command.config))})
+    return Args(**_values(command) | {"config": Config(**_values(command.config))})
 
 
 def _subclass(base: type, narrowed: Sequence[tuple[str, Any]]) -> Any:
@@ -431,11 +431,11 @@ def read_config(path: str) -> Config:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """The fields in which two configurations differ, as `name: old -> new`."""
-    found = []
+    changes = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, f"{prefix}{key}.")
+            changes += differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(f"{prefix}{key}: {a} -> {b}")
-    return found
+            changes.append(f"{prefix}{key}: {a} -> {b}")
+    return changes

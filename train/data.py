@@ -108,13 +108,13 @@ def _large_enough(images: Images, side: int, field: str, say: Callable[[str], No
         return images
     named = [f"{images.name(i)} ({sizes[i][1]}x{sizes[i][0]})" for i in small[:5]]
     more = f" and {len(small) - 5} more" if len(small) > 5 else ""
-    found = f"smaller than {side}x{side}: {', '.join(named)}{more}"
+    reason = f"smaller than {side}x{side}: {', '.join(named)}{more}"
     if len(small) == len(images):
         raise TrainError(
-            f"{field}: all {len(small)} images are {found}; give larger ones"
+            f"{field}: all {len(small)} images are {reason}; give larger ones"
             + (" or a smaller patch" if field == "data.patch-size" else "")
         )
-    say(f"skipped ({field}): {len(small)} of {len(images)} images, {found}")
+    say(f"skipped ({field}): {len(small)} of {len(images)} images, {reason}")
     return images.select(sorted(set(range(len(images))) - set(small)))
 
 
@@ -240,7 +240,7 @@ def host_batches(
 def _epochs(config: Config, images: Any, *stream: int) -> grain.MapDataset:
     """Shuffled epochs, enough for a run of these alone."""
     seed = int(np.random.SeedSequence([config.seed, *stream]).generate_state(1)[0])
-    # Not without end: Grain's endless data sets are longer than Python can count.
+    # Not endless: Grain's endless data sets report a length that overflows len().
     epochs = -(-config.steps * config.batch_size // len(images))
     return grain.MapDataset.source(images).shuffle(seed=seed).repeat(epochs)
 
@@ -275,15 +275,15 @@ def held_out_examples(
     All of a set have one size, a square of at most `data.validation_size`: one program measures
     them all.
     """
-    found = {}
+    examples = {}
     for name, images in sets.items():
         side = min(config.data.validation_size, *(n for size in images.sizes() for n in size))
         side -= side % config.task.scale
         if side < config.data.validation_size:
             of, middle = f" of {name}" if len(sets) > 1 else "", f"{side}x{side}"
             say(f"held-out images{of} are measured in their middle {middle}: one is no larger")
-        found[name] = [_middle(config.task, images, index, side) for index in range(len(images))]
-    return found
+        examples[name] = [_middle(config.task, images, index, side) for index in range(len(images))]
+    return examples
 
 
 def _middle(task: Task, images: Images, index: int, side: int) -> Example:

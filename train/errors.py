@@ -1,8 +1,8 @@
-"""The errors of the application: a sentence for a person, and an exit status."""
+"""The errors of the application: one sentence for the user, and an exit status."""
 
 
 class TrainError(Exception):
-    """What a person must mend before training can start: what arrived, and what to do."""
+    """A user error, found before training starts: what was given, and what to do."""
 
     status = 2
 
@@ -21,7 +21,7 @@ class StoppedEarly(Exception):
 
 
 class TrainStopped(TrainError):
-    """Why a run that had started could not go on."""
+    """A run that had started could not go on."""
 
     status = 1
 

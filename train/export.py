@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from converse_jax.messages import one_line
 from converse_jax.plugins import PluginError, load_plugin
 from converse_jax.weights import ModelCard, WeightsError, assemble, save
 from train.errors import TrainError
@@ -55,13 +56,13 @@ def export(
       WeightsError: the file cannot be written.
     """
     # Orbax takes a second to import, which a wrong path need not wait for.
-    from train.checkpoint import FOLDER, Checkpoints
+    from train.checkpoint import CHECKPOINT_DIR, Checkpoints
 
     if target.suffix != ".safetensors":
         raise TrainError(f"{target}: name a file that ends in .safetensors")
     if os.path.lexists(target) and not overwrite:
         raise TrainError(f"{target}: exists already; name another, or replace it (--overwrite)")
-    if not (run / FOLDER).is_dir():
+    if not (run / CHECKPOINT_DIR).is_dir():
         raise TrainError(f"{run}: holds no checkpoints; give the folder of a run, e.g. runs/NAME")
     with Checkpoints(run, keep=1, read_only=True) as checkpoints:
         steps = checkpoints.steps
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args["notes"] = _read_notes(args["notes"])
         card = export(args.pop("run"), args.pop("target"), **args)
     except (TrainError, PluginError, WeightsError) as error:
-        print("train.export: error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("train.export: error: " + one_line(error), file=sys.stderr)
         return 2
     psnr = card.notes.get("held_out_psnr")
     of = " (Y)" if card.task == "sr" else ""

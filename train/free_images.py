@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from converse_jax.imaging import Image, ImageError, encode_image, read_image, resize
+from converse_jax.messages import one_line
 from train.errors import TrainError
 
 NOTICE = "LICENSES.md"
@@ -259,9 +260,9 @@ def collect(
     _check_target(folder, overwrite)
     roots = installed_roots() if roots is None else roots
     there = [(photograph, _located(photograph, roots)) for photograph in photographs]
-    found = [(photograph, path) for photograph, path in there if path is not None]
-    missing = _missing(photographs, [photograph for photograph, _ in found])
-    if not found:
+    installed = [(photograph, path) for photograph, path in there if path is not None]
+    missing = _missing(photographs, [photograph for photograph, _ in installed])
+    if not installed:
         raise TrainError(
             f"{folder}: got no photographs, as no package that carries them is installed; expected "
             f"at least one of {', '.join(dict.fromkeys(p.package for p in photographs))}"
@@ -272,15 +273,15 @@ def collect(
         with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=folder.parent) as staging:
             images = Path(staging, "images")
             images.mkdir()
-            for done, (photograph, path) in enumerate(found):
-                advance(done, len(found))
+            for done, (photograph, path) in enumerate(installed):
+                advance(done, len(installed))
                 image = _reduced(photograph, path)
                 data = encode_image(image, "png")
                 (images / photograph.file).write_bytes(data)
                 height, width = image.pixels.shape[:2]
                 pixels += height * width
                 rows.append(_row(photograph, width, height, hashlib.sha256(data).hexdigest()))
-            advance(len(found), len(found))
+            advance(len(installed), len(installed))
             (images / NOTICE).write_text(_notice(rows), encoding="utf-8")
             if folder.exists():
                 folder.rename(Path(staging, "replaced"))
@@ -290,7 +291,7 @@ def collect(
             f"{folder}: cannot be written ({error.strerror}); check its permissions and its free "
             "space"
         ) from None
-    return Collected(len(found), pixels / 1e6, missing)
+    return Collected(len(installed), pixels / 1e6, missing)
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:
@@ -327,9 +328,9 @@ def _located(photograph: Photograph, roots: Mapping[str, Path]) -> Path | None:
     return path if path.is_file() else None
 
 
-def _missing(wanted: Sequence[Photograph], found: Sequence[Photograph]) -> list[str]:
+def _missing(wanted: Sequence[Photograph], installed: Sequence[Photograph]) -> list[str]:
     """A line for each package of which something is missing: how much, and what to do."""
-    counts = Counter(photograph.package for photograph in found)
+    counts = Counter(photograph.package for photograph in installed)
     lines = []
     for package, total in Counter(photograph.package for photograph in wanted).items():
         lacking = total - counts[package]
@@ -350,7 +351,7 @@ def _reduced(photograph: Photograph, path: Path) -> Image:
         if photograph.factor > 1:
             pixels = resize(pixels, scale=1 / photograph.factor)
     except (ImageError, struct.error, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise TrainError(
             f"{path}: got a damaged file ({reason}); expected that of the package, install "
             f"{photograph.package} again"

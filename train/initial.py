@@ -24,12 +24,12 @@ class Initial:
       arrays: float32 by the names of the run's network; with `--init-partial` some of them.
       record: `name` of the weights as it was given, `sha256` of their file, and `partial`, how many
         of the network's arrays came from it, where not all did.
-      remark: one line for the person.
+      note: one line for the user.
     """
 
     arrays: dict[str, np.ndarray]
     record: dict[str, Any]
-    remark: str
+    note: str
 
 
 def read_initial(
@@ -58,7 +58,7 @@ def read_initial(
     fitting = {key: x for key, x in arrays.items() if wanted.get(key) == x.shape}
     arguments = config.model.arguments(config.task.scale)
     record: dict[str, Any] = {"name": name, "sha256": digest}
-    remarks = [f"starting from {name} ({card.architecture})"]
+    notes = [f"starting from {name} ({card.architecture})"]
     if not partial:
         ours = ModelCard(
             name=config.name,
@@ -80,7 +80,7 @@ def read_initial(
         record["partial"] = f"{len(fitting)} of {len(wanted)} arrays"
         drawn = ", ".join(sorted(wanted.keys() - fitting.keys())) or "none"
         unused = ", ".join(sorted(arrays.keys() - wanted.keys())) or "none"
-        remarks.append(f"{record['partial']}; drawn at random: {drawn}; not used: {unused}")
+        notes.append(f"{record['partial']}; drawn at random: {drawn}; not used: {unused}")
     # Some settings leave no trace in the shapes of the weights.
     changed = [
         f"{key} {card.config[key]!r} -> {value!r}"
@@ -88,5 +88,5 @@ def read_initial(
         if key in card.config and card.config[key] != value
     ]
     if changed:
-        remarks.append(f"made with other settings: {', '.join(changed)}")
-    return Initial(fitting, record, "; ".join(remarks))
+        notes.append(f"made with other settings: {', '.join(changed)}")
+    return Initial(fitting, record, "; ".join(notes))

@@ -1,4 +1,4 @@
-"""What a person sees, and what is kept of it: progress bar, metrics.jsonl, TensorBoard events."""
+"""What the user sees, and what is kept of it: progress bar, metrics.jsonl, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from converse_jax.atomic import write_bytes
 from converse_jax.imaging import to_uint8
 from train.errors import TrainStopped
 
@@ -85,7 +86,7 @@ class Log:
         self._event(start + 1, session_log=restart)  # readers forget later steps seen before
 
     def say(self, line: str) -> None:
-        """A line for the person."""
+        """Show a line."""
         self._console.print(line, markup=False)
 
     def step(self, step: int, loss: float, rate: float) -> None:
@@ -130,7 +131,7 @@ class Log:
         except OSError as error:
             raise TrainStopped(
                 f"{self._run}: {METRICS} and the events cannot be written ({error.strerror}); the "
-                "checkpoints are intact: mend it, then go on with --resume"
+                "checkpoints are intact: fix this, then go on with --resume"
             ) from None
 
     def _event(self, step: int, **content: Any) -> None:
@@ -150,7 +151,7 @@ class Log:
 
 
 def psnr_label(name: str) -> str:
-    """How a PSNR is called for people: "PSNR", or "PSNR (Y)" for that of luma."""
+    """The name of a PSNR for the user: "PSNR", or "PSNR (Y)" for that of luma."""
     return {"psnr": "PSNR", "psnr_y": "PSNR (Y)"}[name]
 
 
@@ -164,7 +165,5 @@ def _open_lines(path: Path, start: int) -> Any:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
                 continue  # the half line of a process that was killed
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_bytes(path, "".join(kept).encode(), overwrite=True)
     return path.open("a", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Held-out images: restored by the averaged weights, measured as the paper's tables do."""
+"""Held-out images, restored with the averaged weights and measured as in the paper's tables."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from jax.sharding import Mesh
 
 from converse_jax.imaging import score, to_uint8
 from train.config import Config
-from train.state import Arrays, FunctionalNetwork, replicated, shared
+from train.state import Arrays, FunctionalNetwork, batch_sharding, replicated_sharding
 from train.tasks import Example
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Means over the held-out images, and the images; those of the first set.
+    """Means over the first set of held-out images, and the restored images.
 
     Attributes:
       psnr: in dB; of super-resolution on luma, as in the tables.
@@ -30,6 +30,10 @@ class Scores:
     ssim: float
     restored: list[np.ndarray]
     by_set: dict[str, float] = field(default_factory=dict)
+
+    def numbers(self, measured_as: str) -> dict[str, float]:
+        """All of them by the names of the log; `measured_as` is that of the PSNR."""
+        return {measured_as: self.psnr, _ssim_name(measured_as): self.ssim, **self.by_set}
 
 
 class HeldOut:
@@ -47,25 +51,25 @@ class HeldOut:
         self._sets = dict(sets)
         self.examples = list(next(iter(sets.values())))
         self._mesh = mesh
+        self._batch_sharding = batch_sharding(mesh)
         self._restore = jax.jit(
             network,
-            in_shardings=(replicated(mesh), shared(mesh)),
-            out_shardings=replicated(mesh),
+            in_shardings=(replicated_sharding(mesh), self._batch_sharding),
+            out_shardings=replicated_sharding(mesh),
         )
 
     def __call__(self, params: Arrays) -> Scores:
         """Restore and measure all. Every process must call it."""
-        found = {
+        scores = {
             name: self._scores(examples, self._restored(params, examples))
             for name, examples in self._sets.items()
         }
-        first = next(iter(found.values()))
-        if len(found) == 1:
+        first = next(iter(scores.values()))
+        if len(scores) == 1:
             return first
         psnr = self._config.task.measured_as
-        ssim = psnr.replace("psnr", "ssim")
-        by_set = {f"{psnr}/{name}": scores.psnr for name, scores in found.items()}
-        by_set |= {f"{ssim}/{name}": scores.ssim for name, scores in found.items()}
+        by_set = {f"{psnr}/{name}": of_set.psnr for name, of_set in scores.items()}
+        by_set |= {f"{_ssim_name(psnr)}/{name}": of_set.ssim for name, of_set in scores.items()}
         return replace(first, by_set=by_set)
 
     def _restored(self, params: Arrays, examples: Sequence[Example]) -> list[np.ndarray]:
@@ -89,28 +93,32 @@ class HeldOut:
         return self._score(self.examples[index], image)[0]
 
     def _scores(self, examples: Sequence[Example], images: Sequence[np.ndarray]) -> Scores:
-        found = [self._score(e, image) for e, image in zip(examples, images, strict=True)]
-        psnr, ssim = (float(np.mean(column)) for column in zip(*found, strict=True))
+        pairs = [self._score(e, image) for e, image in zip(examples, images, strict=True)]
+        psnr, ssim = (float(np.mean(column)) for column in zip(*pairs, strict=True))
         return Scores(psnr, ssim, list(images))
 
     def _score(self, example: Example, image: np.ndarray) -> tuple[float, float]:
         if not np.isfinite(image).all():
             return float("nan"), float("nan")
         task, target = self._config.task, to_uint8(example["target"])
-        found = score(to_uint8(image), target, task=task.name, scale=task.scale)
+        metrics = score(to_uint8(image), target, task=task.name, scale=task.scale)
         # The tables of super-resolution are on luma.
         if task.name == "sr":
-            return found["psnr_y"], found["ssim_y"]
-        return found["psnr"], found["ssim"]
+            return metrics["psnr_y"], metrics["ssim_y"]
+        return metrics["psnr"], metrics["ssim"]
 
     def baseline(self) -> tuple[str, Scores]:
-        """What can be had without a network, and its name; the input itself where nothing can."""
-        found = [self._config.task.baseline(e) for e in self.examples]
-        named = [b for b in found if b is not None]
+        """The best result without a network, and its name; the input itself where there is none."""
+        baselines = [self._config.task.baseline(e) for e in self.examples]
+        named = [b for b in baselines if b is not None]
         if not named:
             return "input", self.score([e["input"] for e in self.examples])
         return named[0][0], self.score([image for _, image in named])
 
     def _put(self, value: np.ndarray) -> jax.Array:
         # Every process holds all held-out images, and gives its devices theirs.
-        return jax.make_array_from_callback(value.shape, shared(self._mesh), lambda i: value[i])
+        return jax.make_array_from_callback(value.shape, self._batch_sharding, lambda i: value[i])
+
+
+def _ssim_name(psnr_name: str) -> str:
+    return psnr_name.replace("psnr", "ssim")

@@ -28,7 +28,7 @@ class Meter:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Around the wait for a batch."""
+        """Count the enclosed block as waiting for a batch."""
         before = time.perf_counter()
         yield
         self._waited += time.perf_counter() - before
@@ -57,7 +57,7 @@ class Meter:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Around what is no training; directly after `take`."""
+        """Exclude the enclosed block from the clock; directly after `take`."""
         yield
         self._reset()
 
@@ -77,9 +77,9 @@ class Means:
 
     def take(self) -> dict[str, float]:
         """The means since the last call; none where there was no step."""
-        found = {name: total / self._count for name, total in self._sums.items()}
+        means = {name: total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
-        return found
+        return means
 
 
 def peak_memory() -> str:

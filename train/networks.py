@@ -54,14 +54,14 @@ class NetworkConfig:
         Raises:
           TrainError: nothing is.
         """
-        found = models.registered().get(getattr(cls, "architecture", ""))
-        if found is None:
+        network = models.registered().get(getattr(cls, "architecture", ""))
+        if network is None:
             raise TrainError(
                 f"model: {cls.__name__}.architecture is "
                 f"{getattr(cls, 'architecture', None)!r}, and no network of this name is "
                 "registered; put @converse_jax.models.register(task=...) before its class"
             )
-        return found
+        return network
 
     def arguments(self, scale: int) -> dict[str, Any]:
         """What the class is made with, for a task of this scale."""
@@ -164,6 +164,7 @@ class ConverseUSRNetConfig(_ConverseNetwork):
     Attributes:
       blur_size: taps on each side of the blur kernels that the network takes.
       num_iterations: how often the blocks are applied.
+      kernel_residual: the kernels of the data modules are learned as differences to the blur.
     """
 
     architecture: ClassVar[str] = "ConverseUSRNet"
@@ -176,6 +177,7 @@ class ConverseUSRNetConfig(_ConverseNetwork):
     padding_mode: PaddingMode = "circular"
     blur_size: int = 7
     num_iterations: int = 5
+    kernel_residual: bool = False
 
 
 @dataclass(frozen=True)

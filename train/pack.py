@@ -26,6 +26,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from converse_jax.atomic import write_bytes
+from converse_jax.messages import one_line
 from train.errors import TrainError, missing_package
 
 MANIFEST = "manifest.json"
@@ -50,7 +52,7 @@ def pack(run: Path, target: Path, *, max_mb: float = 15, overwrite: bool = False
         cannot be written.
     """
     # Orbax takes a second to import, which a wrong path need not wait for.
-    from train.checkpoint import FOLDER, Checkpoints
+    from train.checkpoint import CHECKPOINT_DIR, Checkpoints
     from train.log import METRICS
     from train.run_folder import BEFORE_AFTER, CONFIG, INIT, SUMMARY
 
@@ -58,7 +60,7 @@ def pack(run: Path, target: Path, *, max_mb: float = 15, overwrite: bool = False
         raise TrainError(f"--max-mb: got {max_mb:g}; give at least 0.001")
     if (target / MANIFEST).exists() and not overwrite:
         raise TrainError(f"{target}: holds a packed run; name another, or replace it (--overwrite)")
-    if not (run / FOLDER).is_dir():
+    if not (run / CHECKPOINT_DIR).is_dir():
         raise TrainError(f"{run}: holds no checkpoints; give the folder of a run, e.g. runs/NAME")
     with Checkpoints(run, keep=1, read_only=True) as checkpoints:
         step, details, arrays = checkpoints.last_whole(
@@ -93,9 +95,10 @@ def pack(run: Path, target: Path, *, max_mb: float = 15, overwrite: bool = False
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, data in parts.items():
-            _write(target / name, data)
+            write_bytes(target / name, data, overwrite=True)
         # Until here the earlier manifest holds, with its parts.
-        _write(target / MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+        text = json.dumps(manifest, indent=1) + "\n"
+        write_bytes(target / MANIFEST, text.encode(), overwrite=True)
         for path in target.glob("step-*.zip.[0-9][0-9][0-9]"):
             if path.name not in parts:
                 path.unlink()
@@ -118,7 +121,7 @@ def unpack(packed: Path, run: Path, *, overwrite: bool = False) -> int:
     Raises:
       TrainError: a part is missing or damaged, or the folder exists already or cannot be written.
     """
-    from train.checkpoint import FOLDER, Checkpoints, checksum
+    from train.checkpoint import CHECKPOINT_DIR, Checkpoints, checksum
     from train.run_folder import CONFIG, others
 
     if os.path.lexists(run) and not (run.is_dir() and not any(run.iterdir())):
@@ -143,7 +146,7 @@ def unpack(packed: Path, run: Path, *, overwrite: bool = False) -> int:
         run.parent.mkdir(parents=True, exist_ok=True)
         with _beside(run) as folder:
             made = folder / "new"
-            (made / FOLDER).mkdir(parents=True)
+            (made / CHECKPOINT_DIR).mkdir(parents=True)
             for name, data in content.items():
                 (made / name).write_bytes(data)
             with Checkpoints(made, keep=1) as checkpoints:
@@ -221,12 +224,6 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
     parser = argparse.ArgumentParser(
@@ -255,7 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"{max(sizes) / 1e6:.2f} MB, together {sum(sizes) / 1e6:.2f} MB, and {MANIFEST}"
             )
     except TrainError as error:
-        print("train.pack: error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("train.pack: error: " + one_line(error), file=sys.stderr)
         return error.status
     except ModuleNotFoundError as error:
         print(f"train.pack: error: {missing_package(error)}", file=sys.stderr)

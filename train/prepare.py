@@ -29,6 +29,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from converse_jax.imaging import Image, ImageError, encode_image, list_images, read_image
+from converse_jax.messages import one_line
+from converse_jax.progress import progress_bar
 from train.errors import TrainError
 from train.free_images import collect
 from train.tfds_source import data_root, import_tfds, prepared_in
@@ -225,7 +227,7 @@ def prepare(
                 target.rename(Path(staging, "replaced"))
             Path(builder.data_path).rename(target)
     except (OSError, RuntimeError) as error:  # the latter from the writer of ArrayRecord
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise TrainError(
             f"{root}: cannot be written ({reason}); check its permissions and its free space"
         ) from None
@@ -311,20 +313,6 @@ def _silence() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error where a person sees it, nothing otherwise: call it (done, total)."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise TrainError(f"{message}; python -m train.prepare --help says more")
@@ -335,7 +323,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(_parse(argv))
     except (TrainError, ImageError, OSError) as error:
-        print("train.prepare: error: " + " ".join(str(error).split()), file=sys.stderr)
+        print("train.prepare: error: " + one_line(error), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("train.prepare: interrupted; nothing is left behind", file=sys.stderr)
@@ -374,7 +362,7 @@ def _run(args: argparse.Namespace) -> int:
     else:
         plan = plan_div2k(args.source, args.config)
     root = data_root(args.data_dir)
-    with _progress(plan.name) as advance:
+    with progress_bar(plan.name) as advance:
         target, new = prepare(plan, root, advance)
     print(f"{'prepared' if new else 'already there'}: {target}", file=sys.stderr)
     if new and args.command == "folder":
@@ -388,7 +376,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _run_free(args: argparse.Namespace) -> int:
-    with _progress("free") as advance:
+    with progress_bar("free") as advance:
         done = collect(args.target, overwrite=args.overwrite, advance=advance)
     for line in done.missing:
         print(line, file=sys.stderr)

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import jax
 
+from converse_jax.messages import one_line
 from train.errors import StoppedEarly, TrainError
 
 T = TypeVar("T")
@@ -25,7 +26,7 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C: saved, to be resumed."""
 
 
-def join(asked: bool) -> None:
+def initialize_distributed(asked: bool) -> None:
     """Become one of several processes, where a flag or the environment says so.
 
     Where JAX does not recognize the cluster (Slurm, Open MPI, Cloud TPU, Kubernetes) by itself, the
@@ -42,7 +43,7 @@ def join(asked: bool) -> None:
             num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID")
         )
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         raise TrainError(
             f"--distributed: the processes cannot be joined ({reason}); set "
             "JAX_COORDINATOR_ADDRESS=host:port of process 0, JAX_NUM_PROCESSES and JAX_PROCESS_ID "
@@ -60,7 +61,7 @@ def _number(name: str) -> int | None:
         raise TrainError(f"{name}: got {text!r}; give an integer") from None
 
 
-def meet(name: str) -> None:
+def barrier(name: str) -> None:
     """Wait until every process is here."""
     if jax.process_count() > 1:
         from jax.experimental import multihost_utils

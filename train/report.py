@@ -1,9 +1,8 @@
-"""What stays of a run for people: the model card, sample images, before/after, a paragraph."""
+"""What a run leaves for its user: model card, sample images, before and after, a summary."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 
 from converse_jax import ModelCard, __version__
+from converse_jax.atomic import write_bytes
 from converse_jax.imaging import ImageError
 from train.config import Config
 from train.errors import TrainStopped
@@ -25,7 +25,7 @@ from train.run_folder import BEFORE_AFTER, SUMMARY
 _SHOWN = 4  # held-out images in a figure
 
 
-def card_of(
+def make_card(
     config: Config, step: int, psnr: float | None, init: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The model card of the weights after a step, as JSON holds it.
@@ -66,10 +66,10 @@ def card_of(
     return asdict(card)
 
 
-def sample_sheet(measure: HeldOut, scores: Scores) -> np.ndarray:
+def sample_sheet(held_out: HeldOut, scores: Scores) -> np.ndarray:
     """Input, restored and clean of a few held-out images, float32 ``[H, W, 3]``."""
     rows = []
-    for example, restored in list(zip(measure.examples, scores.restored, strict=True))[:_SHOWN]:
+    for example, restored in list(zip(held_out.examples, scores.restored, strict=True))[:_SHOWN]:
         given = enlarge(example["input"], *restored.shape[:2])
         rows.append([("input", given), ("restored", restored), ("clean", example["target"])])
     return sheet(rows)
@@ -78,7 +78,7 @@ def sample_sheet(measure: HeldOut, scores: Scores) -> np.ndarray:
 def write_report(
     run: Path,
     config: Config,
-    measure: HeldOut,
+    held_out: HeldOut,
     scores: Scores,
     meter: Meter,
     skipped: int,
@@ -89,76 +89,99 @@ def write_report(
     Args:
       run: the run's folder.
       config: the run.
-      measure: the held-out images.
+      held_out: the held-out images.
       scores: of the final weights.
-      meter: of this sitting.
-      skipped: steps skipped in all sittings.
-      patches: in all sittings, if that is known.
+      meter: of this process.
+      skipped: steps skipped since the first.
+      patches: trained on since the first step, if that is known.
+
+    Raises:
+      TrainStopped: a file cannot be written.
     """
-    baseline_name, baseline = measure.baseline()
-    examples = measure.examples
-    given = [enlarge(e["input"], *e["target"].shape[:2]) for e in examples]
-    rows = []
-    for i in range(min(_SHOWN, len(examples))):
-        columns = [("input", given[i]), (baseline_name, baseline.restored[i])]
-        if baseline_name == "input":
-            del columns[1]
-        columns += [(config.name, scores.restored[i]), ("clean", examples[i]["target"])]
-        rows.append([(name, pixels, i) for name, pixels in columns])
     label = psnr_label(config.task.measured_as)
-    unit = label.replace("PSNR", "dB")
-    captioned = [
-        [
-            (f"{name}  {measure.psnr(i, pixels):.2f} {unit}" if name != "clean" else name, pixels)
-            for name, pixels, i in row
-        ]
-        for row in rows
-    ]
-    try:
-        write_sheet(run / BEFORE_AFTER, captioned)
-    except ImageError as error:
-        raise TrainStopped(str(error)) from None
-    before = measure.score(given).psnr
-    compared = "" if baseline_name == "input" else f"; {baseline_name}: {baseline.psnr:.2f} dB"
-    steps = f"{config.steps} steps"
-    if patches == config.steps * config.batch_size:
-        steps += f" of {config.batch_size} patches"
-    elif patches is not None:
-        steps += f", {patches} patches in batches of several sizes"
-    gained = scores.psnr - before
-    gain = f"{gained:+.2f} dB above" if gained >= 0 else f"{-gained:.2f} dB below"
-    gain += f" the input of {before:.2f} dB{compared}"
-    # A network that enlarges has to be better than an enlargement without one.
-    least, of = before, ""
-    if config.task.name == "sr" and baseline_name != "input":
-        least, of = baseline.psnr, f" ({baseline_name})"
-    worse = ""
-    if not scores.psnr >= least:
-        worse = (
-            f"Worse than its input: {scores.psnr:.2f} dB against {least:.2f} dB"
-            f"{of}; train longer, or look at the loss and the learning rate. "
-        )
-    speed = ""
-    if meter.seconds > 0:
-        speed = (
-            f"{meter.images / meter.seconds:.1f} images/s on {jax.device_count()} x "
-            f"{jax.devices()[0].device_kind}; at most {meter.waited / meter.seconds:.0%} of the "
-            "time spent waiting for data; "
-        )
-    by_set = ""
-    if scores.by_set:
-        listed = ", ".join(f"{name} {value:.4g}" for name, value in scores.by_set.items())
-        by_set = f"By set: {listed}. "
+    given = [enlarge(e["input"], *e["target"].shape[:2]) for e in held_out.examples]
+    baseline = held_out.baseline()
+    rows = _before_after(config, held_out, given, baseline, scores)
+    before = held_out.score(given)
     text = (
-        f"{worse}{config.name}: {steps}. On {len(examples)} held-out images {label} "
-        f"{scores.psnr:.2f} dB ({label.replace('PSNR', 'SSIM')} {scores.ssim:.4f}), {gain}. "
-        f"{by_set}{speed}peak memory {peak_memory()}; {skipped} steps skipped. "
+        f"{_verdict(config, before, baseline, scores)}{config.name}: {_amount(config, patches)}. "
+        f"On {len(given)} held-out images {label} {scores.psnr:.2f} dB "
+        f"({label.replace('PSNR', 'SSIM')} {scores.ssim:.4f}), {_gain(before, baseline, scores)}. "
+        f"{_by_set(scores)}{_speed(meter)}peak memory {peak_memory()}; {skipped} steps skipped. "
         f"Weights: python -m train.export {run} {config.name}.safetensors"
     )
-    temporary = run / (SUMMARY + ".tmp")
     try:
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, run / SUMMARY)
+        write_sheet(run / BEFORE_AFTER, rows)
+        write_bytes(run / SUMMARY, f"{text}\n".encode(), overwrite=True)
+    except ImageError as error:
+        raise TrainStopped(str(error)) from None
     except OSError as error:
         raise TrainStopped(f"{run / SUMMARY}: cannot be written ({error.strerror})") from None
     return text
+
+
+Baseline = tuple[str, Scores]
+
+
+def _before_after(
+    config: Config,
+    held_out: HeldOut,
+    given: Sequence[np.ndarray],
+    baseline: Baseline,
+    scores: Scores,
+) -> list[list[tuple[str, np.ndarray]]]:
+    """Rows of labeled panels: input, baseline, restored, clean."""
+    unit = psnr_label(config.task.measured_as).replace("PSNR", "dB")
+    rows = []
+    for i in range(min(_SHOWN, len(given))):
+        columns = [("input", given[i])]
+        if baseline[0] != "input":
+            columns.append((baseline[0], baseline[1].restored[i]))
+        columns.append((config.name, scores.restored[i]))
+        captioned = [(f"{name}  {held_out.psnr(i, x):.2f} {unit}", x) for name, x in columns]
+        rows.append([*captioned, ("clean", held_out.examples[i]["target"])])
+    return rows
+
+
+def _verdict(config: Config, given: Scores, baseline: Baseline, scores: Scores) -> str:
+    """A warning where the network is of no use."""
+    # A network that enlarges has to be better than an enlargement without one.
+    enlarges = config.task.name == "sr" and baseline[0] != "input"
+    least, of = (baseline[1].psnr, f" ({baseline[0]})") if enlarges else (given.psnr, "")
+    if scores.psnr >= least:
+        return ""
+    return (
+        f"Worse than its input: {scores.psnr:.2f} dB against {least:.2f} dB{of}; train longer, or "
+        "look at the loss and the learning rate. "
+    )
+
+
+def _amount(config: Config, patches: int | None) -> str:
+    steps = f"{config.steps} steps"
+    if patches is None:
+        return steps
+    if patches == config.steps * config.batch_size:
+        return f"{steps} of {config.batch_size} patches"
+    return f"{steps}, {patches} patches in batches of several sizes"
+
+
+def _gain(given: Scores, baseline: Baseline, scores: Scores) -> str:
+    gained = scores.psnr - given.psnr
+    gain = f"{gained:+.2f} dB above" if gained >= 0 else f"{-gained:.2f} dB below"
+    compared = "" if baseline[0] == "input" else f"; {baseline[0]}: {baseline[1].psnr:.2f} dB"
+    return f"{gain} the input of {given.psnr:.2f} dB{compared}"
+
+
+def _by_set(scores: Scores) -> str:
+    listed = ", ".join(f"{name} {value:.4g}" for name, value in scores.by_set.items())
+    return f"By set: {listed}. " if listed else ""
+
+
+def _speed(meter: Meter) -> str:
+    if meter.seconds <= 0:
+        return ""
+    return (
+        f"{meter.images / meter.seconds:.1f} images/s on {jax.device_count()} x "
+        f"{jax.devices()[0].device_kind}; at most {meter.waited / meter.seconds:.0%} of the time "
+        "spent waiting for data; "
+    )

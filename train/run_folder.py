@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from train.checkpoint import DAMAGED, FOLDER
+from converse_jax.atomic import is_leftover, write_bytes
+from train.checkpoint import CHECKPOINT_DIR, DAMAGED
 from train.config import Config, differences
 from train.errors import TrainError
 from train.log import METRICS
@@ -22,10 +23,7 @@ INIT = "init.json"
 BEFORE_AFTER = "before_after.png"
 SUMMARY = "summary.md"
 
-# What a process may leave that was killed while it claimed the folder.
-_UNFINISHED = {CONFIG + ".tmp", INIT, INIT + ".tmp"}
-
-# Weights of another form cannot be loaded; everything else may change between two sittings.
+# Weights of another form cannot be loaded; everything else may change when a run is resumed.
 _FIXED = ("model", "task.kind", "task.scale")
 
 
@@ -42,7 +40,8 @@ def check(
         raise TrainError("--resume, --overwrite: give one of them, or neither")
     if os.path.lexists(run) and not run.is_dir():
         raise TrainError(f"{run}: is a file; name another folder (--run)")
-    if not run.is_dir() or {p.name for p in run.iterdir()} <= _UNFINISHED:
+    # A process that was killed while it claimed the folder has written no configuration.
+    if not run.is_dir() or all(p.name == INIT or is_leftover(p.name) for p in run.iterdir()):
         return
     saved = run / CONFIG
     if not saved.is_file():
@@ -74,14 +73,15 @@ def check(
 def has_checkpoints(run: Path) -> bool:
     """Whether there is something to go on from, whole or damaged."""
     # One that was cut short has another name.
-    found = [*(run / FOLDER).glob("*"), *(run / DAMAGED).glob("*")]
-    return any(path.name.isdigit() for path in found)
+    folders = [*(run / CHECKPOINT_DIR).glob("*"), *(run / DAMAGED).glob("*")]
+    return any(path.name.isdigit() for path in folders)
 
 
 def others(run: Path) -> list[str]:
     """What is in the folder that no run puts there."""
-    ours = {CONFIG, METRICS, BEFORE_AFTER, SUMMARY, FOLDER, DAMAGED} | _UNFINISHED
-    return sorted(p.name for p in run.iterdir() if not (p.name in ours or _is_events(p.name)))
+    ours = {CONFIG, INIT, METRICS, BEFORE_AFTER, SUMMARY, CHECKPOINT_DIR, DAMAGED}
+    names = (path.name for path in run.iterdir())
+    return sorted(n for n in names if not (n in ours or _is_events(n) or is_leftover(n)))
 
 
 def _is_events(name: str) -> bool:
@@ -91,10 +91,10 @@ def _is_events(name: str) -> bool:
 def read_init(run: Path) -> dict[str, Any] | None:
     """What `claim` wrote of the weights that the run started from, if it did from any."""
     try:
-        found = json.loads((run / INIT).read_text(encoding="utf-8"))
+        init = json.loads((run / INIT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return init if isinstance(init, dict) else None
 
 
 def _changes(saved: Path, config: Config) -> list[str]:
@@ -125,13 +125,16 @@ def claim(
     """
     try:
         if overwrite and run.is_dir():
-            for name in (FOLDER, DAMAGED):
+            for name in (CHECKPOINT_DIR, DAMAGED):
                 shutil.rmtree(run / name, ignore_errors=True)
             # The configuration goes last: without it this would no longer be a run's folder.
             events = [p.name for p in run.iterdir() if _is_events(p.name)]
             for name in (METRICS, BEFORE_AFTER, SUMMARY, *events, INIT, CONFIG):
                 (run / name).unlink(missing_ok=True)
         run.mkdir(parents=True, exist_ok=True)
+        for path in run.iterdir():
+            if is_leftover(path.name):
+                path.unlink()
         if init is not None:
             _write_json(run / INIT, init)
         elif not has_checkpoints(run):
@@ -142,9 +145,7 @@ def claim(
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode(), overwrite=True)
 
 
 def check_space(run: Path, checkpoint_bytes: int, checkpoints: int) -> None:
@@ -155,7 +156,7 @@ def check_space(run: Path, checkpoint_bytes: int, checkpoints: int) -> None:
       checkpoint_bytes: of one.
       checkpoints: most at a time.
     """
-    there = len(list((run / FOLDER).glob("[0-9]*")))  # their room is used again
+    there = len(list((run / CHECKPOINT_DIR).glob("[0-9]*")))  # their room is used again
     place = next(p for p in (run.absolute(), *run.absolute().parents) if p.is_dir())
     needed = checkpoint_bytes * max(checkpoints - there, 1)
     free = shutil.disk_usage(place).free

@@ -148,10 +148,10 @@ def counterparts(inputs: Encoded, targets: Encoded, where: str) -> Encoded:
                 names["several counterparts" if count[key] else "no counterpart"].append(
                     source.name(i)
                 )
-    found = "; ".join(f"{what} of {_few(of)}" for what, of in names.items() if of)
+    lacking = "; ".join(f"{what} of {_few(of)}" for what, of in names.items() if of)
     raise TrainError(
-        f"{where}: {found}; give two folders in which an input and its target have the same path, "
-        "but for the extension and ends such as x4, _LR, _HR, _noisy, _clean"
+        f"{where}: {lacking}; give two folders in which an input and its target have the same "
+        "path, but for the extension and ends such as x4, _LR, _HR, _noisy, _clean"
     )
 
 
@@ -250,11 +250,11 @@ class Images:
 
     def photographs(self) -> list[list[int]]:
         """Which images are of one photograph, of each; an image that is no tile is one itself."""
-        found: dict[str, list[int]] = {}
+        groups: dict[str, list[int]] = {}
         for index in range(len(self)):
             source, i = self._entry(index)
-            found.setdefault(source.photograph(i), []).append(index)
-        return list(found.values())
+            groups.setdefault(source.photograph(i), []).append(index)
+        return list(groups.values())
 
     def of_source(self, number: int) -> list[int]:
         """Which images are of one of the sources."""
@@ -271,7 +271,7 @@ class Images:
             return kept
         source, i = self._entry(index)
         image = self._decode(source, i)
-        found: Decoded = image
+        decoded: Decoded = image
         size = image.nbytes
         if self._inputs:
             given = self._decode(self._inputs[self._entries[index][0]], i)
@@ -279,13 +279,13 @@ class Images:
             if (height, width) != tuple(n // self._scale for n in image.shape[:2]):
                 raise TrainError(self._misfit(index, image.shape[:2], given.shape[:2]))
             image = image[: self._scale * height, : self._scale * width]
-            found = image, given
+            decoded = image, given
             size += given.nbytes
         with self._lock:
             if index not in self._cache and size <= self._room:
                 self._room -= size
-                self._cache[index] = found
-        return found
+                self._cache[index] = decoded
+        return decoded
 
     def _decode(self, source: Encoded, i: int) -> np.ndarray:
         try:

@@ -1,4 +1,4 @@
-"""What a step changes, and how it comes into being: named arrays, sharded from birth."""
+"""The training state: named arrays, made on the devices with their sharding."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from converse_jax.messages import one_line
 from train.config import Config, Optimizer
 from train.errors import TrainError
 
 Arrays = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
 
-DATA = "data"
+BATCH_AXIS = "data"
 """The mesh axis along which a batch is shared."""
 
 
@@ -49,7 +50,7 @@ class FunctionalNetwork:
     """The configured network as a pure function of its named weights."""
 
     def __init__(self, config: Config) -> None:
-        """Take its shape; no weight is made."""
+        """Build its structure; no weights are made."""
         self._config = config
         graph, state = nnx.split(nnx.eval_shape(self._built))
         self._graph = graph
@@ -61,12 +62,12 @@ class FunctionalNetwork:
             # TrainState has no place for them.
             names = ", ".join(".".join(map(str, path)) for path in others)
             raise TrainError(
-                f"model: {config.model.architecture} holds what is no nnx.Param ({names}); "
-                "statistics of batches and random streams cannot be trained with"
+                f"model: {config.model.architecture} holds variables that are not nnx.Param "
+                f"({names}); statistics of batches and random streams cannot be trained with"
             )
 
     def check_output(self, example: Mapping[str, np.ndarray]) -> None:
-        """Raise a TrainError if the network makes of an example what is not like its target."""
+        """Raise a TrainError if the output for an example has another shape than its target."""
         batch = {k: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for k, x in example.items()}
         params = {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in self.shapes.items()}
         made, wanted = jax.eval_shape(self, params, batch).shape, batch["target"].shape
@@ -84,7 +85,7 @@ class FunctionalNetwork:
             raise
         except Exception as error:  # of a class in a user's file
             c = self._config
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise TrainError(
                 f"model: {c.model.architecture} cannot be built from "
                 f"{c.model.arguments(c.task.scale)} ({type(error).__name__}: {reason})"
@@ -151,8 +152,8 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if config.weight_decay:
             updates = jax.tree.map(decay, updates, params)
-        found: tuple[Any, Any] = rate.update(updates, state, params)
-        return found
+        scaled: tuple[Any, Any] = rate.update(updates, state, params)
+        return scaled
 
     # Not optax.adamw, whose state has another form: a run may be resumed with or without decay.
     adam = optax.scale_by_adam(*config.betas)
@@ -162,17 +163,17 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
 def make_mesh() -> Mesh:
     """All devices of all processes, along the axis of the batch."""
     devices = np.asarray(jax.devices())
-    return Mesh(devices, (DATA,), axis_types=(jax.sharding.AxisType.Auto,))
+    return Mesh(devices, (BATCH_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
     """The whole array on every device: the weights, less than a million of them."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def shared(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """A share of the examples on every device."""
-    return NamedSharding(mesh, PartitionSpec(DATA))
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXIS))
 
 
 def init_state(network: FunctionalNetwork, optimizer: optax.GradientTransformation) -> TrainState:
@@ -188,7 +189,7 @@ def abstract_state(
     network: FunctionalNetwork, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
     """Shapes and shardings of the state."""
-    whole = replicated(mesh)
+    whole = replicated_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole),
         jax.eval_shape(lambda: init_state(network, optimizer)),
@@ -198,23 +199,25 @@ def abstract_state(
 def make_state(
     network: FunctionalNetwork, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """The state before the first step, born on all devices."""
+    """The state before the first step, made on all devices."""
     # A thousand small draws: LLVM takes seconds to optimize what runs once.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     make = jax.jit(
         lambda: init_state(network, optimizer),
-        out_shardings=replicated(mesh),
+        out_shardings=replicated_sharding(mesh),
         compiler_options=quick,
     )
     return make()
 
 
 def start_from(state: TrainState, arrays: Mapping[str, np.ndarray], mesh: Mesh) -> TrainState:
-    """A state before its first step, with these in the place of its random weights."""
+    """A state before its first step, with these weights in place of the random ones."""
 
     def put(value: np.ndarray) -> jax.Array:
         # Every process has read the same file.
-        return jax.make_array_from_callback(value.shape, replicated(mesh), lambda i: value[i])
+        return jax.make_array_from_callback(
+            value.shape, replicated_sharding(mesh), lambda i: value[i]
+        )
 
     # Two buffers of each: one cannot be donated twice.
     params, ema = ({name: put(value) for name, value in arrays.items()} for _ in range(2))

@@ -1,4 +1,4 @@
-"""One training step, a pure function: gradients, Adam, moving average; nothing if not finite."""
+"""One training step, a pure function: gradient, Adam, moving average; skipped if not finite."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from train.state import (
     Batch,
     FunctionalNetwork,
     TrainState,
+    batch_sharding,
     make_schedule,
-    replicated,
-    shared,
+    replicated_sharding,
 )
 
 Metrics = dict[str, jax.Array]
@@ -110,7 +110,7 @@ def make_step(
 
 def jit_step(step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]], mesh: Mesh) -> Any:
     """The step under `jax.jit`: state on every device and donated, the batch shared."""
-    whole, share = replicated(mesh), shared(mesh)
+    whole, share = replicated_sharding(mesh), batch_sharding(mesh)
     return jax.jit(
         step, in_shardings=(whole, share), out_shardings=(whole, whole), donate_argnums=0
     )

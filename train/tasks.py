@@ -1,4 +1,4 @@
-"""The tasks: how a clean image becomes the network's input. Each is a function of its generator.
+"""The tasks: how a clean image is degraded. Each is a function of its random generator.
 
 Images come as uint8 ``[H, W, C]``; what a network sees is float32 in the units of [0, 1].
 """
@@ -61,7 +61,7 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} defines no degrade(clean, rng)")
 
     def baseline(self, example: Example) -> tuple[str, np.ndarray] | None:
-        """What can be had without a network, and its name; None where there is nothing customary.
+        """The best result without a network, and its name; None where nothing is customary.
 
         Another image than the input, as large as the target.
         """

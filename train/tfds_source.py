@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from converse_jax.messages import one_line
 from train.errors import TrainError
 
 _NAME = re.compile(r"([a-z]\w*)(?:/([\w+.-]+))?(?::(\d+\.\d+\.\d+))?", re.IGNORECASE | re.ASCII)
@@ -164,7 +165,7 @@ def data_root(data_dir: str | None) -> Path:
 
 def prepared_in(root: Path, name: str = "*") -> list[Prepared]:
     """The finished data sets in a folder, of one name or of all."""
-    found = []
+    prepared = []
     for depth in ("*", "*/*"):
         for features in root.glob(f"{name}/{depth}/features.json"):
             folder = features.parent
@@ -173,8 +174,9 @@ def prepared_in(root: Path, name: str = "*") -> list[Prepared]:
             if not _VERSION.fullmatch(parts[-1]) or parts[0].startswith("."):
                 continue
             version = tuple(map(int, parts[-1].split(".")))
-            found.append(Prepared(parts[0], parts[1] if len(parts) == 3 else None, version, folder))
-    return sorted(found, key=lambda p: (p.name, p.config or "", p.version))
+            config = parts[1] if len(parts) == 3 else None
+            prepared.append(Prepared(parts[0], config, version, folder))
+    return sorted(prepared, key=lambda p: (p.name, p.config or "", p.version))
 
 
 def _find(tfds: Any, spec: str, match: re.Match[str], root: Path) -> Prepared:
@@ -314,4 +316,4 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)

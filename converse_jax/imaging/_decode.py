@@ -15,6 +15,7 @@ import numpy as np
 
 from converse_jax.imaging._exif import ORIENTATION, descriptive_tags, turned, upright
 from converse_jax.imaging._image import MAX_PIXELS, Image, ImageError, fitting_profile
+from converse_jax.messages import one_line
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -71,7 +72,7 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Ima
             "cut it into parts, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
         ) from None
     except Exception as error:  # damaged files make decoders raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise ImageError(
             f"{name}: the {kind.upper()} file is damaged or cut short ({reason}); "
             "fetch or export it again"
@@ -275,9 +276,9 @@ def _tiff_exif(data: bytes, tags: Any) -> bytes | None:
         source.endian = block.endian = "<" if data[:2] == b"II" else ">"
         source.bigtiff = b"+" in data[2:4]
         source.load_from_fp(io.BytesIO(data), tags.offset)
-        found = descriptive_tags(source)
-        for tag, value in found.items():
+        tags = descriptive_tags(source)
+        for tag, value in tags.items():
             block[tag] = value
-        return block.tobytes() if found else None
+        return block.tobytes() if tags else None
     except Exception:  # a damaged description is no reason to refuse the image
         return None

@@ -10,6 +10,7 @@ import numpy as np
 
 from converse_jax.imaging._exif import PREFIX, descriptive_tags
 from converse_jax.imaging._image import Image, ImageError, fitting_profile
+from converse_jax.messages import one_line
 
 # format -> (holds alpha, holds 16 bits)
 _HOLDS = {
@@ -64,7 +65,7 @@ def encode_image(image: Image, format: str) -> bytes:
         raise
     except Exception as error:  # the encoders raise nearly anything
         # WebP ends at 16383 pixels a side, JPEG at 65535 and at 64 KiB of EXIF, for example.
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         height, width = samples.shape[:2]
         raise ImageError(
             f"format: {format.upper()} does not take this image of {width}x{height} pixels "

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from converse_jax._atomic import write_bytes
+from converse_jax.atomic import write_bytes
 from converse_jax.imaging._decode import decode_image
 from converse_jax.imaging._encode import encode_image
 from converse_jax.imaging._image import EXTENSIONS, MAX_PIXELS, Image, ImageError
@@ -126,10 +126,10 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     root = Path(folder)
     if not os.path.isdir(root):
         raise ImageError(f"{root}: there is no such folder; check the path")
-    found = []
+    paths = []
     for parent, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
-                found.append(Path(parent, name))
-    return sorted(found)
+                paths.append(Path(parent, name))
+    return sorted(paths)

@@ -37,10 +37,10 @@ class ConverseDnCNN(nnx.Module):
     def __init__(
         self,
         channels: int = 1,
+        *,
         num_features: int = 64,
         num_blocks: int = 20,
         kernel_size: int = 5,
-        *,
         downscale: int = 1,
         noise_level: bool = False,
         residual: bool = False,

@@ -11,7 +11,7 @@ FORMAT = "converse-jax/1"
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a person must know before using a set of weights.
+    """What a user should know before using a set of weights.
 
     Attributes:
       name: short name, e.g. "converse-dncnn".

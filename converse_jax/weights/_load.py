@@ -61,13 +61,13 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
             ) from None
         return assemble(card, arrays, origin=path), card
     theirs = read_pth(path)
-    found = recognize(theirs)
-    if found is None:
+    recognized = recognize(theirs)
+    if recognized is None:
         raise WeightsError(
             f"{path}: its {len(theirs)} arrays ({', '.join(list(theirs)[:3])}, ...) belong to none "
             f"of the networks {', '.join(AUTHORS)}"
         )
-    architecture, config = found
+    architecture, config = recognized
     model = _build(path, architecture, config, "")
     arrays, unknown = translate(architecture, theirs)
     return _fill(path, model, arrays, unknown), _foreign_card(path, architecture, config)
@@ -142,7 +142,7 @@ def _build(
 ) -> nnx.Module:
     networks = models.registered()
     if architecture not in networks:
-        # Never run because a card says so: the person has to name it.
+        # Never run because a card says so: the user has to name it.
         file = ascii(str(defined_in)[:500]) if defined_in else "the file that registers it"
         raise WeightsError(
             f"{path}: unknown architecture {architecture!r}, known are {', '.join(networks)}; if "

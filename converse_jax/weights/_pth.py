@@ -63,8 +63,8 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise WeightsError(f"{shown_path(path)}: cannot be read ({reason})") from error
     except Exception as error:
         # A hostile file may raise anything, MemoryError and RecursionError too: callers handle one.
-        found = f"not a readable PyTorch file ({type(error).__name__})"
-        raise WeightsError(f"{shown_path(path)}: {found}: {ASK_AGAIN}") from error
+        problem = f"not a readable PyTorch file ({type(error).__name__})"
+        raise WeightsError(f"{shown_path(path)}: {problem}: {ASK_AGAIN}") from error
 
 
 def _read(file: BinaryIO) -> dict[str, np.ndarray]:

@@ -13,7 +13,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from converse_jax._atomic import write_bytes
+from converse_jax.atomic import write_bytes
+from converse_jax.messages import one_line
 from converse_jax.weights._errors import WeightsError, check_file, shown, shown_path
 
 
@@ -74,7 +75,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
         raise WeightsError(f"{shown_path(path)}: {error}") from None
     except Exception as error:
         # SafetensorError, OSError, or a KeyError for a number type that numpy lacks.
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise WeightsError(
             f"{shown_path(path)}: not a readable safetensors file ({reason}): fetch it again"
         ) from error
@@ -99,7 +100,7 @@ def _serialize(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) ->
     try:
         return _with_metadata(save(contiguous), metadata)
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = one_line(error, 160)
         raise WeightsError(f"safetensors cannot hold this ({reason}): convert it first") from error
 
 

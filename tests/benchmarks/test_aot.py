@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from benchmarks import aot
+from benchmarks.suite import Operator
 
 COMPILED = """HloModule jit_f
 
@@ -31,6 +32,11 @@ def test_bytes_that_kernels_read_and_write() -> None:
     call = 8 * 4 + 7 * 4 + 6 * 4  # without the workspace of the library
     reduce = 8 * 4 + 7 * 4
     assert aot.traffic(COMPILED) == fusion + call + reduce
+
+
+def test_the_least_that_an_operator_moves() -> None:
+    row = Operator("forward", 2, 3, 8, 5, 4, scale=2)
+    assert aot.least_moved(row) == 4 * 2 * 3 * 64 * (1 + 4)
 
 
 def test_exchanges_between_devices() -> None:

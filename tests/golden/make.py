@@ -31,6 +31,11 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], tuple[tuple[int, ...], ...]]] = {
     "srresnet-x4": ("ConverseSRResNet", {"scale": 4}, ((5, 6, 3),)),
     "srresnet-x3-fast": ("ConverseSRResNet", {"scale": 3, "high_blocks": False}, ((5, 6, 3),)),
     "usrnet": ("ConverseUSRNet", {"num_iterations": 2, "blur_size": 5}, ((8, 9, 3), (5, 5))),
+    "usrnet-differences": (
+        "ConverseUSRNet",
+        {"num_iterations": 2, "blur_size": 5, "kernel_residual": True},
+        ((8, 9, 3), (5, 5)),
+    ),
     "conversenet": ("ConverseNet", {"num_iterations": 2}, ((8, 9, 3),)),
 }
 

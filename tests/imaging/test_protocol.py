@@ -132,7 +132,7 @@ def test_refusals_name_the_argument() -> None:
     with pytest.raises(ValueError, match="image: holds NaN"):
         to_uint8(np.array([np.nan]))
     with pytest.raises(ValueError, match="task: got 'inpaint'"):
-        score(clean, clean, task="inpaint")  # type: ignore[arg-type]
+        score(clean, clean, task="inpaint")
 
 
 def test_the_import_loads_no_codec_and_no_scipy() -> None:

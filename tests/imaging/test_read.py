@@ -237,9 +237,9 @@ def turned_file(kind: str, orientation: int) -> tuple[bytes, np.ndarray]:
         image = PilImage.fromarray(as_stored(upright, orientation))
         return pillow(image, "TIFF", tiffinfo={274: orientation}), upright[..., None]
     if kind in ("tiff", "rgba-tiff", "lzw-tiff"):
-        options = {"compression": "tiff_lzw"} if kind == "lzw-tiff" else {}
+        lzw = {"compression": "tiff_lzw"} if kind == "lzw-tiff" else {}
         image = PilImage.fromarray(stored)
-        return pillow(image, "TIFF", tiffinfo={274: orientation}, **options), upright
+        return pillow(image, "TIFF", tiffinfo={274: orientation}, **lzw), upright
     if kind == "palette-tiff":
         index = samples((5, 4)) % 3
         image = PilImage.fromarray(as_stored(index, orientation))

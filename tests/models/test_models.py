@@ -63,7 +63,8 @@ def test_another_block_is_one_argument() -> None:
         made.append(args)
         return ConverseBlock(*args, **kwargs)
 
-    model = ConverseDnCNN(1, 4, 2, 3, block=block, padding_mode="reflect", rngs=nnx.Rngs(0))
+    sizes = {"num_features": 4, "num_blocks": 2, "kernel_size": 3}
+    model = ConverseDnCNN(**sizes, block=block, padding_mode="reflect", rngs=nnx.Rngs(0))
     assert made == [(4, 3), (4, 3)]
     assert [b.spatial.padding_mode for b in model.body] == ["reflect", "reflect"]
 
@@ -125,6 +126,19 @@ def test_usrnet_inverts_the_blur_it_is_told() -> None:
         z = converse2d(z, kernel_map(model.kernel_net(kernels[0])), model.lam)
     np.testing.assert_allclose(model.tail(z), y[0], atol=1e-5)
     assert jax.eval_shape(lambda x, k: model(x, k, scale=2), x, kernels).shape == (2, 16, 20, 3)
+
+
+def test_usrnet_of_differences_starts_as_one_reverse_convolution() -> None:
+    model = small(ConverseUSRNet, kernel_residual=True)
+    x, kernel = image(2, 8, 10, 3), jnp.abs(image(7, 7))
+    kernel /= kernel.sum()
+    expected = converse2d(x, jnp.repeat(kernel[..., None], 3, axis=-1), model.lam[:3])
+    np.testing.assert_allclose(call(model, x, kernel), expected, atol=1e-4)
+    kernels = jnp.stack([kernel, kernel.T])
+    np.testing.assert_allclose(call(model, x, kernels)[0], expected[0], atol=1e-4)
+    # What is learned is added.
+    model.kernel_maps[1].bias[...] += 0.1
+    assert not np.allclose(call(model, x, kernel), expected, atol=1e-3)
 
 
 def test_kernel_net_orders_its_output_as_maps() -> None:

@@ -249,7 +249,7 @@ def test_an_adapter_in_a_block_learns() -> None:
 
 
 def test_another_normalization_in_a_block() -> None:
-    block = ConverseBlock(4, 3, rngs=nnx.Rngs(0))
+    block: Any = ConverseBlock(4, 3, rngs=nnx.Rngs(0))
     block.norm1 = nnx.RMSNorm(4, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 4))
     np.testing.assert_allclose(block(x), plain_block(block, x), atol=1e-5)
@@ -269,13 +269,15 @@ def plain_network() -> ConverseDnCNN:
     def block(*args: Any, **kwargs: Any) -> ConverseBlock:
         return ConverseBlock(*args, plain=True, **kwargs)
 
-    return ConverseDnCNN(1, 4, 1, 3, block=block, rngs=nnx.Rngs(0))
+    return ConverseDnCNN(
+        1, num_features=4, num_blocks=1, kernel_size=3, block=block, rngs=nnx.Rngs(0)
+    )
 
 
 def test_plain_is_the_same_network() -> None:
     graphdef, state = nnx.split(plain_network())
     plain = nnx.merge(graphdef, state)
-    usual = ConverseDnCNN(1, 4, 1, 3, rngs=nnx.Rngs(0))
+    usual = ConverseDnCNN(1, num_features=4, num_blocks=1, kernel_size=3, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (2, 9, 8, 1))
     np.testing.assert_allclose(plain(x), usual(x), atol=1e-6)
 
@@ -307,9 +309,9 @@ def test_plain_networks_have_forward_derivatives() -> None:
 
 def test_what_flax_users_expect_of_a_layer() -> None:
     with pytest.raises(ValueError, match="padding: got 'CIRCULAR'; .* padding_mode='circular'"):
-        Converse2D(4, padding="CIRCULAR", rngs=nnx.Rngs(0))  # type: ignore[arg-type]
+        Converse2D(4, padding="CIRCULAR", rngs=nnx.Rngs(0))
     with pytest.raises(TypeError, match=r"kernel_size: got \(3,\); expected k or \(kh, kw\)"):
-        Converse2D(4, (3,), rngs=nnx.Rngs(0))  # type: ignore[arg-type]
+        Converse2D(4, (3,), rngs=nnx.Rngs(0))
     layer = Converse2D(
         4,
         kernel_metadata={"note": "a"},

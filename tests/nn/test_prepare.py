@@ -16,10 +16,18 @@ from converse_jax.models import ConverseDnCNN, ConverseSRResNet, ConverseUSRNet
 from converse_jax.nn import Converse2D, ConverseBlock, TransferState, prepare, shard_spatially
 
 NETWORKS = {
-    "dncnn": (lambda: ConverseDnCNN(1, 8, 2, rngs=nnx.Rngs(0)), (12, 14, 1), ()),
-    "srresnet": (lambda: ConverseSRResNet(4, 3, 8, 2, rngs=nnx.Rngs(0)), (8, 8, 3), ()),
+    "dncnn": (
+        lambda: ConverseDnCNN(1, num_features=8, num_blocks=2, rngs=nnx.Rngs(0)),
+        (12, 14, 1),
+        (),
+    ),
+    "srresnet": (
+        lambda: ConverseSRResNet(4, 3, num_features=8, num_blocks=2, rngs=nnx.Rngs(0)),
+        (8, 8, 3),
+        (),
+    ),
     "usrnet": (
-        lambda: ConverseUSRNet(3, 8, 2, num_iterations=3, rngs=nnx.Rngs(0)),
+        lambda: ConverseUSRNet(3, num_features=8, num_blocks=2, num_iterations=3, rngs=nnx.Rngs(0)),
         (16, 12, 3),
         (np.full((7, 7), 1 / 49, np.float32),),
     ),
@@ -162,8 +170,8 @@ def test_one_image_on_eight_devices(name: str, prepared: bool) -> None:
     if prepared:
         model, args = prepare(model, x, *args), ()
     graphdef, state = nnx.split(shard_spatially(model, on_eight_devices(), "rows"))
-    shared = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x, *args)).lower(state, x)
-    shared = shared.compile()
+    jitted = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x, *args))
+    shared = jitted.lower(state, x).compile()
     tolerance = 1e-5 * float(jnp.max(jnp.abs(expected)))
     chex.assert_trees_all_close(shared(state, x), expected, atol=tolerance)
     # No device holds a whole map of the width inside the blocks, 16 channels.

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import train.loop
-from converse_jax import _compilation_cache
+from converse_jax import compilation_cache
 from tests.train import tiny
 from train import __main__ as command
-from train.config import Command, Config, Optimizer, differences, read_config
+from train.config import Args, Config, Optimizer, differences, read_config
 from train.errors import TrainError
 from train.huge_pages import with_huge_pages
 from train.networks import (
@@ -26,15 +26,20 @@ CONFIGS = sorted((tiny.ROOT / "configs").glob("*.py"))
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Command]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Args]:
     """The commands that would be carried out."""
-    commands: list[Command] = []
-    monkeypatch.setattr(train.loop, "train", lambda c: commands.append(c) or 0)
-    monkeypatch.setattr(_compilation_cache, "enable", lambda: None)
+    commands: list[Args] = []
+
+    def record(args: Args) -> int:
+        commands.append(args)
+        return 0
+
+    monkeypatch.setattr(train.loop, "train", record)
+    monkeypatch.setattr(compilation_cache, "enable", lambda: None)
     return commands
 
 
-def test_fields_from_the_command_line(asked: list[Command]) -> None:
+def test_fields_from_the_command_line(asked: list[Args]) -> None:
     arguments = "--steps 7 --data.train a b --task.sigma 50 --optimizer.clip None --remat --resume"
     assert command.main(["configs/quickstart.py", *arguments.split(), "--run", "runs/x"]) == 0
     (found,) = asked
@@ -52,9 +57,7 @@ def test_fields_from_the_command_line(asked: list[Command]) -> None:
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_configurations(
-    path: Path, asked: list[Command], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_configurations(path: Path, asked: list[Args], capsys: pytest.CaptureFixture[str]) -> None:
     config = read_config(str(path))
     config.check()
     with pytest.raises(SystemExit) as done:
@@ -133,7 +136,7 @@ def test_full_size_networks_are_the_papers() -> None:
 def test_mistakes_in_the_command(
     arguments: list[str],
     text: str,
-    asked: list[Command],
+    asked: list[Args],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -266,7 +269,7 @@ def test_all_mistakes_are_named_at_once() -> None:
     assert all(name in str(caught.value) for name in ("steps", "ema", "log-every"))
 
 
-def test_name_follows_the_task(asked: list[Command]) -> None:
+def test_name_follows_the_task(asked: list[Args]) -> None:
     names = []
     for arguments in (
         ["configs/srresnet_x4.py"],

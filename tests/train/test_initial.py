@@ -13,7 +13,7 @@ from flax import nnx
 import converse_jax
 from tests.train import tiny
 from train import export
-from train.config import Command, Config, Optimizer
+from train.config import Args, Config, Optimizer
 from train.errors import TrainError
 from train.initial import read_initial
 from train.loop import train
@@ -67,7 +67,7 @@ def test_record_survives_stops_and_the_checkpoint_wins(
 ) -> None:
     run = tmp_path / "run"
     one = dataclasses.replace(config, steps=1)
-    job = Command(config=one, run=run, resume=True, init=str(weights))
+    job = Args(config=one, run=run, resume=True, init=str(weights))
     assert train(job) == 0
     assert f"starting from {weights} (ConverseDnCNN)" in capsys.readouterr().err
     record = {"name": str(weights), "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
@@ -82,7 +82,7 @@ def test_record_survives_stops_and_the_checkpoint_wins(
     assert card.notes["step"] == 2
     assert card.notes["init"] == record
     # A new run in the same folder has no such past.
-    assert train(Command(config=one, run=run, overwrite=True)) == 0
+    assert train(Args(config=one, run=run, overwrite=True)) == 0
     assert not (run / "init.json").exists()
 
 
@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused(config: Config, weights: Path, tmp_path: P
         config, model=ConverseDnCNNConfig(num_features=2, num_blocks=2, kernel_size=5, channels=1)
     )
     with pytest.raises(TrainError) as caught:
-        train(Command(config=other, run=run, init=str(weights)))
+        train(Args(config=other, run=run, init=str(weights)))
     text = str(caught.value)
     assert "--init-partial takes what fits" in text
     assert "missing (body.1.expand1.bias, body.1.expand1.kernel" in text
@@ -103,9 +103,9 @@ def test_what_does_not_fit_is_refused(config: Config, weights: Path, tmp_path: P
     with pytest.raises(TrainError, match=r"unexpected \(body\.0"):
         read_initial(less, FunctionalNetwork(less), str(weights), partial=False)
     with pytest.raises(TrainError, match="--init: nowhere.pth: no such file"):
-        train(Command(config=config, run=run, init="nowhere.pth"))
+        train(Args(config=config, run=run, init="nowhere.pth"))
     with pytest.raises(TrainError, match="give --init WEIGHTS"):
-        train(Command(config=config, run=run, init_partial=True))
+        train(Args(config=config, run=run, init_partial=True))
     assert not run.exists()
 
 
@@ -117,8 +117,8 @@ def test_part_of_the_weights(config: Config, weights: Path) -> None:
     initial = read_initial(color, network, str(weights), partial=True)
     left = {"head.kernel", "tail.kernel", "tail.bias"}
     assert network.shapes.keys() - initial.arrays.keys() == left
-    assert "drawn at random: head.kernel, tail.bias, tail.kernel; not used: none" in initial.remark
-    assert "made with other settings: channels 1 -> 3, padding_mode 'circular'" in initial.remark
+    assert "drawn at random: head.kernel, tail.bias, tail.kernel; not used: none" in initial.note
+    assert "made with other settings: channels 1 -> 3, padding_mode 'circular'" in initial.note
     assert initial.record["partial"] == f"{len(initial.arrays)} of {len(network.shapes)} arrays"
     mesh = make_mesh()
     drawn = make_state(network, make_optimizer(color.optimizer, 2), mesh)

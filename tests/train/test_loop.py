@@ -14,7 +14,7 @@ import converse_jax
 from converse_jax.cli import main as converse_jax_command
 from tests.train import tiny
 from train import export, processes, run_folder
-from train.config import Command, Config
+from train.config import Args, Config
 from train.errors import TrainError, TrainStopped
 from train.loop import train
 from train.state import FunctionalNetwork
@@ -35,7 +35,7 @@ def config(images: Path) -> Config:
 def six(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six steps in one go."""
     run = tmp_path_factory.mktemp("runs") / "six"
-    assert train(Command(config=config, run=run)) == 0
+    assert train(Args(config=config, run=run)) == 0
     return run
 
 
@@ -93,13 +93,13 @@ def test_stopped_and_resumed_is_as_in_one_go(
             "status",
             lambda _, step: processes.PREEMPTED if step == stop else None,
         )
-        assert train(Command(config=config, run=run)) == processes.PREEMPTED
+        assert train(Args(config=config, run=run)) == processes.PREEMPTED
     assert [line["step"] for line in lines(run)] == list(range(1, stop + 1))
     # Half a line of a step that was not saved: it is done again.
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(lines(run)[-1] | {"step": stop + 1}) + '\n{"step": ')
     other = dataclasses.replace(config, data=dataclasses.replace(config.data, threads=0))
-    assert train(Command(config=other, run=run, resume=True)) == 0
+    assert train(Args(config=other, run=run, resume=True)) == 0
     tiny.assert_equal(tiny.saved(run, 6), tiny.saved(six, 6))
     assert [line["loss"] for line in lines(run)] == [line["loss"] for line in lines(six)]
 
@@ -109,12 +109,12 @@ def test_finished_run_says_so(
 ) -> None:
     summary = six / "summary.md"
     before = summary.read_text()
-    assert train(Command(config=config, run=six, resume=True)) == 0
+    assert train(Args(config=config, run=six, resume=True)) == 0
     assert "all 6 steps are done; give more (--steps)" in capsys.readouterr().err
     assert summary.read_text() == before
     # Killed between the last checkpoint and the report.
     summary.unlink()
-    assert train(Command(config=config, run=six, resume=True)) == 0
+    assert train(Args(config=config, run=six, resume=True)) == 0
     assert summary.read_text().split(". ")[0] == before.split(". ")[0]
 
 
@@ -170,7 +170,7 @@ def test_each_set_is_measured_and_the_first_decides(config: Config, tmp_path: Pa
     sets = [tiny.folder(tmp_path / name, [(30, 30 + i)] * 2) for i, name in enumerate("ab")]
     data = dataclasses.replace(config.data, validation=(f"first={sets[0]}", str(sets[1])))
     changed = dataclasses.replace(config, data=data, steps=3)
-    assert train(Command(config=changed, run=tmp_path / "run")) == 0
+    assert train(Args(config=changed, run=tmp_path / "run")) == 0
     last = lines(tmp_path / "run")[-1]
     keys = {k for k in last if k.startswith(("psnr", "ssim"))}
     assert keys == {
@@ -200,7 +200,7 @@ def test_what_is_never_finite_stops_the_run(
         data=dataclasses.replace(config.data, threads=0),
     )
     with pytest.raises(TrainStopped, match=r"the last 3 losses or gradients were not finite"):
-        train(Command(config=changed, run=tmp_path / "run"))
+        train(Args(config=changed, run=tmp_path / "run"))
     last = max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir())
     arrays = tiny.saved(tmp_path / "run", last)
     assert all(np.isfinite(x).all() for x in arrays.values())
@@ -213,35 +213,35 @@ def test_damaged_image_stops_the_run_after_saving(config: Config, tmp_path: Path
     data = dataclasses.replace(config.data, train=(str(folder),), threads=0)
     changed = dataclasses.replace(config, data=data, steps=20, save_every=20, eval_every=20)
     with pytest.raises(TrainStopped, match=r"7\.png.*take it out"):
-        train(Command(config=changed, run=tmp_path / "run"))
+        train(Args(config=changed, run=tmp_path / "run"))
     done = len(lines(tmp_path / "run"))
     assert done > 0
     assert [int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()] == [done]
 
 
-def refused(command: Command) -> str:
+def refused(command: Args) -> str:
     with pytest.raises(TrainError) as caught:
         train(command)
     return str(caught.value)
 
 
 def test_used_folder(six: Path, config: Config, tmp_path: Path) -> None:
-    assert "(--resume), delete it (--overwrite)" in refused(Command(config=config, run=six))
-    both = Command(config=config, run=six, resume=True, overwrite=True)
+    assert "(--resume), delete it (--overwrite)" in refused(Args(config=config, run=six))
+    both = Args(config=config, run=six, resume=True, overwrite=True)
     assert "give one of them" in refused(both)
     (tmp_path / "thesis.tex").touch()
     for command in (
-        Command(config=config, run=tmp_path, overwrite=True),
-        Command(config=config, run=tmp_path, resume=True),
+        Args(config=config, run=tmp_path, overwrite=True),
+        Args(config=config, run=tmp_path, resume=True),
     ):
         assert "not the folder of a run" in refused(command)
     assert (tmp_path / "thesis.tex").exists()
-    assert "is a file" in refused(Command(config=config, run=tmp_path / "thesis.tex"))
+    assert "is a file" in refused(Args(config=config, run=tmp_path / "thesis.tex"))
 
 
 def test_other_network_is_not_resumed(six: Path, config: Config) -> None:
     wider = dataclasses.replace(config, model=dataclasses.replace(config.model, num_features=4))
-    text = refused(Command(config=wider, run=six, resume=True))
+    text = refused(Args(config=wider, run=six, resume=True))
     assert "model.num_features: 2 -> 4" in text
 
 
@@ -252,7 +252,7 @@ def test_overwrite_deletes_the_run_only(six: Path, config: Config, tmp_path: Pat
     stopped = dataclasses.replace(
         config, steps=1, optimizer=dataclasses.replace(config.optimizer, warmup=0)
     )
-    assert train(Command(config=stopped, run=run, overwrite=True)) == 0
+    assert train(Args(config=stopped, run=run, overwrite=True)) == 0
     assert [line["step"] for line in lines(run)] == [1]
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["1"]
     assert (run / "notes.txt").read_text() == "mine"
@@ -260,13 +260,13 @@ def test_overwrite_deletes_the_run_only(six: Path, config: Config, tmp_path: Pat
 
 def test_batch_that_devices_cannot_share(config: Config, tmp_path: Path) -> None:
     odd = dataclasses.replace(config, batch_size=12)
-    text = refused(Command(config=odd, run=tmp_path / "run"))
+    text = refused(Args(config=odd, run=tmp_path / "run"))
     assert "12 patches cannot be shared equally by 8 devices" in text
     assert not (tmp_path / "run").exists()
 
 
 def test_half_claimed_folder_is_empty(config: Config, tmp_path: Path) -> None:
-    (tmp_path / "config.json.tmp").touch()
+    (tmp_path / ".converse-0123456789abcdef.tmp").touch()
     run_folder.check(tmp_path, config, resume=True, overwrite=False, say=print)
 
 
@@ -275,5 +275,5 @@ def test_no_room_is_known_beforehand(
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("train.run_folder.shutil.disk_usage", lambda _: usage)
-    assert "5 checkpoints need" in refused(Command(config=config, run=tmp_path / "run"))
+    assert "5 checkpoints need" in refused(Args(config=config, run=tmp_path / "run"))
     assert not (tmp_path / "run").exists()

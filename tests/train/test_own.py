@@ -16,7 +16,7 @@ from converse_jax.plugins import PluginError, load_plugin
 from tests.train import tiny
 from train import __main__ as command
 from train import export
-from train.config import parse_command, read_config
+from train.config import parse_args, read_config
 from train.errors import TrainError
 from train.state import FunctionalNetwork
 
@@ -179,16 +179,16 @@ def test_help_has_the_fields_of_ones_own(
     for words in ("--model.width INT", "taps on each side of the filter", "--task.part FLOAT"):
         assert words in text
     config = read_config(str(path))
-    told = parse_command(config, ["--model.told"]).config
+    told = parse_args(config, ["--model.told"]).config
     assert type(told) is type(config)
     assert told.model.inputs == ("input", "sigma")
     with pytest.raises(TrainError, match="Filter is called with sigma, which Gaps does not give"):
         told.check()
     config.check()
-    half = parse_command(config, ["--dtype", "bfloat16"]).config
+    half = parse_args(config, ["--dtype", "bfloat16"]).config
     with pytest.raises(TrainError, match=r"ThirdFilter.__init__ takes no `dtype`"):
         FunctionalNetwork(half)
-    again = parse_command(config, ["--remat"]).config
+    again = parse_args(config, ["--remat"]).config
     with pytest.raises(TrainError, match="--remat: ThirdFilter.__init__ takes no `block`"):
         FunctionalNetwork(again)
     example = {"input": np.zeros((8, 8, 1), np.float32), "target": np.zeros((4, 4, 1))}
@@ -203,7 +203,7 @@ def test_example_of_the_readme(tmp_path: Path) -> None:
     for name, block in blocks:
         (tmp_path / name).write_text(block)
     config = read_config(str(tmp_path / "my_config.py"))
-    config = parse_command(config, ["--model.width", "4"]).config.named()
+    config = parse_args(config, ["--model.width", "4"]).config.named()
     config.check()
     assert config.name == "plain-15"
     rng = np.random.default_rng(0)

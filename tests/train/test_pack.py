@@ -12,7 +12,7 @@ import pytest
 from tests.train import tiny
 from train import pack
 from train.checkpoint import Checkpoints
-from train.config import Command, Config, Optimizer
+from train.config import Args, Config, Optimizer
 from train.loop import train
 
 
@@ -28,7 +28,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 def four(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four steps in one go."""
     run = tmp_path_factory.mktemp("runs") / "four"
-    assert train(Command(config=config, run=run)) == 0
+    assert train(Args(config=config, run=run)) == 0
     return run
 
 

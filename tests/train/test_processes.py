@@ -17,7 +17,7 @@ import pytest
 
 from tests.train import tiny
 from train import run_folder
-from train.config import Command, read_config
+from train.config import Args, read_config
 from train.errors import TrainError
 from train.loop import train
 
@@ -47,7 +47,7 @@ def reference(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All steps in one go, in this process, on eight devices."""
     run = tmp_path_factory.mktemp("runs") / "reference"
     config = tiny.config(folder, steps=STEPS, save_every=STEPS, eval_every=STEPS)
-    assert train(Command(config=config, run=run)) == 0
+    assert train(Args(config=config, run=run)) == 0
     return run
 
 

@@ -9,7 +9,7 @@ import pytest
 import converse_jax
 from tests.train import tiny
 from train import export
-from train.config import Command, Config, Optimizer
+from train.config import Args, Config, Optimizer
 from train.loop import train
 from train.meter import Means
 from train.networks import ConverseSRResNetConfig
@@ -35,14 +35,14 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(scope="module")
 def four(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "four"
-    assert train(Command(config=config, run=run)) == 0
+    assert train(Args(config=config, run=run)) == 0
     return run
 
 
 def test_lines_are_means_since_the_last(config: Config, four: Path, tmp_path: Path) -> None:
     every = lines(four)
     other = dataclasses.replace(config, log_every=100, save_every=100)
-    assert train(Command(config=other, run=tmp_path / "run")) == 0
+    assert train(Args(config=other, run=tmp_path / "run")) == 0
     (line,) = lines(tmp_path / "run")
     for name in ("loss", "grad_norm"):
         values = [found[name] for found in every]
@@ -74,7 +74,7 @@ def test_super_resolution_is_measured_on_luma_and_says_so(
         steps=2,
         ema=0,
     )
-    assert train(Command(config=enlarging, run=run)) == 0
+    assert train(Args(config=enlarging, run=run)) == 0
     last = lines(run)[-1]
     assert {"psnr_y", "ssim_y"} <= last.keys()
     assert not {"psnr", "ssim"} & last.keys()
@@ -96,9 +96,9 @@ def test_super_resolution_is_measured_on_luma_and_says_so(
 def test_patches_of_all_sittings_are_counted(config: Config, four: Path) -> None:
     assert "tiny: 4 steps of 8 patches." in (four / "summary.md").read_text()
     other = dataclasses.replace(config, batch_size=16, steps=5)
-    assert train(Command(config=other, run=four, resume=True)) == 0
+    assert train(Args(config=other, run=four, resume=True)) == 0
     text = "tiny: 5 steps, 48 patches in batches of several sizes."
     assert text in (four / "summary.md").read_text()
     other = dataclasses.replace(other, steps=6)
-    assert train(Command(config=other, run=four, resume=True)) == 0
+    assert train(Args(config=other, run=four, resume=True)) == 0
     assert "tiny: 6 steps, 64 patches in" in (four / "summary.md").read_text()

@@ -16,20 +16,20 @@ from train.checkpoint import named_leaves
 from train.config import Config, Optimizer
 from train.networks import ConverseNetConfig, ConverseSRResNetConfig, ConverseUSRNetConfig
 from train.state import (
-    DATA,
+    BATCH_AXIS,
     FunctionalNetwork,
     TrainState,
+    batch_sharding,
     make_optimizer,
     make_schedule,
     make_state,
-    shared,
 )
 from train.step import jit_step, loss_and_gradient, loss_value, make_step
 from train.tasks import Deblur, SuperResolve
 
 
 def mesh_of(devices: int) -> Mesh:
-    return Mesh(np.asarray(jax.devices()[:devices]), (DATA,))
+    return Mesh(np.asarray(jax.devices()[:devices]), (BATCH_AXIS,))
 
 
 def batch_of(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
@@ -55,7 +55,7 @@ class Run:
     ) -> tuple[TrainState, list[dict[str, float]]]:
         state, numbers = jax.tree.map(jnp.copy, self.start), []  # a step donates it
         for batch in batches:
-            state, metrics = self.step(state, jax.device_put(batch, shared(self.mesh)))
+            state, metrics = self.step(state, jax.device_put(batch, batch_sharding(self.mesh)))
             numbers.append({key: float(value) for key, value in metrics.items()})
         return state, numbers
 

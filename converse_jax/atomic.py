@@ -7,6 +7,8 @@ import os
 import secrets
 from pathlib import Path
 
+_PREFIX = ".converse-"
+
 
 def write_bytes(path: Path, data: bytes, *, overwrite: bool) -> None:
     """Write data beside the path, then give it that name in one step.
@@ -21,7 +23,7 @@ def write_bytes(path: Path, data: bytes, *, overwrite: bool) -> None:
       OSError: it cannot be written.
     """
     # A short name of its own: a long target's name leaves no room for a suffix.
-    temporary = path.parent / f".converse-{secrets.token_hex(8)}.tmp"
+    temporary = path.parent / f"{_PREFIX}{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -41,3 +43,8 @@ def write_bytes(path: Path, data: bytes, *, overwrite: bool) -> None:
     finally:
         with contextlib.suppress(OSError):  # the first error says more
             temporary.unlink(missing_ok=True)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name was left by a `write_bytes` that was killed."""
+    return name.startswith(_PREFIX) and name.endswith(".tmp")

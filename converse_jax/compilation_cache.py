@@ -1,4 +1,4 @@
-"""JAX's persistent compilation cache, for the commands where a person waits for the compiler.
+"""JAX's persistent compilation cache, for the commands where the user waits for the compiler.
 
 The library never switches it on: it is a setting of the whole process, and belongs to the program.
 """
