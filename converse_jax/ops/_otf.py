@@ -48,7 +48,7 @@ def phase_dft(
     phase = -offset % scale
     shift = (offset + phase) // scale
     real, imag = twiddle(frequency * (shift % size)[None] % size, size, dtype)
-    seen = (phase[None, None] == jnp.arange(scale)[:, None, None])
+    seen = phase[None, None] == jnp.arange(scale)[:, None, None]
     return jnp.where(seen, real, 0), jnp.where(seen, imag, 0)
 
 
