@@ -117,7 +117,7 @@ def solve(options: Options) -> Fn:
         dtype = spectra[0].dtype
         kernel = depends_on(kernel.astype(dtype), first, plain=plain)
         filters = transfer(kernel, lam.astype(dtype), options.padded(*size), options)
-        if spectra[0].shape[1] > 1 or scale > 1:
+        if not plain and (spectra[0].shape[1] > 1 or scale > 1):  # plain sizes may be symbolic
             # Else it would be computed again for each example.
             filters = tuple(row_major(t, plain=plain) for t in filters)
         filtered = apply_filter(spectra, filters, 1, plain=plain)

@@ -93,7 +93,8 @@ def _correlate(
     column = jnp.arange(width // 2 + 1)
     single = (column == 0) | (2 * column == width)
     weights = jnp.where(single, 1, 2).astype(y.dtype) / (height * width)
-    spectrum = weights[None] * jnp.fft.rfft2(y)
+    spectrum = jnp.fft.rfft2(y)
+    spectrum = weights[None].astype(spectrum.dtype) * spectrum
     phases = _phases(x, x.shape[0] // height)
     return spectrum[None, None] * jnp.conj(jnp.fft.rfft2(phases))
 

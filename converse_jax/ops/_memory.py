@@ -101,8 +101,10 @@ def in_channel_chunks(
     fn treats each channel by itself. It makes maps `scale` times as large from maps
     ``[m, n, H, W, C]``; all other arrays have their channels last, too.
     """
+    if plain:  # sizes may be symbolic
+        return fn(x, *others)
     chunk = _channels_of_a_chunk(x, *others)
-    if plain or chunk == x.shape[-1]:
+    if chunk == x.shape[-1]:
         return fn(x, *others)
 
     def in_chunks(x: Array, *others: Array) -> Array:
