@@ -13,9 +13,26 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax
+import jaxtyping
 import pytest
 
+import tests.typechecker  # noqa: F401 (looked up by the hook)
+
+# Before the library is imported: shapes are checked at every call in this suite.
+jaxtyping.install_import_hook(
+    [f"converse_jax.{part}" for part in ("ops", "nn", "models")],
+    "tests.typechecker.check",
+)
+
 ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Annotations are not checked: for tests of what the library itself says of wrong types."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

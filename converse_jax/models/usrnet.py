@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -111,7 +112,7 @@ class KernelNet(nnx.Module):
         self.fc2 = _uniform_linear(hidden, hidden, **kwargs)
         self.fc3 = _uniform_linear(hidden, num_maps * taps, **kwargs)
 
-    def __call__(self, kernel: Float[Array, "*batch k k"]) -> Float[Array, "*batch k k M"]:
+    def __call__(self, kernel: Float[Array | np.ndarray, "*batch k k"]) -> Float[Array, "*batch k k M"]:
         """Embed a blur kernel."""
         k = self.kernel_size
         x = kernel.reshape(*kernel.shape[:-2], k * k)
@@ -215,7 +216,7 @@ class ConverseUSRNet(nnx.Module):
     def __call__(
         self,
         x: Float[Array, "*batch H W C"],
-        kernel: Float[Array, "*kernels k k"] | None = None,
+        kernel: Float[Array | np.ndarray, "*kernels k k"] | None = None,
         *,
         scale: int = 1,
     ) -> Float[Array, "*batch sH sW C"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import jax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from converse_jax.ops._checks import check_fit, check_kernel, check_map, compute_dtype, floating
@@ -13,7 +14,7 @@ from converse_jax.ops._otf import phase_otf
 
 
 def blur_downsample(
-    x: Float[Array, "*batch sH sW C"], kernel: Float[Array, "kh kw C"], *, scale: int = 1
+    x: Float[ArrayLike, "*batch sH sW C"], kernel: Float[ArrayLike, "kh kw C"], *, scale: int = 1
 ) -> Float[Array, "*batch H W C"]:
     """``Y = (X (*) K) down s``: circular convolution, then the upper-left pixel of each patch.
 
@@ -35,7 +36,7 @@ def blur_downsample(
 
 
 def blur_downsample_adjoint(
-    y: Float[Array, "*batch H W C"], kernel: Float[Array, "kh kw C"], *, scale: int = 1
+    y: Float[ArrayLike, "*batch H W C"], kernel: Float[ArrayLike, "kh kw C"], *, scale: int = 1
 ) -> Float[Array, "*batch sH sW C"]:
     """``A^T y``, where ``A x`` is `blur_downsample`: ``<A x, y> = <x, A^T y>`` for all x and y.
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from converse_jax.ops._checks import (
@@ -44,7 +46,7 @@ class Transfer:
       scale, x0, method: as for `converse2d`; the method is not "auto".
     """
 
-    filters: tuple[Array, ...]
+    filters: tuple[Any, ...]  # JAX also builds pytrees of what stands for arrays
     shape: tuple[int, int]
     scale: int
     x0: InitialEstimate
@@ -52,9 +54,9 @@ class Transfer:
 
 
 def converse2d(
-    x: Float[Array, "*batch H W C"],
-    kernel: Float[Array, "*kernels kh kw C"],
-    lam: Float[Array, "*lams"] | float,
+    x: Float[ArrayLike, "*batch H W C"],
+    kernel: Float[ArrayLike, "*kernels kh kw C"],
+    lam: Float[ArrayLike, "*lams"] | float,
     *,
     scale: int = 1,
     padding: int = 0,
@@ -113,8 +115,8 @@ def converse2d(
 
 
 def converse2d_transfer(
-    kernel: Float[Array, "*kernels kh kw C"],
-    lam: Float[Array, "*lams"] | float,
+    kernel: Float[ArrayLike, "*kernels kh kw C"],
+    lam: Float[ArrayLike, "*lams"] | float,
     shape: tuple[int, int],
     *,
     scale: int = 1,
@@ -143,7 +145,7 @@ def converse2d_transfer(
 
 
 def apply_transfer(
-    x: Float[Array, "*batch H W C"],
+    x: Float[ArrayLike, "*batch H W C"],
     transfer: Transfer,
     *,
     padding: int = 0,

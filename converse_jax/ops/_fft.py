@@ -35,7 +35,7 @@ def transfer(
     lam: Float[Array, "m C"],
     shape: tuple[int, int],
     options: Options,
-) -> tuple[Complex[Array, "m C s s H K"]]:
+) -> tuple[Complex[Array, "m C s s pH K"]]:
     """Half spectra of the filters of the s*s phases, for padded maps of this shape."""
     re, im = phase_otf(kernel, shape, options.scale)
     sums = functools.partial(jnp.sum, axis=(-4, -3), keepdims=True)
@@ -45,7 +45,7 @@ def transfer(
 
 def apply(
     x: Float[Array, "m n H W C"],
-    filters: tuple[Complex[Array, "m C s s H K"]],
+    filters: tuple[Complex[Array, "m C s s pH K"]],
     options: Options,
 ) -> Float[Array, "m n sH sW C"]:
     """Filter groups of maps, given `transfer`."""

@@ -14,6 +14,8 @@ from converse_jax import (
 )
 from converse_jax.ops._method import choose_method
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 X = np.ones((6, 5, 3), np.float32)
 K = np.ones((3, 3, 3), np.float32)
 
