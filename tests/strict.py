@@ -11,3 +11,10 @@ def strict() -> Iterator[None]:
     """Implicit promotion raises."""
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
+
+
+@pytest.fixture
+def lenient(strict: None) -> Iterator[None]:
+    """For tests whose own formulas promote."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

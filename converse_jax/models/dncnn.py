@@ -8,7 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from converse_jax.models._registry import register
@@ -99,7 +101,7 @@ class ConverseDnCNN(nnx.Module):
         self.tail = linear(num_features, cell)
 
     def __call__(
-        self, x: Float[Array, "*batch H W C"], sigma: Array | float | None = None
+        self, x: Float[Array | np.ndarray, "*batch H W C"], sigma: ArrayLike | None = None
     ) -> Float[Array, "*batch H W C"]:
         """Denoise images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped.
 
@@ -118,6 +120,7 @@ class ConverseDnCNN(nnx.Module):
                 if self.noise_level
                 else "sigma: the network takes no noise level (noise_level=False); leave it out"
             )
+        x = jnp.asarray(x)
         height, width = x.shape[-3:-1]
         s = self.downscale
         edge = ((0, -height % s), (0, -width % s))

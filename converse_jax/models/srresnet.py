@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -108,16 +109,19 @@ class ConverseSRResNet(nnx.Module):
         self.high_block = make_block() if high_blocks else None
         self.tail = linear(num_features, channels, use_bias=False)
 
-    def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch sH sW C"]:
+    def __call__(
+        self, x: Float[Array | np.ndarray, "*batch H W C"]
+    ) -> Float[Array, "*batch sH sW C"]:
         """Enlarge images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped."""
-        height, width = x.shape[-3:-1]
-        size = (*x.shape[:-3], self.scale * height, self.scale * width, x.shape[-1])
-        enlarged = jax.image.resize(x, size, "bilinear")
-        x = gelu(self.head(x))
+        images = jnp.asarray(x)
+        height, width = images.shape[-3:-1]
+        size = (*images.shape[:-3], self.scale * height, self.scale * width, images.shape[-1])
+        enlarged = jax.image.resize(images, size, "bilinear")
+        y = gelu(self.head(images))
         for block in self.body:
-            x = block(x)
+            y = block(y)
         for block, upsampler in itertools.zip_longest(self.up_blocks, self.upsamplers):
-            x = gelu(upsampler(x if block is None else block(x)))
+            y = gelu(upsampler(y if block is None else block(y)))
         if self.high_block is not None:
-            x = gelu(self.high_block(x))
-        return self.tail(x) + enlarged
+            y = gelu(self.high_block(y))
+        return self.tail(y) + enlarged

@@ -86,13 +86,15 @@ class ConverseNet(nnx.Module):
         )
         self.tail = _uniform_linear(num_features, channels, rngs=rngs, **types)
 
-    def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
+    def __call__(
+        self, x: Float[Array | np.ndarray, "*batch H W C"]
+    ) -> Float[Array, "*batch H W C"]:
         """Deblur images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped."""
-        x = self.head(x)
+        y = self.head(jnp.asarray(x))
         for _ in range(self.num_iterations):
             for block in self.body:
-                x = block(x)
-        return self.tail(x)
+                y = block(y)
+        return self.tail(y)
 
 
 class KernelNet(nnx.Module):
@@ -112,10 +114,12 @@ class KernelNet(nnx.Module):
         self.fc2 = _uniform_linear(hidden, hidden, **kwargs)
         self.fc3 = _uniform_linear(hidden, num_maps * taps, **kwargs)
 
-    def __call__(self, kernel: Float[Array | np.ndarray, "*batch k k"]) -> Float[Array, "*batch k k M"]:
+    def __call__(
+        self, kernel: Float[Array | np.ndarray, "*batch k k"]
+    ) -> Float[Array, "*batch k k M"]:
         """Embed a blur kernel."""
         k = self.kernel_size
-        x = kernel.reshape(*kernel.shape[:-2], k * k)
+        x = jnp.asarray(kernel).reshape(*kernel.shape[:-2], k * k)
         x = self.fc3(gelu(self.fc2(gelu(self.fc1(x)))))
         return jnp.moveaxis(x.reshape(*kernel.shape[:-2], self.num_maps, k, k), -3, -1)
 
@@ -215,7 +219,7 @@ class ConverseUSRNet(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "*batch H W C"],
+        x: Float[Array | np.ndarray, "*batch H W C"],
         kernel: Float[Array | np.ndarray, "*kernels k k"] | None = None,
         *,
         scale: int = 1,
@@ -244,16 +248,17 @@ class ConverseUSRNet(nnx.Module):
                 f"kernel must be [..., {self.blur_size}, {self.blur_size}], got {kernel.shape}: "
                 "pad a smaller kernel with zeros, centered"
             )
+        kernel = None if kernel is None else jnp.asarray(kernel)
         embedded = None if kernel is None else self.kernel_net(kernel)
-        x = self.head(x)
+        y = self.head(jnp.asarray(x))
         start = kernel
         for kernel_map, operator in zip(self.kernel_maps, self.data, strict=True):
             maps = None if embedded is None else kernel_map(embedded)
             if self.kernel_residual and maps is not None and start is not None:
                 maps = maps + start[..., None]
                 start = jnp.zeros_like(start).at[..., *(self.blur_size // 2,) * 2].set(1)
-            x = operator.operate(x, maps, self.lam, scale=scale)
+            y = operator.operate(y, maps, self.lam, scale=scale)
             scale = 1
             for block in self.body:
-                x = block(x)
-        return self.tail(x)
+                y = block(y)
+        return self.tail(y)

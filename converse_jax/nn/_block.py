@@ -81,28 +81,31 @@ class Block(nnx.Module):
     def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
         """Apply the block to maps ``[..., H, W, C]``."""
         y = self.spatial(self._part(_expand, (self.norm1, self.expand1), x))
-        x = x + _scaled(self._part(_project, self.project1, y), self.scale1)
+        x = _add(x, _scaled(self._part(_project, self.project1, y), self.scale1))
         mix = (self.norm2, self.expand2, self.project2)
-        return x + _scaled(self._part(_mix_channels, mix, x), self.scale2)
+        return _add(x, _scaled(self._part(_mix_channels, mix, x), self.scale2))
 
     def _part(self, fn: Callable[..., Array], modules: Any, x: Array) -> Array:
         fn = functools.partial(fn, plain=self.plain)
         return recomputed(fn, modules, x) if self.recompute and not self.plain else fn(modules, x)
 
 
-def _expand(modules: tuple[nnx.LayerNorm, nnx.Linear], x: Array, *, plain: bool) -> Array:
+def _expand(modules: tuple[Any, Any], x: Array, *, plain: bool) -> Array:
     return gelu(normalized_linear(*modules, x, plain=plain), plain=plain)
 
 
-def _project(project: nnx.Linear, y: Array, *, plain: bool) -> Array:
+def _project(project: Any, y: Array, *, plain: bool) -> Array:
     return plain_linear(project, gelu(y, plain=plain), plain=plain)
 
 
-def _mix_channels(
-    modules: tuple[nnx.LayerNorm, nnx.Linear, nnx.Linear], x: Array, *, plain: bool
-) -> Array:
+def _mix_channels(modules: tuple[Any, Any, Any], x: Array, *, plain: bool) -> Array:
     norm, expand, project = modules
     return _project(project, normalized_linear(norm, expand, x, plain=plain), plain=plain)
+
+
+def _add(x: Array, y: Array) -> Array:
+    dtype = jnp.promote_types(x.dtype, y.dtype)
+    return x.astype(dtype) + y.astype(dtype)
 
 
 def _scaled(y: Array, scale: nnx.Param | None) -> Array:

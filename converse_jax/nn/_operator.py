@@ -71,7 +71,7 @@ class Operator(nnx.Module):
         padding: int = 0,
         padding_mode: PaddingMode = "circular",
         x0: InitialEstimate = "nearest",
-    ) -> Float[Array, "*batch sH sW C"]:
+    ) -> Float[Array, "*broadcast sH sW C"]:
         """`converse2d`, from a prepared transfer function if there is one for this size.
 
         A kernel of None stands for the one that was prepared.

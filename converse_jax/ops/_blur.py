@@ -54,7 +54,7 @@ def blur_downsample_adjoint(
 
 
 def _checked(
-    name: str, maps: Array, kernel: Array, scale: int, *, adjoint: bool
+    name: str, maps: ArrayLike, kernel: ArrayLike, scale: int, *, adjoint: bool
 ) -> tuple[Array, Array]:
     maps, kernel = floating(name, maps), floating("kernel", kernel)
     check_map(name, maps)

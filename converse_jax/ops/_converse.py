@@ -64,7 +64,7 @@ def converse2d(
     x0: InitialEstimate = "nearest",
     method: Method = "auto",
     plain: bool = False,
-) -> Float[Array, "*batch sH sW C"]:
+) -> Float[Array, "*broadcast sH sW C"]:
     """Reverse convolution: the X whose blurred and down-sampled version is the map x.
 
     ``X* = argmin_X ||x - (X (*) K) down s||^2 + lam ||X - X0||^2``, with circular convolution, for
@@ -151,7 +151,7 @@ def apply_transfer(
     padding: int = 0,
     padding_mode: PaddingMode = "circular",
     plain: bool = False,
-) -> Float[Array, "*batch sH sW C"]:
+) -> Float[Array, "*broadcast sH sW C"]:
     """Apply a prepared operator, by the method it was prepared for.
 
     It is computed in the precision of the kernel that the transfer was prepared from.

@@ -141,6 +141,7 @@ def test_usrnet_of_differences_starts_as_one_reverse_convolution() -> None:
     assert not np.allclose(call(model, x, kernel), expected, atol=1e-3)
 
 
+@pytest.mark.usefixtures("lenient")
 def test_kernel_net_orders_its_output_as_maps() -> None:
     net = KernelNet(3, 2, 4, rngs=nnx.Rngs(0))
     kernel = image(5, 3, 3)
@@ -151,6 +152,7 @@ def test_kernel_net_orders_its_output_as_maps() -> None:
     np.testing.assert_allclose(maps[..., 1].reshape(5, 9), flat[:, 9:], atol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="scale must be 2, 3 or 4, got 5"):
         ConverseSRResNet(5, rngs=nnx.Rngs(0))
@@ -182,6 +184,7 @@ def test_a_residual_network_adds_its_input() -> None:
     np.testing.assert_allclose(call(residual, x), call(plain, x) + x, atol=1e-6)
 
 
+@pytest.mark.usefixtures("lenient")
 def test_the_noise_level_is_one_more_channel() -> None:
     model = small(ConverseDnCNN, downscale=2, noise_level=True)
     x = image(3, 6, 8, 1)
@@ -198,6 +201,7 @@ def test_the_noise_level_is_one_more_channel() -> None:
     assert not np.allclose(call(model, x, halves), y, atol=1e-5)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_levels_that_cannot_be() -> None:
     told, plain = (small(ConverseDnCNN, noise_level=level) for level in (True, False))
     x = image(2, 4, 4, 1)

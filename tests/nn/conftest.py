@@ -1,3 +1,3 @@
 """Nothing here may rely on implicit promotion."""
 
-from tests.strict import strict  # noqa: F401
+from tests.strict import lenient, strict  # noqa: F401

@@ -59,6 +59,7 @@ def test_types(dtype: jnp.dtype | None, param_dtype: jnp.dtype, result: jnp.dtyp
     np.testing.assert_allclose(block(x), exact, atol=0.1)
 
 
+@pytest.mark.usefixtures("lenient")
 def test_block_is_the_papers_equation() -> None:
     block = ConverseBlock(4, 3, residual_scale=True, rngs=nnx.Rngs(0))
     x = maps(2)
@@ -124,6 +125,7 @@ def test_exact_gelu() -> None:
     np.testing.assert_allclose(gelu(x), x * jax.scipy.stats.norm.cdf(x), atol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="kernel_size: got 0; expected"):
         Converse2D(4, 0, rngs=nnx.Rngs(0))
@@ -282,6 +284,7 @@ def test_plain_is_the_same_network() -> None:
     np.testing.assert_allclose(plain(x), usual(x), atol=1e-6)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_plain_networks_are_exported_with_any_batch() -> None:
     graphdef, state = nnx.split(plain_network())
     (batch,) = jax.export.symbolic_shape("b")
@@ -307,6 +310,7 @@ def test_plain_networks_have_forward_derivatives() -> None:
     np.testing.assert_allclose(tangent, difference, atol=1e-3)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_flax_users_expect_of_a_layer() -> None:
     with pytest.raises(ValueError, match="padding: got 'CIRCULAR'; .* padding_mode='circular'"):
         Converse2D(4, padding="CIRCULAR", rngs=nnx.Rngs(0))
