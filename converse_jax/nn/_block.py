@@ -104,7 +104,7 @@ def _mix_channels(modules: tuple[Any, Any, Any], x: Array, *, plain: bool) -> Ar
 
 
 def _add(x: Array, y: Array) -> Array:
-    dtype = jnp.promote_types(x.dtype, y.dtype)
+    dtype = max(x.dtype, y.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
     return x.astype(dtype) + y.astype(dtype)
 
 

@@ -15,7 +15,7 @@ from converse_jax.ops._memory import sharded_row_major
 
 
 def normalized_linear(
-    norm: nnx.LayerNorm, linear: nnx.Linear, x: Float[Array, "*batch C"], *, plain: bool = False
+    norm: Any, linear: Any, x: Float[Array, "*batch C"], *, plain: bool = False
 ) -> Float[Array, "*batch D"]:
     """``linear(norm(x))``, with scale and shift of the normalization moved into the matrix.
 
@@ -33,7 +33,7 @@ def normalized_linear(
 
 
 def plain_linear(
-    linear: nnx.Linear, x: Float[Array, "*batch C"], *, plain: bool = False
+    linear: Any, x: Float[Array, "*batch C"], *, plain: bool = False
 ) -> Float[Array, "*batch D"]:
     """``linear(x)``, whose bias XLA's CPU backend cannot spread to the size of the map either."""
     parameters = _parameters(linear, nnx.Linear)
@@ -53,11 +53,11 @@ def _parameters(layer: Any, kind: Any) -> tuple[Array, Array] | None:
     return (weight[...], layer.bias[...]) if standard and weight is not None else None
 
 
-def _dtype(linear: nnx.Linear, x: Array) -> Any:
+def _dtype(linear: Any, x: Array) -> Any:
     return linear.dtype or jnp.result_type(x, linear.kernel[...])
 
 
-def _affine(linear: nnx.Linear, x: Array, weight: Array, bias: Array) -> Array:
+def _affine(linear: Any, x: Array, weight: Array, bias: Array) -> Array:
     product = jnp.dot(x, weight.astype(x.dtype), precision=linear.precision)
     return sharded_row_major(product) + jnp.broadcast_to(bias.astype(x.dtype), product.shape)
 
