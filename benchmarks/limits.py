@@ -1,19 +1,19 @@
-"""The bare limit: how long the transforms and products take that a network is made of.
+"""The bare limit: the time of the transforms and products that a row cannot do without.
 
-Each piece is a jitted program of its own, timed alone, and counted as often as it occurs.
+Each is a jitted program of its own, timed alone, times the number of its occurrences.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
+from benchmarks import ours
+from benchmarks.measure import Program, median_ms, race
 from benchmarks.suite import Operator, Row, Training
-from benchmarks.timing import Program, time_alone
 
 _FEATURES = 64
 
@@ -28,10 +28,10 @@ class Piece(NamedTuple):
 def pieces(row: Row) -> Counter[Piece]:
     """What a row cannot do without.
 
-    The operator: a transform of the map, and an inverse one of each phase of the result; for the
-    gradient one of the map, one of each phase of the cotangent, and one inverse. Networks: those of
-    the blocks, of the layers that enlarge and of the data modules.
-    Training: three of every product, two of them in the backward pass, and two of every transform.
+    The operator: a transform of the map and an inverse one for each phase of the result; its
+    gradient: a transform of the map and of each phase of the cotangent, and an inverse one.
+    Networks: those of the blocks, of the layers that enlarge and of the data modules. Training
+    takes each product three times, twice of these in the backward pass, each transform twice.
     """
     n = row.size
     if isinstance(row, Operator):
@@ -53,10 +53,10 @@ def pieces(row: Row) -> Counter[Piece]:
 
 
 def _block(side: int, padded: int, count: int, *, batch: int = 1) -> Counter[Piece]:
-    widen = Piece("product", (batch * side * side, _FEATURES, 2 * _FEATURES))
-    narrow = Piece("product", (batch * side * side, 2 * _FEATURES, _FEATURES))
-    products = Counter({widen: 2 * count, narrow: 2 * count})
-    return products + _pair(2 * _FEATURES * batch, padded, count, count)
+    pixels, wide = batch * side * side, 2 * _FEATURES
+    shapes = (pixels, _FEATURES, wide), (pixels, wide, _FEATURES)
+    products = Counter({Piece("product", shape): 2 * count for shape in shapes})
+    return products + _pair(wide * batch, padded, count, count)
 
 
 def _pair(maps: int, side: int, forward: int, inverse: int) -> Counter[Piece]:
@@ -67,17 +67,21 @@ def _pair(maps: int, side: int, forward: int, inverse: int) -> Counter[Piece]:
 def bare_ms(found: Counter[Piece], *, quick: bool = False) -> float:
     """Milliseconds that pieces take one after the other."""
     seconds = 0.2 if quick else 1.0
-    return sum(n * time_alone(_program(piece), seconds=seconds) for piece, n in found.items())
+    total = 0.0
+    for piece, count in found.items():
+        program = _program(piece)
+        program()
+        total += count * median_ms(race({"": program}, seconds=seconds, max_rounds=20)[""])
+    return total
 
 
 def _program(piece: Piece) -> Program:
-    args = [jnp.ones(piece.shape)]
-    function: Any = jnp.fft.rfft2
-    if piece.kind == "irfft2":
-        # The result's width, as of a half spectrum it could be one of two.
-        args = [jnp.fft.rfft2(args[0])]
-        function = partial(jnp.fft.irfft2, s=piece.shape[1:])
-    elif piece.kind == "product":
-        function, args = jnp.matmul, [jnp.ones(piece.shape[:2]), jnp.ones(piece.shape[1:])]
-    jitted = jax.jit(function)
-    return lambda: jax.block_until_ready(jitted(*args))
+    if piece.kind == "product":
+        args = jnp.ones(piece.shape[:2]), jnp.ones(piece.shape[1:])
+        return ours.compiled(jnp.matmul, *args)[0]
+    maps = jnp.ones(piece.shape)
+    if piece.kind == "rfft2":
+        return ours.compiled(jnp.fft.rfft2, maps)[0]
+    # A half spectrum alone does not tell whether the result's width is even or odd.
+    inverse = partial(jnp.fft.irfft2, s=piece.shape[1:])
+    return ours.compiled(inverse, jnp.fft.rfft2(maps))[0]

@@ -1,27 +1,24 @@
-"""Our side of the rows, without PyTorch: operator, networks and training."""
+"""Our side of the rows: operator, networks and training step. Nothing here needs PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import jax
-import numpy as np
+import optax
 from flax import nnx
-from jax.sharding import AxisType, Mesh
 
+from benchmarks.measure import Program
 from benchmarks.suite import Inference, Operator, Training
 from converse_jax import converse2d, models
-
-if TYPE_CHECKING:  # the methods are timed without what training needs
-    from train.config import Config
-    from train.state import FunctionalNetwork
+from train.config import Config, Optimizer
+from train.networks import ConverseDnCNNConfig
+from train.state import FunctionalNetwork, make_optimizer
+from train.tasks import Denoise
 
 EPS = 1e-5
 LEARNING_RATE = 1e-4
-_CONFIG = Path(__file__).parents[1] / "configs" / "dncnn_gray_sigma25.py"
 
 
 def lam_of(logit: jax.Array) -> jax.Array:
@@ -30,7 +27,7 @@ def lam_of(logit: jax.Array) -> jax.Array:
 
 
 def operator(row: Operator, method: Any = "auto") -> Callable[..., tuple[jax.Array, ...]]:
-    """Of map, kernel and lambda logit; the gradient takes a cotangent as well."""
+    """A function of map, kernel and lambda logit; the gradient takes a cotangent as well."""
 
     def forward(x: jax.Array, kernel: jax.Array, logit: jax.Array) -> jax.Array:
         lam = lam_of(logit)
@@ -44,26 +41,36 @@ def operator(row: Operator, method: Any = "auto") -> Callable[..., tuple[jax.Arr
 
 
 def network(row: Inference) -> Any:
-    """The network of a row, shapes only: values are filled in later, or not needed."""
+    """The network of a row with shapes in place of its weights."""
     make = getattr(models, row.network)
     return nnx.eval_shape(lambda: make(**row.options, rngs=nnx.Rngs(0)))
 
 
-def training(row: Training) -> tuple[Config, FunctionalNetwork]:
-    """The configuration of `python -m train` for a row, and its network."""
-    from train.config import Optimizer, read_config
-    from train.state import FunctionalNetwork
+def pure(module: nnx.Module) -> tuple[Callable[..., jax.Array], nnx.State]:
+    """A network as a pure function of its state and its inputs, and that state.
 
-    paper = read_config(str(_CONFIG))
-    model = replace(paper.model, num_blocks=row.blocks)  # type: ignore[call-arg]
-    optimizer = Optimizer(learning_rate=LEARNING_RATE, schedule="constant")
-    changes: dict[str, Any] = {"batch_size": row.batch, "accumulation": 1, "remat": False}
-    config = replace(paper, model=model, optimizer=optimizer, **changes)
-    return config, FunctionalNetwork(config)
+    As arguments parameters are not folded into the program by XLA, nor are they by PyTorch.
+    """
+    graph, state = nnx.split(module)
+    return lambda state, *inputs: nnx.merge(graph, state)(*inputs), state
 
 
-def mesh_of(devices: Sequence[Any]) -> Mesh:
-    """The devices as `python -m train` arranges them."""
-    from train.state import BATCH_AXIS
+def training(row: Training) -> tuple[Config, FunctionalNetwork, optax.GradientTransformation]:
+    """What `python -m train` makes its step of: configuration, network and Adam."""
+    model = ConverseDnCNNConfig(num_blocks=row.blocks)
+    adam = Optimizer(learning_rate=LEARNING_RATE, schedule="constant")
+    config = Config("row", model, Denoise(), optimizer=adam, batch_size=row.batch)
+    return config, FunctionalNetwork(config), make_optimizer(adam, config.steps)
 
-    return Mesh(np.array(devices), (BATCH_AXIS,), axis_types=(AxisType.Auto,))
+
+def compiled(function: Callable[..., Any], *args: Any) -> tuple[Program, float]:
+    """A program that calls a function on `args`, and the MB that XLA plans for it beyond them."""
+    executable = jax.jit(function).lower(*args).compile()
+    return lambda: jax.block_until_ready(executable(*args)), planned_mb(executable)
+
+
+def planned_mb(executable: Any) -> float:
+    """MB of temporaries and results; results written over donated arguments do not count."""
+    plan = executable.memory_analysis()
+    results = plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return (plan.temp_size_in_bytes + results) / 1e6

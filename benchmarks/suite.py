@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-PAPER_BLOCKS = {"ConverseDnCNN": 20, "ConverseSRResNet": 16, "ConverseUSRNet": 7}
+_PAPER_BLOCKS = {"ConverseDnCNN": 20, "ConverseSRResNet": 16, "ConverseUSRNet": 7}
 
 Pass = Literal["forward", "forward prepared", "gradient"]
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One call of the operator on `[batch, size, size, channels]`, the size before enlarging."""
+    """One call of the operator on a map `[batch, size, size, channels]`, before it is enlarged."""
 
     what: Pass
     batch: int
@@ -25,7 +25,6 @@ class Operator:
 
     @property
     def padded(self) -> int:
-        """Side of the padded map."""
         return self.size + 2 * self.padding
 
     @property
@@ -47,7 +46,6 @@ class Operator:
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
         scale = f" x{self.scale}" * (self.scale > 1)
         mode = f" {self.padding_mode}" * (self.padding_mode != "circular")
         shape = f"{self.batch}x{self.channels}x{self.size}x{self.size}"
@@ -65,13 +63,18 @@ class Inference:
 
     @property
     def options(self) -> dict[str, int]:
-        """What the networks are made with, on either side."""
+        """What the network is made with, on either side."""
         usrnet = {"num_iterations": self.iterations} if self.network == "ConverseUSRNet" else {}
         return {"num_blocks": self.blocks, **usrnet}
 
     @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of the image, and for Converse-USRNet of the blur kernel, as ours takes them."""
+        image = (1, self.size, self.size, 1 if self.network == "ConverseDnCNN" else 3)
+        return [image, (1, 7, 7)] if self.network == "ConverseUSRNet" else [image]
+
+    @property
     def name(self) -> str:
-        """What the table calls it."""
         network = self.network.replace("Converse", "Converse-").replace("ResNet", "ResNet x4")
         return f"{network} inference, {self.size}x{self.size}{_depth(self.network, self.blocks)}"
 
@@ -86,7 +89,6 @@ class Training:
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
         shape = f"{self.batch}x{self.size}x{self.size}"
         return f"Converse-DnCNN training step, {shape}{_depth('ConverseDnCNN', self.blocks)}"
 
@@ -114,5 +116,5 @@ def suite(*, quick: bool) -> list[Row]:
 
 
 def _depth(network: str, blocks: int) -> str:
-    """A network of the paper's depth needs no mention of it."""
-    return "" if blocks == PAPER_BLOCKS[network] else f", {blocks} block{'s' * (blocks > 1)}"
+    """Tells the depth of a network where it is not the paper's."""
+    return "" if blocks == _PAPER_BLOCKS[network] else f", {blocks} block{'s' * (blocks > 1)}"
