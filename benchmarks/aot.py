@@ -1,10 +1,6 @@
-"""Compile our programs ahead of time, for accelerators that are not there.
+"""Compile our programs ahead of time for accelerators that are not there; nothing runs.
 
-Nothing runs. Prints whether a program compiles, the memory it plans, what it exchanges between
-devices, and what its kernels read and write on one GPU.
-
-    pip install "jax[cuda13]"    # for h100, h200
-    pip install "jax[tpu]"       # for v5e:2x4 and other slices, as Cloud TPU names them
+Prints the memory that they plan, their exchanges, and what their kernels move on one GPU.
 """
 
 from __future__ import annotations
@@ -16,15 +12,16 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 from jax.experimental.topologies import get_topology_desc
-from jax.sharding import Mesh, Sharding, SingleDeviceSharding
+from jax.sharding import Mesh, SingleDeviceSharding
 
 from benchmarks import ours
 from benchmarks.command import Parser, Table
-from benchmarks.suite import Operator, Training, suite
+from benchmarks.suite import Network, Operator, suite
 from converse_jax.messages import one_line
 from train.state import BATCH_AXIS, abstract_state, batch_sharding
 from train.step import jit_step, make_step
@@ -47,8 +44,7 @@ _HOPPER = """
     platform_name: "CUDA"  device_description_str: "{name}"
     runtime_version {{ major: 12 minor: 8 }}  dnn_version_info {{ major: 9 minor: 7 }}
 """
-_PATCHES = Training(batch=16, size=128, blocks=20)
-"""The paper's training step, of all devices together."""
+_STEP = Network("training step", "ConverseDnCNN", 128, 20, batch=16)  # the paper's
 
 _NO_KERNELS = {"parameter", "constant", "bitcast", "tuple", "get-tuple-element", "after-all"}
 _BYTES = {"f32": 4, "f64": 8, "c64": 8, "c128": 16, "bf16": 2, "f16": 2, "s32": 4, "pred": 1}
@@ -74,7 +70,7 @@ class Program(NamedTuple):
 
 def main() -> int:
     """Run the command; the exit status."""
-    parser = Parser("benchmarks.aot", __doc__, "--quick", "--only")
+    parser = Parser("benchmarks.aot", __doc__, "--quick")
     parser.add_argument("target", help="h100, h200 (h100:4 for four), or a TPU slice as v5e:2x4")
     args = parser.parse_args()
     kind, colon, shape = args.target.partition(":")
@@ -85,11 +81,8 @@ def main() -> int:
     except (RuntimeError, NotImplementedError, ValueError) as problem:
         compiler = f'its compiler comes with "jax[{"cuda13" if kind in _GPUS else "tpu"}]"'
         parser.error(f"{args.target}: {one_line(problem, 160)}; {compiler}")
-    chosen = [p for p in programs(devices, quick=args.quick) if (args.only or "") in p.name]
-    if not chosen:
-        parser.error(f"--only: no program's name contains {args.only!r}")
     table = Table("program", _COLUMNS)
-    done = [_compile(program, kind, table) for program in chosen]
+    done = [_compile(program, kind, table) for program in programs(devices, quick=args.quick)]
     return 0 if all(done) else 1
 
 
@@ -115,28 +108,28 @@ def programs(devices: list[Any], *, quick: bool) -> Iterator[Program]:
     """
     one = SingleDeviceSharding(devices[0])
     for row in suite(quick=quick):
-        if isinstance(row, Training) or (isinstance(row, Operator) and "prepared" in row.what):
+        if row.what in ("forward prepared", "training step"):
             continue
-        args = [_array(shape, one) for shape in row.shapes]
+        args = [_placed(shape, one) for shape in row.shapes]
         if isinstance(row, Operator):
             for method in row.methods:
                 fn = jax.jit(ours.operator(row, method))
                 yield Program(f"{row.name}, {method}", fn, args, least_moved(row))
         else:
             pure, state = ours.pure(ours.network(row))
-            state = jax.tree.map(lambda a: _array(a.shape, one, a.dtype), state)
+            state = jax.tree.map(lambda a: _placed(a.shape, one), state)
             yield Program(row.name, jax.jit(pure), [state, *args])
     mesh = Mesh(devices, (BATCH_AXIS,))
-    step = Training(len(devices), 32, 1) if quick else _PATCHES
+    step = replace(_STEP, size=32, blocks=1, batch=len(devices)) if quick else _STEP
     config, network, optimizer = ours.training(step)
-    image = _array((step.batch, step.size, step.size, 1), batch_sharding(mesh))
+    image = _placed(step.shapes[0], batch_sharding(mesh))
     args = [abstract_state(network, optimizer, mesh), {"input": image, "target": image}]
     name = f"{step.name}, {len(devices)} device{'s' * (len(devices) > 1)}"
     yield Program(name, jit_step(make_step(config, network, optimizer), mesh), args)
 
 
-def _array(shape: tuple[int, ...], sharding: Sharding, dtype: Any = "float32") -> Any:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+def _placed(shape: tuple[int, ...], sharding: Any) -> Any:
+    return jax.ShapeDtypeStruct(shape, "float32", sharding=sharding)
 
 
 def _compile(program: Program, kind: str, table: Table) -> bool:

@@ -1,7 +1,4 @@
-"""What the commands share: options, settings that make the race fair, the machine, a table.
-
-`use_device` and `pin` must be called before JAX or PyTorch does anything.
-"""
+"""What the commands share: options, settings that make the race fair, the machine, a table."""
 
 from __future__ import annotations
 
@@ -32,13 +29,6 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n")  # without the usage, which hides the message
 
 
-def positive(text: str) -> int:
-    """Parse an argument that counts something."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text}; give 1 or more")
-    return int(text)
-
-
 def output_file(text: str) -> Path:
     """Parse an argument that names a file to write."""
     path = Path(text)
@@ -50,13 +40,13 @@ def output_file(text: str) -> Path:
 _SHARED: dict[str, dict[str, Any]] = {
     "--quick": {"action": "store_true", "help": "the same, smaller, with few repeats"},
     "--only": {"metavar": "TEXT", "help": "only what has this in its name"},
-    "--threads": {"type": positive, "default": 2, "metavar": "N", "help": "CPU cores (default 2)"},
+    "--threads": {"type": int, "default": 2, "metavar": "N", "help": "CPU cores (default 2)"},
     "--json": {"type": output_file, "metavar": "FILE", "help": "write results and circumstances"},
 }
 
 
 def use_device(device: str) -> None:
-    """Set the environment: of GPUs one, without TF32, and memory for JAX as it needs it."""
+    """Set what JAX and PyTorch read when imported: one GPU, no TF32, memory as it is needed."""
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     os.environ.update(JAX_DEFAULT_MATMUL_PRECISION="float32", NVIDIA_TF32_OVERRIDE="0")
@@ -72,8 +62,8 @@ def pin(threads: int, parser: Parser) -> str:
     if not hasattr(os, "sched_setaffinity"):
         return f"no CPU affinity on {sys.platform}: XLA uses every core, PyTorch {threads}"
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < threads:
-        parser.error(f"--threads {threads}: this process may use {len(cores)} core(s) only")
+    if not 1 <= threads <= len(cores):
+        parser.error(f"--threads {threads}: give 1 to {len(cores)}, the cores of this process")
     os.sched_setaffinity(0, cores[:threads])
     return f"process pinned to core(s) {', '.join(map(str, cores[:threads]))}"
 
@@ -88,21 +78,20 @@ def circumstances(threads: int) -> dict[str, Any]:
     processor = model[1] if model else platform.processor() or platform.machine()
     system = f"{platform.system()} {platform.machine()}"
     installed = {d.name.lower(): d.version for d in distributions()}
-    packages = ("jax", "jaxlib", "flax", "torch", "numpy")
+    used = installed.keys() & {"jax", "jaxlib", "flax", "torch", "numpy"}
     return {
         "machine": f"{processor}, {os.cpu_count()} cores, {system}",
         "threads": threads,
         "commit": commit.strip() or None,
-        "versions": {name: installed[name] for name in packages if name in installed},
+        "versions": {name: installed[name] for name in sorted(used)},
     }
 
 
 class Table:
     """Prints each row as soon as it is there; `columns` gives the format of each heading."""
 
-    def __init__(self, name: str, columns: Mapping[str, str], width: int = 56) -> None:
+    def __init__(self, name: str, columns: Mapping[str, str]) -> None:
         self.columns = columns
-        self.width = width
         self._print(name, columns)
 
     def add(self, name: str, values: Iterable[Any], note: str = "") -> None:
@@ -113,4 +102,4 @@ class Table:
     def _print(self, name: str, cells: Iterable[str], note: str = "") -> None:
         widths = (max(7, len(heading)) for heading in self.columns)
         aligned = (f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-        print(f"{name:<{self.width}} {' '.join(aligned)}  {note}".rstrip(), flush=True)
+        print(f"{name:<56} {' '.join(aligned)}  {note}".rstrip(), flush=True)

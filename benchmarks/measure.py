@@ -16,7 +16,6 @@ import numpy as np
 
 _REST_S = 0.02
 _MIN_ROUNDS = 3
-_PROC = Path("/proc/self")
 
 Program = Callable[[], Any]
 """Takes nothing, and returns only when its results are there."""
@@ -55,24 +54,22 @@ def compare(turns: Mapping[str, Sequence[Turn]]) -> dict[str, Any]:
     (with several it also counts the spinning of OpenMP's threads).
     """
     ours, reference = turns["ours"], turns["reference"]
-    ratios = _ratios(reference, ours)
-    found: dict[str, Any] = {
-        "ratio": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
+    ratios = {
+        name: [b.wall / a.wall for a, b in zip(ours, theirs, strict=True)]
+        for name, theirs in turns.items()
+        if name != "ours"
+    }
+    against_reference = ratios.pop("reference")
+    return {
+        **{f"{name}_ms": median_ms(each) for name, each in turns.items()},
+        **{f"ratio_{name}": statistics.median(each) for name, each in ratios.items()},
+        "ratio": statistics.median(against_reference),
+        "ratio_min": min(against_reference),
+        "ratio_max": max(against_reference),
         "ratio_best": min(b.wall for b in reference) / min(a.wall for a in ours),
         "ratio_cpu": statistics.median(b.cpu / a.cpu for a, b in zip(ours, reference, strict=True)),
-        "pairs": len(ratios),
+        "pairs": len(ours),
     }
-    for name, theirs in turns.items():
-        found[f"{name}_ms"] = median_ms(theirs)
-        if name not in ("ours", "reference"):
-            found[f"ratio_{name}"] = statistics.median(_ratios(theirs, ours))
-    return found
-
-
-def _ratios(theirs: Sequence[Turn], ours: Sequence[Turn]) -> list[float]:
-    return [b.wall / a.wall for a, b in zip(ours, theirs, strict=True)]
 
 
 def median_ms(turns: Sequence[Turn]) -> float:
@@ -86,13 +83,14 @@ def resident_growth(call: Program) -> float | None:
     if platform.libc_ver()[0] == "glibc":
         # Memory that malloc kept from earlier calls would hide what this one asks for.
         ctypes.CDLL(None).malloc_trim(0)
+    process = Path("/proc/self")
     try:
-        (_PROC / "clear_refs").write_text("5")  # resets the peak
-        pages = int((_PROC / "statm").read_text().split()[1])
+        (process / "clear_refs").write_text("5")  # resets the peak
+        pages = int((process / "statm").read_text().split()[1])
     except OSError:
         return None
     call()
-    peak_kb = int((_PROC / "status").read_text().partition("VmHWM:")[2].split()[0])
+    peak_kb = int((process / "status").read_text().partition("VmHWM:")[2].split()[0])
     return max(0.0, (peak_kb * 1024 - pages * os.sysconf("SC_PAGE_SIZE")) / 1e6)
 
 

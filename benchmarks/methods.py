@@ -31,9 +31,8 @@ def main() -> int:
     args = parser.parse_args()
     pin(args.threads, parser)
     rows: list[dict[str, Any]] = []
-    found = {"rows": rows, "platform": jax.default_backend()}
-    found |= {"device": jax.devices()[0].device_kind, **circumstances(args.threads)}
-    print(f"{found['machine']}; {found['platform']}; {args.threads} thread(s)")
+    found = {"rows": rows, "device": jax.devices()[0].device_kind, **circumstances(args.threads)}
+    print(f"{found['machine']}; {found['device']}; {args.threads} thread(s)")
     table = Table("operator", dict.fromkeys(("fft ms", "dft ms", "direct ms"), ".2f"))
     for case in cases(quick=args.quick):
         for row in case:

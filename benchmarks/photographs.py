@@ -1,12 +1,4 @@
-"""Measure what the bundled networks do to photographs.
-
-DIR holds clean images never trained on. WHAT is one of
-
-  phone    `photo` on phone-like photographs (noise of 3 to 6 levels, slight blur, JPEG 88 to 92)
-           and on clean ones, and the worst of them; exit status 1 if any loses more than 0.1 dB
-  denoise  `denoise-color` beside the denoisers of scikit-image, all told the noise level;
-           wavelets need PyWavelets
-"""
+"""Measure what the bundled networks do to photographs that they were not trained on."""
 
 from __future__ import annotations
 
@@ -19,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.command import Parser, Table, positive
+from benchmarks.command import Parser, Table
 from converse_jax import imaging
 from converse_jax.bundled import BundledRestorer
 from train.camera import phone_like
 
+_COUNT = 30
+"""Images that are taken of a folder, evenly spread."""
 _UNCHANGED = 60.0
 """PSNR, in dB, at which a clean image counts as left alone."""
 
@@ -31,13 +25,17 @@ _UNCHANGED = 60.0
 def main() -> int:
     """Run the command; the exit status."""
     parser = Parser("benchmarks.photographs", __doc__)
-    parser.add_argument("what", metavar="WHAT", choices=("phone", "denoise"), help="see above")
-    parser.add_argument("folder", metavar="DIR", type=Path, help="clean images")
-    parser.add_argument("--count", type=positive, default=30, help="images to take, evenly spread")
+    commands = (
+        "phone: `photo` on phone-like photographs (noise of 3 to 6 levels, slight blur, JPEG 88 to "
+        "92) and on clean ones, exit status 1 if any loses more than 0.1 dB; "
+        "denoise: `denoise-color` and the denoisers of scikit-image, all told the noise level"
+    )
+    parser.add_argument("what", choices=("phone", "denoise"), help=commands)
+    parser.add_argument("folder", type=Path, help="clean images")
     parser.add_argument("--sigma", type=float, default=25, help="noise for `denoise`, of 255")
     args = parser.parse_args()
     paths = imaging.list_images(args.folder)
-    taken = np.linspace(0, len(paths) - 1, min(args.count, len(paths))).astype(int)
+    taken = np.linspace(0, len(paths) - 1, min(_COUNT, len(paths))).astype(int)
     pixels = {paths[i].name: imaging.read_image(paths[i]).pixels for i in taken}
     images = {name: imaging.to_reference_uint8(image, 3) for name, image in pixels.items()}
     return phone(images) if args.what == "phone" else denoise(images, args.sigma)
@@ -46,9 +44,8 @@ def main() -> int:
 def phone(images: Mapping[str, np.ndarray]) -> int:
     """Print a row for each image, and the mean and the worst gain."""
     restorer = BundledRestorer("photo")
-    table = Table("image", {"level": ".1f", "before dB": ".2f", "after dB": ".2f"}, width=30)
-    gains: list[float] = []
-    clean: list[float] = []
+    table = Table("image", {"level": ".1f", "before dB": ".2f", "after dB": ".2f"})
+    gains, clean = [], []
     for i, (name, target) in enumerate(images.items()):
         degraded = phone_like(target, np.random.default_rng(i))
         for kind, image in (("phone", degraded), ("clean", target.astype(np.float32) / 255)):
@@ -80,12 +77,9 @@ def denoise(images: Mapping[str, np.ndarray], sigma: float) -> int:
         "total variation": partial(skimage.denoise_tv_chambolle, channel_axis=-1, weight=1.5 * s),
         "wavelets (BayesShrink)": partial(skimage.denoise_wavelet, channel_axis=-1, **wavelets),
     }
-    pairs = [
-        ((image / 255 + imaging.protocol_noise(image.shape, sigma)).astype(np.float32), image)
-        for image in images.values()
-    ]
+    pairs = [imaging.degrade_denoise(image, sigma=sigma) for image in images.values()]
     print(f"{len(images)} images, sigma {sigma:g}: mean PSNR, median seconds an image")
-    table = Table("denoiser", {"PSNR dB": ".2f", "seconds": ".3f"}, width=30)
+    table = Table("denoiser", {"PSNR dB": ".2f", "seconds": ".3f"})
     for name, denoiser in denoisers.items():
         values, seconds = [], []
         try:

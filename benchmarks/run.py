@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import torch
 
-from benchmarks import limits
+from benchmarks import ours
 from benchmarks.command import Table, circumstances
 from benchmarks.measure import Program, compare, race, relative_error, resident_growth
 from benchmarks.sides import Sides, build, channels_last
@@ -58,17 +58,13 @@ def run(rows: list[Row], args: argparse.Namespace, cores: str) -> int:
         told["machine"] = f"{torch.cuda.get_device_name()}; {told['machine']}"
     print(f"{told['machine']}; {args.threads} thread(s); {'; '.join(settings)}")
     print("Ratios are PyTorch / ours: above 1, ours is faster")
-    columns = {heading: form for heading, (_, form) in _COLUMNS.items()}
-    table = Table("work", columns, width=max(len(row.name) for row in rows))
+    table = Table("work", {heading: form for heading, (_, form) in _COLUMNS.items()})
     for row in rows:
         try:
             measured.append({"work": row.name, **_measure(row, args)})
-        except (ArithmeticError, RuntimeError, OSError) as problem:
-            print(f"{row.name}: {problem}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
+        except (ArithmeticError, RuntimeError, OSError, KeyboardInterrupt) as problem:
+            print(f"{row.name}: {one_line(problem)}", file=sys.stderr)
+            return 130 if isinstance(problem, KeyboardInterrupt) else 1
         last = measured[-1] | {f"error_{name}": x for name, x in measured[-1]["errors"].items()}
         table.add(row.name, (last.get(key) for key, _ in _COLUMNS.values()))
         for name, note in last["notes"].items():
@@ -97,17 +93,14 @@ def _measure(row: Row, args: argparse.Namespace) -> dict[str, Any]:
         "reference_peak_mb": reference_mb,
         "notes": notes,
         "errors": errors,
-        "share": limits.bare_ms(limits.pieces(row), quick=args.quick) / times["ours_ms"],
+        "share": ours.bare_ms(ours.pieces(row), quick=args.quick) / times["ours_ms"],
     }
 
 
 def check(
     sides: Sides, *, compile: bool
 ) -> tuple[dict[str, Program], dict[str, float], dict[str, str]]:
-    """Run every program once and compare it with Algorithm 1.
-
-    Returns:
-      The programs, the errors of the eager ones, and why others under `torch.compile` are missing.
+    """Programs, the errors of the eager ones, and why some under `torch.compile` are missing.
 
     Raises:
       ArithmeticError: ours, or one of the eager ones but Algorithm 1 itself, is wrong.

@@ -1,7 +1,4 @@
-"""Both sides of each row on the same numbers: a compiled JAX program, and PyTorch ones.
-
-Arrays are channels last for ours and channels first for PyTorch, on the device before timing.
-"""
+"""Both sides of each row on the same numbers: a compiled JAX program, and PyTorch ones."""
 
 from __future__ import annotations
 
@@ -19,13 +16,12 @@ from flax import nnx
 from jax.sharding import Mesh
 from torch import nn
 
-from benchmarks import ours, torch_networks
+from benchmarks import ours, theirs
 from benchmarks.measure import Program
-from benchmarks.suite import Inference, Operator, Row, Training
-from benchmarks.torch_operators import algorithm1, apply_tuned, tuned, tuned_transfer
+from benchmarks.suite import Network, Operator, Row
 from converse_jax import apply_transfer, converse2d_transfer
 from converse_jax.weights import load_torch_state
-from train.state import BATCH_AXIS, FunctionalNetwork, batch_sharding, make_state, start_from
+from train.state import BATCH_AXIS, batch_sharding, make_state, start_from
 from train.step import jit_step, make_step
 
 Converse = Callable[..., torch.Tensor]
@@ -36,9 +32,8 @@ class Sides(NamedTuple):
 
     Attributes:
       ours: our program, and the MB that XLA plans for its temporaries and results.
-      theirs: functions that make the PyTorch programs, under `torch.compile` if given True;
-        `reference` is Algorithm 1.
-      exact: the results of Algorithm 1, in float64 where memory allows it.
+      theirs: make PyTorch programs, `reference` of Algorithm 1; given True under `torch.compile`.
+      exact: computes the results of Algorithm 1, in float64 where memory allows it.
     """
 
     ours: tuple[Program, float]
@@ -50,19 +45,19 @@ def build(row: Row, device: str) -> Sides:
     """Both sides of a row."""
     if isinstance(row, Operator):
         return _operator(row, device)
-    return _inference(row, device) if isinstance(row, Inference) else _training(row, device)
+    return _inference(row, device) if row.what == "inference" else _training(row, device)
 
 
 def _operator(row: Operator, device: str) -> Sides:
     args = _operator_inputs(row, device)
     our_args = _our_arrays(args, row.shapes)
-    converses: dict[str, Converse] = {"reference": algorithm1, "tuned": tuned}
+    converses: dict[str, Converse] = {"reference": theirs.algorithm1, "tuned": theirs.tuned}
     if row.what == "forward prepared":  # Algorithm 1 has nothing to prepare
         padded, (x, kernel, logit) = (row.padded, row.padded), our_args
         transfer = converse2d_transfer(kernel, ours.lam_of(logit), padded, scale=row.scale)
         program = ours.compiled(partial(apply_transfer, **row.border), x, transfer)
-        theirs = tuned_transfer(args[1], args[2], padded, scale=row.scale, eps=ours.EPS)
-        converses["tuned"] = lambda x, *_, **options: apply_tuned(x, *theirs, **row.border)
+        prepared = theirs.tuned_transfer(args[1], args[2], padded, scale=row.scale, eps=ours.EPS)
+        converses["tuned"] = lambda x, *_, **options: theirs.apply_tuned(x, *prepared, **row.border)
     else:
         program = ours.compiled(ours.operator(row), *our_args)
 
@@ -71,7 +66,7 @@ def _operator(row: Operator, device: str) -> Sides:
         return torch_program(_their_operator(row, chosen), *args)
 
     makers = {name: partial(make, converse) for name, converse in converses.items()}
-    exact = partial(_their_operator(row, algorithm1), *(a.double() for a in args))
+    exact = partial(_their_operator(row, theirs.algorithm1), *(a.double() for a in args))
     return Sides(program, makers, exact)
 
 
@@ -99,34 +94,33 @@ def _their_operator(row: Operator, converse: Converse) -> Callable[..., Any]:
     return gradient if row.what == "gradient" else torch.inference_mode()(converse)
 
 
-def _inference(row: Inference, device: str) -> Sides:
+def _inference(row: Network, device: str) -> Sides:
     torch.manual_seed(0)
-    theirs = getattr(torch_networks, row.network)(**row.options)
+    model = getattr(theirs, row.network)(**row.options)
     # A fresh network would hide errors of its operators: its residual scales and lambda logits are
     # 0, and its branches add little to their inputs.
-    for parameter in theirs.parameters():
+    for parameter in model.parameters():
         if not torch.any(parameter):
             nn.init.normal_(parameter, std=0.5)
         elif parameter.shape[2:] == (1, 1):
             nn.init.normal_(parameter, std=0.1)
-    channels = row.shapes[0][-1]
-    args = [torch.rand(1, channels, row.size, row.size)]
+    args = [torch.rand(row.batch, row.shapes[0][-1], row.size, row.size)]
     if row.network == "ConverseUSRNet":
         args.append(torch.rand(1, 1, 49).softmax(dim=-1).reshape(1, 1, 7, 7))
     module = ours.network(row)
-    fill(module, theirs.state_dict())
+    fill(module, model.state_dict())
     program = ours.compiled(*ours.pure(module), *_our_arrays(args, row.shapes))
-    theirs, *args = (a.to(device) for a in (theirs, *args))
+    model, *args = (a.to(device) for a in (model, *args))
 
     def reference(compile: bool) -> Program:
-        model = torch_networks.compile_blocks(deepcopy(theirs)) if compile else theirs
-        return torch_program(torch.inference_mode()(model), *args)
+        chosen = theirs.compile_blocks(deepcopy(model)) if compile else model
+        return torch_program(torch.inference_mode()(chosen), *args)
 
-    exact = partial(torch.inference_mode()(deepcopy(theirs).double()), *(a.double() for a in args))
+    exact = partial(torch.inference_mode()(deepcopy(model).double()), *(a.double() for a in args))
     return Sides(program, {"reference": reference}, exact)
 
 
-def _training(row: Training, device: str) -> Sides:
+def _training(row: Network, device: str) -> Sides:
     """Programs that take one step of Adam and return the L1 loss before it.
 
     They are compared by the loss after the first step: activations in float64 would not fit.
@@ -135,26 +129,23 @@ def _training(row: Training, device: str) -> Sides:
     eager = deepcopy(model)
 
     def reference(compile: bool) -> Program:
-        chosen = torch_networks.compile_blocks(deepcopy(model)) if compile else eager
+        chosen = theirs.compile_blocks(deepcopy(model)) if compile else eager
         step = _torch_step(chosen, noisy, clean)
         step()
         return step
 
-    @torch.inference_mode()
-    def loss() -> torch.Tensor:
-        return F.l1_loss(eager(noisy), clean)
-
     our_step = _our_step(row, model, noisy, clean)
     our_step[0]()
+    loss = torch.inference_mode()(lambda: F.l1_loss(eager(noisy), clean))
     return Sides(our_step, {"reference": reference}, loss)
 
 
-def training_problem(row: Training) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def training_problem(row: Network) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     """Network and patches `[batch, 1, size, size]`, noisy and clean; always the same."""
     torch.manual_seed(0)
     clean = torch.rand(row.batch, 1, row.size, row.size)
     noisy = clean + torch.randn(clean.shape) * (25 / 255)
-    model = torch_networks.ConverseDnCNN(row.blocks)
+    model = theirs.ConverseDnCNN(row.blocks)
     for part in model.modules():
         if isinstance(part, nn.Conv2d):  # as the paper starts them
             nn.init.normal_(part.weight, std=0.02)
@@ -163,7 +154,7 @@ def training_problem(row: Training) -> tuple[nn.Module, torch.Tensor, torch.Tens
 
 
 def _our_step(
-    row: Training, model: nn.Module, noisy: torch.Tensor, clean: torch.Tensor
+    row: Network, model: nn.Module, noisy: torch.Tensor, clean: torch.Tensor
 ) -> tuple[Program, float]:
     """The compiled step of `python -m train`, and the MB that XLA plans for it."""
     config, network, optimizer = ours.training(row)
@@ -197,9 +188,7 @@ def _torch_step(model: nn.Module, noisy: torch.Tensor, clean: torch.Tensor) -> P
     return step
 
 
-def our_params(
-    network: FunctionalNetwork, weights: Mapping[str, torch.Tensor]
-) -> dict[str, np.ndarray]:
+def our_params(network: Any, weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """PyTorch's weights, or their gradients, under our names and in our layout."""
     module = network.module(jax.eval_shape(network.init))
     fill(module, weights)
@@ -225,8 +214,7 @@ def torch_program(function: Callable[..., Any], *args: Any) -> Program:
 
 def _our_arrays(args: Sequence[Any], shapes: Sequence[Any]) -> list[jax.Array]:
     # A kernel `[1, C, k, k]` of PyTorch's is `[k, k, C]` here, a logit `[1, C, 1, 1]` is `[C]`.
-    pairs = zip(args, shapes, strict=True)
-    return [jnp.asarray(channels_last(a).reshape(shape)) for a, shape in pairs]
+    return [jnp.asarray(channels_last(a).reshape(s)) for a, s in zip(args, shapes, strict=True)]
 
 
 def channels_last(x: torch.Tensor) -> np.ndarray:

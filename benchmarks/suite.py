@@ -53,13 +53,18 @@ class Operator:
 
 
 @dataclass(frozen=True)
-class Inference:
-    """One image of `size` x `size` through one of the paper's networks, 64 features wide."""
+class Network:
+    """One of the paper's networks, 64 features wide: inference of an image, or a training step.
 
+    The step is the L1 loss of a batch of gray patches, its gradient, and Adam.
+    """
+
+    what: Literal["inference", "training step"]
     network: Literal["ConverseDnCNN", "ConverseSRResNet", "ConverseUSRNet"]
     size: int
     blocks: int
     iterations: int = 1
+    batch: int = 1
 
     @property
     def options(self) -> dict[str, int]:
@@ -69,31 +74,20 @@ class Inference:
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:
-        """Of the image, and for Converse-USRNet of the blur kernel, as ours takes them."""
-        image = (1, self.size, self.size, 1 if self.network == "ConverseDnCNN" else 3)
-        return [image, (1, 7, 7)] if self.network == "ConverseUSRNet" else [image]
+        """Of the images, and for Converse-USRNet of the blur kernel, as ours takes them."""
+        images = (self.batch, self.size, self.size, 1 if self.network == "ConverseDnCNN" else 3)
+        return [images, (1, 7, 7)] if self.network == "ConverseUSRNet" else [images]
 
     @property
     def name(self) -> str:
         network = self.network.replace("Converse", "Converse-").replace("ResNet", "ResNet x4")
-        return f"{network} inference, {self.size}x{self.size}{_depth(self.network, self.blocks)}"
+        batch = f"{self.batch}x" * (self.what == "training step")
+        depth = f", {self.blocks} block{'s' * (self.blocks > 1)}"
+        depth *= self.blocks != _PAPER_BLOCKS[self.network]
+        return f"{network} {self.what}, {batch}{self.size}x{self.size}{depth}"
 
 
-@dataclass(frozen=True)
-class Training:
-    """One step of Converse-DnCNN: L1 loss of a batch of gray patches, gradient, Adam."""
-
-    batch: int
-    size: int
-    blocks: int
-
-    @property
-    def name(self) -> str:
-        shape = f"{self.batch}x{self.size}x{self.size}"
-        return f"Converse-DnCNN training step, {shape}{_depth('ConverseDnCNN', self.blocks)}"
-
-
-Row = Operator | Inference | Training
+Row = Operator | Network
 
 
 def suite(*, quick: bool) -> list[Row]:
@@ -108,13 +102,10 @@ def suite(*, quick: bool) -> list[Row]:
         rows.append(Operator(what, 1, half, low, 2, 2, scale=2, padding_mode="replicate"))
     for scale in (2, 3):
         rows += [Operator(what, 1, half, low, 5, 4, scale=scale) for what in passes]
-    if quick:
-        rows += [Inference("ConverseDnCNN", 64, 2), Inference("ConverseSRResNet", 16, 1)]
-        return [*rows, Inference("ConverseUSRNet", 32, 1, 2), Training(4, 32, 1)]
-    rows += [Inference("ConverseDnCNN", 256, 20), Inference("ConverseSRResNet", 64, 16)]
-    return [*rows, Inference("ConverseUSRNet", 128, 7, 5), Training(8, 64, 20)]
-
-
-def _depth(network: str, blocks: int) -> str:
-    """Tells the depth of a network where it is not the paper's."""
-    return "" if blocks == _PAPER_BLOCKS[network] else f", {blocks} block{'s' * (blocks > 1)}"
+    return [
+        *rows,
+        Network("inference", "ConverseDnCNN", *((64, 2) if quick else (256, 20))),
+        Network("inference", "ConverseSRResNet", *((16, 1) if quick else (64, 16))),
+        Network("inference", "ConverseUSRNet", *((32, 1, 2) if quick else (128, 7, 5))),
+        Network("training step", "ConverseDnCNN", *((32, 1, 1, 4) if quick else (64, 20, 1, 8))),
+    ]

@@ -17,10 +17,11 @@ import torch
 
 from benchmarks import ours, run, sides, suite
 from benchmarks.measure import relative_error
-from benchmarks.torch_operators import algorithm1, tuned
+from benchmarks.theirs import algorithm1, tuned
 from train.step import loss_and_gradient
 
 ROOT = Path(__file__).parents[2]
+STEP = suite.Network("training step", "ConverseDnCNN", 12, 1, batch=2)
 
 
 @pytest.mark.parametrize(
@@ -62,14 +63,14 @@ def test_the_tuned_operator_is_algorithm_1(kernel, scale, padding, mode):
     [("ConverseSRResNet", 6), ("ConverseUSRNet", 12)],
 )
 def test_network_rows_agree(network, size):
-    row = suite.Inference(network, size, 1, iterations=2)
+    row = suite.Network("inference", network, size, 1, iterations=2)
     _, errors, _ = run.check(sides.build(row, "cpu"), compile=False)
     assert errors["ours"] < 1e-4
 
 
 def test_training_gradients_agree():
-    model, noisy, clean = sides.training_problem(suite.Training(2, 12, 1))
-    config, network, _ = ours.training(suite.Training(2, 12, 1))
+    model, noisy, clean = sides.training_problem(STEP)
+    config, network, _ = ours.training(STEP)
     batch = {"input": sides.channels_last(noisy), "target": sides.channels_last(clean)}
     params = sides.our_params(network, model.state_dict())
     _, found = jax.jit(partial(loss_and_gradient, config, network))(params, batch)
@@ -81,8 +82,7 @@ def test_training_gradients_agree():
 
 
 def test_training_steps_agree():
-    row = suite.Training(2, 12, 1)
-    programs, errors, _ = run.check(sides.build(row, "cpu"), compile=False)
+    programs, errors, _ = run.check(sides.build(STEP, "cpu"), compile=False)
     assert errors["ours"] < 1e-4 and errors["reference"] < 1e-6
     losses = [float(programs["ours"]()) for _ in range(3)]
     assert losses[2] < losses[1] < losses[0]
