@@ -16,7 +16,7 @@ from benchmarks.suite import suite
 def main() -> int:
     """Run the command; the exit status."""
     parser = Parser("benchmarks", __doc__, "--quick", "--only", "--threads", "--json")
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="of both sides")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="default cpu")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     args = parser.parse_args()
     rows = suite(quick=args.quick)
