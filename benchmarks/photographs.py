@@ -36,24 +36,24 @@ def main() -> int:
     args = parser.parse_args()
     paths = imaging.list_images(args.folder)
     taken = np.linspace(0, len(paths) - 1, min(_COUNT, len(paths))).astype(int)
-    pixels = {paths[i].name: imaging.read_image(paths[i]).pixels for i in taken}
-    images = {name: imaging.to_reference_uint8(image, 3) for name, image in pixels.items()}
+    pixels = {paths[i]: imaging.read_image(paths[i]).pixels for i in taken}
+    images = {path: imaging.to_reference_uint8(image, 3) for path, image in pixels.items()}
     return phone(images) if args.what == "phone" else denoise(images, args.sigma)
 
 
-def phone(images: Mapping[str, np.ndarray]) -> int:
+def phone(images: Mapping[Path, np.ndarray]) -> int:
     """Print a row for each image, and the mean and the worst gain."""
     restorer = BundledRestorer("photo")
     table = Table("image", {"level": ".1f", "before dB": ".2f", "after dB": ".2f"})
     gains, clean = [], []
-    for i, (name, target) in enumerate(images.items()):
+    for i, (path, target) in enumerate(images.items()):
         degraded = phone_like(target, np.random.default_rng(i))
         for kind, image in (("phone", degraded), ("clean", target.astype(np.float32) / 255)):
             plan = restorer.plan(image)
             assert plan.sigma is not None
             restored = plan.restorer(image, sigma=plan.sigma)
             before, after = (min(psnr(x, target), _UNCHANGED) for x in (image, restored))
-            table.add(f"{name}, {kind}", [255 * plan.sigma, before, after])
+            table.add(f"{path.name}, {kind}", [255 * plan.sigma, before, after])
             if kind == "phone":
                 gains.append(after - before)
             else:
@@ -63,7 +63,7 @@ def phone(images: Mapping[str, np.ndarray]) -> int:
     return 1 if min(gains) < -0.1 else 0
 
 
-def denoise(images: Mapping[str, np.ndarray], sigma: float) -> int:
+def denoise(images: Mapping[Path, np.ndarray], sigma: float) -> int:
     """Print PSNR and time of each denoiser, over all images."""
     from skimage import restoration as skimage
 
