@@ -1,8 +1,7 @@
-"""Time the methods of our operator against each other.
+"""Time the methods of our operator (`converse2d(..., method=)`) against each other.
 
-`converse2d(..., method=)` offers several, all exact. Each that is valid is timed over sizes,
-batches and channels, forward and gradient. Printed is from which size on the FFT is the fastest:
-what "auto" should choose on this platform. JAX's default device is used.
+Forward and gradient, over sizes, batches and channels, on JAX's default device. Prints the size
+from which on the FFT is the fastest: what "auto" should choose on this platform.
 """
 
 from __future__ import annotations
@@ -15,40 +14,34 @@ from dataclasses import asdict
 from typing import Any
 
 import jax
-import numpy as np
 
-from benchmarks import ours, process
+from benchmarks import ours
+from benchmarks.command import Parser, Table, circumstances, pin
+from benchmarks.measure import median_ms, race, relative_error
 from benchmarks.suite import Operator
-from benchmarks.table import Table
-from benchmarks.timing import Program, median_ms, race
 
 _LARGEST = 2**25
 """Values of the largest map, enlarged: 134 MB."""
 _TOLERANCE = 1e-4
-_COLUMNS = {f"{method} ms": (method, ".2f") for method in ("fft", "dft", "direct")}
 
 
 def main() -> int:
-    """Parse the command line, measure, print."""
-    parser = process.Parser("benchmarks.methods", __doc__, "--quick", "--threads", "--json")
+    """Run the command; the exit status."""
+    parser = Parser("benchmarks.methods", __doc__, "--quick", "--threads", "--json")
     args = parser.parse_args()
-    process.pin(args.threads, parser)
+    pin(args.threads, parser)
     rows: list[dict[str, Any]] = []
-    crossovers: list[dict[str, Any]] = []
-    found = {"rows": rows, "crossovers": crossovers, "platform": jax.default_backend()}
-    found |= {"device": jax.devices()[0].device_kind, **process.circumstances(args.threads)}
-    print(f"{found['machine']}; {found['platform']}; {args.threads} thread(s)")
-    table = Table("operator", _COLUMNS)
+    found = {"rows": rows, "device": jax.devices()[0].device_kind, **circumstances(args.threads)}
+    print(f"{found['machine']}; {found['device']}; {args.threads} thread(s)")
+    table = Table("operator", dict.fromkeys(("fft ms", "dft ms", "direct ms"), ".2f"))
     for case in cases(quick=args.quick):
-        times = []
         for row in case:
-            times.append(measure(row, quick=args.quick))
-            rows.append({**asdict(row), "ms": times[-1]})
-            table.add(row.name, times[-1])
+            rows.append({**asdict(row), "ms": measure(row, quick=args.quick)})
+            table.add(row.name, rows[-1]["ms"].values())
+        times = [row["ms"] for row in rows[-len(case) :]]
         sides = [row.size for row in case]
         for other in case[0].methods[1:]:
             at = crossover(sides, [t["fft"] for t in times], [t[other] for t in times])
-            crossovers.append({**asdict(case[0]), "over": other, "size": at})
             where = f"not up to {sides[-1]}" if at is None else f"from {at} on"
             print(f"  fft beats {other} {where}", flush=True)
         if args.json is not None:
@@ -76,31 +69,22 @@ def measure(row: Operator, *, quick: bool) -> dict[str, float]:
     keys = jax.random.split(jax.random.key(0), 4)
     args = [jax.random.normal(key, shape) for key, shape in zip(keys, row.shapes, strict=False)]
     args[1] = 0.8 * jax.nn.softmax(args[1], (0, 1))
-
-    def program(method: str) -> Program:
-        compiled = jax.jit(ours.operator(row, method)).lower(*args).compile()
-        return lambda: jax.block_until_ready(compiled(*args))
-
-    programs = {method: program(method) for method in row.methods}
-    results = {method: run() for method, run in programs.items()}
-    for method, result in results.items():
-        for a, b in zip(results["fft"], result, strict=True):
-            error = np.max(np.abs(a - b)) / np.max(np.abs(a))
-            if not error <= _TOLERANCE:
-                raise ArithmeticError(f"{row.name}: {method} differs by {error:.1e}")
+    programs = {name: ours.compiled(ours.operator(row, name), *args)[0] for name in row.methods}
+    results = {name: program() for name, program in programs.items()}
+    for name, result in results.items():
+        error = relative_error(result, results["fft"])
+        if not error <= _TOLERANCE:
+            raise ArithmeticError(f"{row.name}: {name} differs by {error:.1e}")
     seconds, most = (0.2, 5) if quick else (1.0, 10)
-    turns = race(programs, seconds=seconds, min_rounds=3, max_rounds=most)
-    return {method: median_ms(times) for method, times in turns.items()}
+    turns = race(programs, seconds=seconds, max_rounds=most)
+    return {name: median_ms(times) for name, times in turns.items()}
 
 
 def crossover(sides: Sequence[int], fft: Sequence[float], other: Sequence[float]) -> int | None:
     """The measured side from which on the FFT is faster; None if it is not at the largest."""
-    first = None
-    for side, fft_ms, other_ms in reversed(list(zip(sides, fft, other, strict=True))):
-        if fft_ms >= other_ms:
-            break
-        first = side
-    return first
+    times = reversed(list(zip(sides, fft, other, strict=True)))
+    faster = [side for side, *_ in itertools.takewhile(lambda row: row[1] < row[2], times)]
+    return faster[-1] if faster else None
 
 
 if __name__ == "__main__":

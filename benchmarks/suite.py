@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-PAPER_BLOCKS = {"ConverseDnCNN": 20, "ConverseSRResNet": 16, "ConverseUSRNet": 7}
+_PAPER_BLOCKS = {"ConverseDnCNN": 20, "ConverseSRResNet": 16, "ConverseUSRNet": 7}
 
 Pass = Literal["forward", "forward prepared", "gradient"]
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One call of the operator on `[batch, size, size, channels]`, the size before enlarging."""
+    """One call of the operator on a map `[batch, size, size, channels]`, before it is enlarged."""
 
     what: Pass
     batch: int
@@ -25,7 +25,6 @@ class Operator:
 
     @property
     def padded(self) -> int:
-        """Side of the padded map."""
         return self.size + 2 * self.padding
 
     @property
@@ -47,7 +46,6 @@ class Operator:
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
         scale = f" x{self.scale}" * (self.scale > 1)
         mode = f" {self.padding_mode}" * (self.padding_mode != "circular")
         shape = f"{self.batch}x{self.channels}x{self.size}x{self.size}"
@@ -55,43 +53,41 @@ class Operator:
 
 
 @dataclass(frozen=True)
-class Inference:
-    """One image of `size` x `size` through one of the paper's networks, 64 features wide."""
+class Network:
+    """One of the paper's networks, 64 features wide: inference of an image, or a training step.
 
+    The step is the L1 loss of a batch of gray patches, its gradient, and Adam.
+    """
+
+    what: Literal["inference", "training step"]
     network: Literal["ConverseDnCNN", "ConverseSRResNet", "ConverseUSRNet"]
     size: int
     blocks: int
     iterations: int = 1
+    batch: int = 1
 
     @property
     def options(self) -> dict[str, int]:
-        """What the networks are made with, on either side."""
+        """What the network is made with, on either side."""
         usrnet = {"num_iterations": self.iterations} if self.network == "ConverseUSRNet" else {}
         return {"num_blocks": self.blocks, **usrnet}
 
     @property
-    def name(self) -> str:
-        """What the table calls it."""
-        network = self.network.replace("Converse", "Converse-").replace("ResNet", "ResNet x4")
-        return f"{network} inference, {self.size}x{self.size}{_depth(self.network, self.blocks)}"
-
-
-@dataclass(frozen=True)
-class Training:
-    """One step of Converse-DnCNN: L1 loss of a batch of gray patches, gradient, Adam."""
-
-    batch: int
-    size: int
-    blocks: int
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of the images, and for Converse-USRNet of the blur kernel, as ours takes them."""
+        images = (self.batch, self.size, self.size, 1 if self.network == "ConverseDnCNN" else 3)
+        return [images, (1, 7, 7)] if self.network == "ConverseUSRNet" else [images]
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
-        shape = f"{self.batch}x{self.size}x{self.size}"
-        return f"Converse-DnCNN training step, {shape}{_depth('ConverseDnCNN', self.blocks)}"
+        network = self.network.replace("Converse", "Converse-").replace("ResNet", "ResNet x4")
+        batch = f"{self.batch}x" * (self.what == "training step")
+        depth = f", {self.blocks} block{'s' * (self.blocks > 1)}"
+        depth *= self.blocks != _PAPER_BLOCKS[self.network]
+        return f"{network} {self.what}, {batch}{self.size}x{self.size}{depth}"
 
 
-Row = Operator | Inference | Training
+Row = Operator | Network
 
 
 def suite(*, quick: bool) -> list[Row]:
@@ -106,13 +102,10 @@ def suite(*, quick: bool) -> list[Row]:
         rows.append(Operator(what, 1, half, low, 2, 2, scale=2, padding_mode="replicate"))
     for scale in (2, 3):
         rows += [Operator(what, 1, half, low, 5, 4, scale=scale) for what in passes]
-    if quick:
-        rows += [Inference("ConverseDnCNN", 64, 2), Inference("ConverseSRResNet", 16, 1)]
-        return [*rows, Inference("ConverseUSRNet", 32, 1, 2), Training(4, 32, 1)]
-    rows += [Inference("ConverseDnCNN", 256, 20), Inference("ConverseSRResNet", 64, 16)]
-    return [*rows, Inference("ConverseUSRNet", 128, 7, 5), Training(8, 64, 20)]
-
-
-def _depth(network: str, blocks: int) -> str:
-    """A network of the paper's depth needs no mention of it."""
-    return "" if blocks == PAPER_BLOCKS[network] else f", {blocks} block{'s' * (blocks > 1)}"
+    return [
+        *rows,
+        Network("inference", "ConverseDnCNN", *((64, 2) if quick else (256, 20))),
+        Network("inference", "ConverseSRResNet", *((16, 1) if quick else (64, 16))),
+        Network("inference", "ConverseUSRNet", *((32, 1, 2) if quick else (128, 7, 5))),
+        Network("training step", "ConverseDnCNN", *((32, 1, 1, 4) if quick else (64, 20, 1, 8))),
+    ]

@@ -59,11 +59,9 @@ def test_every_kind_of_program_is_made_for_a_gpu() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["h900"], "target: got h900; give h100, h200, or a slice as v5e:2x4"),
-        (["h100", "--devices", "0"], "argument --devices: got 0; give 1 or more"),
-        (["v5e:2x4", "--devices", "8"], "--devices: v5e:2x4 says how many itself; leave it out"),
+        (["h900"], "target: got h900; give h100, h200, or a TPU slice as v5e:2x4"),
         (["v5e:2x4"], r'v5e:2x4: not installed; its compiler comes with "jax\[tpu\]"'),
-        (["h200"], r'h200: not installed; its compiler comes with "jax\[cuda13\]"'),
+        (["h200:8"], r'h200:8: not installed; its compiler comes with "jax\[cuda13\]"'),
     ],
 )
 def test_what_cannot_be_compiled_is_told_in_one_line(
@@ -72,7 +70,7 @@ def test_what_cannot_be_compiled_is_told_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def missing(target: str, count: int) -> list[object]:
+    def missing(kind: str, shape: str) -> list[object]:
         raise RuntimeError("not installed")
 
     monkeypatch.setattr(aot, "_devices", missing)
