@@ -11,27 +11,14 @@ denoise-gray and a new cosine), 22 minutes of two cores, from the blocks of deno
 (docs/weights.md); it still climbs.
 """
 
-from train.config import Config, Data, Optimizer
-from train.networks import ConverseDnCNNConfig
-from train.tasks import Denoise
+from dataclasses import replace
 
-config = Config(
+from configs.denoise_color import config as color
+
+config = replace(
+    color,
     name="denoise-gray",
-    model=ConverseDnCNNConfig(
-        channels=1,
-        num_features=48,
-        num_blocks=6,
-        downscale=2,
-        noise_level=True,
-        residual=True,
-    ),
-    task=Denoise(sigma=0, sigma_max=50),
-    data=Data(patch_size=96, validation_size=240),
-    optimizer=Optimizer(learning_rate=1e-3, schedule="cosine", warmup=100, clip=1.0),
+    model=replace(color.model, channels=1),
+    optimizer=replace(color.optimizer, learning_rate=1e-3),
     steps=1800,
-    batch_size=8,
-    ema=0.998,
-    log_every=100,
-    eval_every=500,
-    save_every=250,
 )
