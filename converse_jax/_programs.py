@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from flax import nnx
 
-from converse_jax.models import ConverseUSRNet
 from converse_jax.nn import TransferState, prepare
 
 # An image and, for the self-ensemble, the same lying on its side.
@@ -123,8 +122,8 @@ class Programs:
 
         def run(state: Any, transfers: Any, image: Any, kernel: Any, sigma: Any) -> Any:
             model = nnx.merge(graphdef, transfers, state)
-            if isinstance(model, ConverseUSRNet):
-                kernel = None  # it is part of the transfer functions
+            if getattr(model, "kernel_in_transfers", False):
+                kernel = None
             with jax.default_matmul_precision("highest"):
                 return model(image, *(x for x in (kernel, sigma) if x is not None))
 

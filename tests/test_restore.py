@@ -24,6 +24,7 @@ from converse_jax.imaging import (
     motion_kernel,
 )
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
+from converse_jax.nn import Operator
 from converse_jax.restore import RestoreError, Restorer, normalized_kernel, restore_image
 from tests.imaging.images import exif, profile
 
@@ -279,6 +280,30 @@ def test_transfer_functions_are_made_once_for_a_size_and_a_kernel() -> None:
     restorer.free()
     assert not restorer._programs._programs
     np.testing.assert_allclose(run(kernel=first), expected[0], rtol=1e-4, atol=1e-4)
+
+
+class OwnDeblur(nnx.Module):
+    """A network of one's own that, once prepared, refuses the kernel."""
+
+    kernel_in_transfers = True
+
+    def __init__(self) -> None:
+        self.blur_size = 7
+        self.operator = Operator()
+
+    def __call__(self, x: Array, kernel: Array | None = None) -> Array:
+        prepared = len(self.operator.transfers) > 0 and not self.operator.preparing
+        assert prepared == (kernel is None)
+        maps = None if kernel is None else kernel[..., None]
+        return self.operator.operate(x, maps, jnp.float32(0.01))
+
+
+def test_an_own_network_may_leave_the_kernel_to_its_transfer_functions() -> None:
+    x, kernel = image(12, 10, 1), gaussian_kernel(7, 1.0)
+    own = Restorer(OwnDeblur(), card("deblur", needs_kernel=True))
+    np.testing.assert_allclose(
+        own(x, kernel=kernel), deblurrer()(x, kernel=kernel), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_transfer_functions_that_would_fill_the_memory_are_not_kept(

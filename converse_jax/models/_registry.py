@@ -50,8 +50,12 @@ def register(
     """A decorator: a network of one's own that trains, loads and restores like those here.
 
     Its `__init__` takes arguments that JSON can hold, and `rngs`; also `dtype` and `block` if it
-    wants to be trained with ``--dtype`` and ``--remat``. It is called with images ``[..., H, W,
+    is to be trained with ``--dtype`` and ``--remat``. It is called with images ``[..., H, W,
     channels]`` and its further inputs. All that is learned is an `nnx.Param`.
+
+    A network that takes a blur kernel has an attribute `blur_size`, the side of its kernels. If it
+    is called without the kernel once `nn.prepare` has put the kernel into transfer functions, its
+    class says so: ``kernel_in_transfers = True``.
 
     Args:
       task: "denoise", "sr" or "deblur", or several: what it can learn.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -135,6 +135,9 @@ class ConverseUSRNet(nnx.Module):
 
     Source: the paper's section 5.3 and figure 3c; ``kernel_residual`` is ours.
     """
+
+    kernel_in_transfers: ClassVar[bool] = True
+    """Once prepared, the network is called without the kernel (see `register`)."""
 
     def __init__(
         self,
