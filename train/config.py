@@ -386,7 +386,20 @@ def parse_args(config: Config, arguments: Sequence[str], **options: Any) -> Args
         default=whole(config=typed(**_values(config))),
         **options,
     )
+    if command.config.data.inputs:
+        _check_no_degradation(arguments)
     return Args(**_values(command) | {"config": Config(**_values(command.config))})
+
+
+def _check_no_degradation(arguments: Sequence[str]) -> None:
+    # A configuration may be made for a degradation and given pairs; a command asking for both errs.
+    given = (argument.partition("=")[0].replace("_", "-") for argument in arguments)
+    for name in given:
+        if name.startswith("--task.") and name not in ("--task.name", "--task.scale"):
+            raise TrainError(
+                f"{name}: got a degradation, but the pairs of data.inputs are used as they are; "
+                "leave it out, or leave out --data.inputs"
+            )
 
 
 def _subclass(base: type, narrowed: Sequence[tuple[str, Any]]) -> Any:

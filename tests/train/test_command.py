@@ -131,6 +131,10 @@ def test_full_size_networks_are_the_papers() -> None:
         (["configs/quickstart.py", "--stepz", "5"], "--steps"),
         (["configs/quickstart.py", "--data.patchsize", "5"], "--data.patch-size"),
         (["configs/quickstart.py", "--steps", "many"], "--steps"),
+        (
+            ["configs/quickstart.py", "--data.inputs", "noisy", "--task.sigma", "25"],
+            "--task.sigma: got a degradation, but the pairs of data.inputs are used as they are",
+        ),
     ],
 )
 def test_mistakes_in_the_command(
