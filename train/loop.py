@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 import time
 from contextlib import ExitStack
@@ -131,7 +132,7 @@ def train(args: Args) -> int:
         )
 
         def save(step: int, scores: Scores | None) -> None:
-            psnr = None if scores is None else scores.psnr
+            psnr = None if scores is None or not math.isfinite(scores.psnr) else scores.psnr
             details = {
                 "card": make_card(config, step, psnr, init),
                 "config": config.to_dict(),

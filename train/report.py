@@ -103,10 +103,18 @@ def write_report(
     baseline = held_out.baseline()
     rows = _before_after(config, held_out, given, baseline, scores)
     before = held_out.score(given)
+    clean = held_out.num_clean
+    if clean == len(given):
+        verdict, result = "", f"All {clean} held-out images come clean: nothing is measured"
+    else:
+        verdict = _verdict(config, before, baseline, scores)
+        left_out = f" ({clean} more come clean)" if clean else ""
+        result = (
+            f"On {len(given) - clean} held-out images{left_out} {label} {scores.psnr:.2f} dB "
+            f"({label.replace('PSNR', 'SSIM')} {scores.ssim:.4f}), {_gain(before, baseline, scores)}"
+        )
     text = (
-        f"{_verdict(config, before, baseline, scores)}{config.name}: {_amount(config, patches)}. "
-        f"On {len(given)} held-out images {label} {scores.psnr:.2f} dB "
-        f"({label.replace('PSNR', 'SSIM')} {scores.ssim:.4f}), {_gain(before, baseline, scores)}. "
+        f"{verdict}{config.name}: {_amount(config, patches)}. {result}. "
         f"{_by_set(scores)}{_speed(meter)}peak memory {peak_memory()}; {skipped} steps skipped. "
         f"Weights: python -m train.export {run} {config.name}.safetensors"
     )
