@@ -3,12 +3,12 @@
     python -m train configs/denoise_gray.py --init denoise-color --init-partial
         --data.train BSDS500/train BSDS500/test
 
-The architecture is the winner of a race at equal time (docs/weights.md): 128,932 parameters, a
-28th of the time of Converse-DnCNN.
+The architecture won a race at equal time (docs/weights.md): 128,932 parameters, 28 times as fast as
+Converse-DnCNN.
 
 Expected: 29.54 dB on Set12 at sigma 25 after 1,800 + 5,000 steps (the second with --init
-denoise-gray and a new cosine), 22 minutes of two cores, from the blocks of denoise-color
-(docs/weights.md); it still climbs.
+denoise-gray and a new cosine), 22 minutes on two cores, from the blocks of denoise-color
+(docs/weights.md), still rising.
 """
 
 from dataclasses import replace

@@ -5,7 +5,7 @@
 
 A small Converse-SRResNet that starts from the blocks of sr-x4.
 
-Expected: 37.28 dB (Y) on Set5 after 5,000 steps, 14 minutes of two cores (docs/weights.md).
+Expected: 37.28 dB (Y) on Set5 after 5,000 steps, 14 minutes on two cores (docs/weights.md).
 """
 
 from dataclasses import replace

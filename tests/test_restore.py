@@ -227,11 +227,11 @@ def test_odd_sizes(shape: tuple[int, ...]) -> None:
 
 def test_refused_images() -> None:
     restorer = Restorer(Enlarge(), card())
-    with pytest.raises(RestoreError, match=r"image: got shape \(4, 4\); give \[H, W, 1\]"):
+    with pytest.raises(RestoreError, match=r"image: got shape \(4, 4\); expected \[H, W, 1\]"):
         restorer(image(4, 4))
     with pytest.raises(RestoreError, match=r"image: got shape \(4, 4, 4\)"):
         restorer(image(4, 4, 4))
-    with pytest.raises(RestoreError, match=r"image: got uint8; give floats in \[0, 1\]"):
+    with pytest.raises(RestoreError, match=r"image: got uint8; expected floats in \[0, 1\]"):
         restorer(np.zeros((4, 4, 1), np.uint8))
 
 
@@ -325,7 +325,7 @@ def test_an_image_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_programs, "available_memory", lambda: 1_000_000)
     restorer(image(8, 8, 1), kernel=kernel)
     gigabytes = r"\(0\.00\d+ GB of 0\.001 GB available\)"
-    text = f"image: 200x300 pixels need more memory than there is {gigabytes}; cut the image"
+    text = f"image: 200x300 pixels need more memory than is available {gigabytes}; cut the image"
     with pytest.raises(RestoreError, match=text):
         restorer(image(300, 200, 1), kernel=kernel)
     monkeypatch.setattr(_programs, "available_memory", lambda: None)
@@ -388,11 +388,11 @@ def test_a_kernel_is_divided_by_its_sum() -> None:
 @pytest.mark.parametrize(
     ("kernel", "text"),
     [
-        (np.ones(3), r"kernel: got shape \(3,\); give a two-dimensional \[kh, kw\]"),
+        (np.ones(3), r"kernel: got shape \(3,\); expected a two-dimensional \[kh, kw\]"),
         (np.ones((3, 3, 1)), r"kernel: got shape \(3, 3, 1\)"),
         (np.ones((0, 3)), r"kernel: got shape \(0, 3\)"),
-        (np.ones((3, 3), complex), "kernel: got complex128; give real numbers"),
-        (np.ones((3, 3), bool), "kernel: got bool; give real numbers"),
+        (np.ones((3, 3), complex), "kernel: got complex128; expected real numbers"),
+        (np.ones((3, 3), bool), "kernel: got bool; expected real numbers"),
         (np.full((3, 3), np.nan), "kernel: holds NaN or infinity"),
         (np.array([[1.0, -1.0]]), "kernel: its taps sum to 0; give a blur kernel"),
         (np.zeros((3, 3)), "kernel: its taps sum to 0"),
@@ -441,7 +441,7 @@ def test_the_ensemble_enlarges() -> None:
 
 
 def test_an_even_kernel_has_no_middle_to_turn_about() -> None:
-    with pytest.raises(RestoreError, match="self_ensemble: .* of 4x4 have no middle"):
+    with pytest.raises(RestoreError, match="self_ensemble: .* of 4x4 have no center"):
         deblurrer(4)(image(9, 9, 1), kernel=gaussian_kernel(3, 1.0), self_ensemble=True)
 
 

@@ -220,7 +220,7 @@ def test_example_of_the_readme(tmp_path: Path) -> None:
         ("x = (\n", "line 1: SyntaxError"),
         (
             "from converse_jax import models\n@models.register(task='paint')\nclass A: ...\n",
-            "line 2: ValueError: task: got 'paint'; give one or more of denoise, sr, deblur",
+            "line 2: ValueError: task: got 'paint'; expected one or more of denoise, sr, deblur",
         ),
         (
             (
@@ -234,7 +234,7 @@ def test_example_of_the_readme(tmp_path: Path) -> None:
                 "from converse_jax import models as m\n@m.register(task='sr', inputs=('depth',))\n"
                 "class A: ...\n"
             ),
-            "line 2: ValueError: inputs: got ('depth',); give a tuple of some of sigma, kernel",
+            "line 2: ValueError: inputs: got ('depth',); expected a tuple of some of sigma, kernel",
         ),
     ],
 )
