@@ -47,10 +47,9 @@ class Data:
     Attributes:
         train: sources of clean images, any number: folders; "tfds:NAME@SPLIT"; "embedded", a few
             photographs that need no download.
-        inputs: for each of these sources, the source of its degraded images, matched by path
+        inputs: for each source of clean images, the source of its degraded images, matched by path
             without extension; if empty, the task degrades the clean images.
-        weights: share of the examples from each of these sources; if empty, every image has the
-            same share.
+        weights: share of the examples from each source; if empty, every image has the same share.
         validation: sources of held-out images, each measured as a set, NAME=SOURCE or just SOURCE;
             the first decides which weights are best. If empty, some training images are held out.
         validation_inputs: like `inputs`, for the validation sources.
@@ -61,7 +60,7 @@ class Data:
         detail: number of random patches from which the most detailed is taken; smooth ones, such as
             sky, teach little.
         threads: threads that read and degrade images.
-        workers: processes that read and degrade images instead, each with that many threads.
+        workers: processes that read and degrade images instead, each with `threads` threads.
         cache_mb: memory for decoded images, in megabytes.
         tfds_dir: folder of prepared TFDS data sets; None is TFDS's own default.
     """

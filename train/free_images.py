@@ -364,7 +364,7 @@ def _largest_jpeg(path: Path) -> bytes:
 
     An EET archive is big-endian: magic, number of entries, size of the dictionary of strings;
     then for each entry offset, size, size unpacked, offset and size of its name, flags
-    (EFL, src/lib/eet, EET_MAGIC_FILE2). Images are not packed again.
+    (EFL, src/lib/eet, EET_MAGIC_FILE2). Images are stored without further compression.
     """
     data = path.read_bytes()
     magic, count, _ = struct.unpack_from(">3I", data)

@@ -41,8 +41,8 @@ class Example:
         photograph: one of scikit-image's.
         corner: row and column of the part, multiples of `scale`.
         detail: row and column, in the part, of the square to magnify.
-        degrade: from the photograph, uint8 `[H, W, C]`, to the image that is restored, float32 `[H
-            / scale, W / scale, C]`.
+        degrade: takes the photograph, uint8 `[H, W, C]`, to the image that is restored, float32
+            `[H/scale, W/scale, C]`.
         degraded, restored: captions.
         scale: the network's enlargement.
         sigma: noise level (0 to 255) for a network that takes one; None estimates it.

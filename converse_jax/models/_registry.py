@@ -60,8 +60,8 @@ def register(
     Args:
         task: "denoise", "sr" or "deblur", or several: what it can learn.
         name: name of the architecture in model cards; the class's name by default.
-        inputs: what it is called with after the image, of "sigma" and "kernel"; or a function that
-            returns this from the network's arguments, if it depends on them.
+        inputs: what it is called with after the image, "sigma", "kernel", both or nothing; or a
+            function that returns this for the network's arguments.
 
     Raises:
         ValueError: an unknown task or input, or a name that is taken.

@@ -130,7 +130,7 @@ class ConverseUSRNet(nnx.Module):
 
     From random kernels training starts slowly: after hundreds of steps the result is still worse
     than the input. With `kernel_residual=True` the kernels of the data modules are learned as
-    differences from the blur kernel (first iteration) and to a unit impulse (the others), and the
+    differences from the blur kernel (first iteration) and from a unit impulse (the others), and the
     untrained network is one reverse convolution of the image, if the kernel sums to 1.
 
     Source: the paper's section 5.3 and figure 3c; `kernel_residual` is ours.

@@ -224,9 +224,6 @@ def test_pairs_that_are_none(tmp_path: Path) -> None:
             {"data_inputs": ("a",), "task": Paired(scale=2)},
             "task.scale: got 2; expected 1 for denoise",
         ),
-            {"data_inputs": ("a",), "task": Paired(scale=2)},
-            "task.scale: got 2; expected 1 for denoise",
-        ),
         (
             {"data_inputs": ("a",), "model": ConverseUSRNetConfig(), "task": Deblur()},
             "pairs hold no kernel, which ConverseUSRNetConfig needs",
