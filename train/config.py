@@ -402,7 +402,8 @@ def parse_args(config: Config, arguments: Sequence[str], **options: Any) -> Args
 
 
 def _check_no_degradation(arguments: Sequence[str]) -> None:
-    # A configuration may be made for a degradation and given pairs; a command asking for both errs.
+    # A configuration made for a degradation may be used with pairs; options for both cannot be
+    # meant.
     given = (argument.partition("=")[0].replace("_", "-") for argument in arguments)
     for name in given:
         if name.startswith("--task.") and name not in ("--task.name", "--task.scale"):

@@ -1,7 +1,7 @@
 """Held-out images, restored with the averaged weights and measured as in the paper's tables.
 
-Examples whose input equals the target in 8 bits ("come clean") are not measured: the PSNR of the
-input is infinite, and no network can improve it.
+Examples that are already clean, their input equal to their target in 8 bits, are not measured: the
+PSNR of the input is infinite, and no network can improve it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Scores:
 
     Attributes:
         psnr: in dB, on luma for super-resolution, as in the tables. Finite, or NaN if an image is
-            not finite or all come clean.
+            not finite or all are already clean.
         ssim: on luma for super-resolution; NaN like `psnr`.
         restored: float32 `[H, W, C]` each.
         by_set: for several sets, PSNR and SSIM of each: "psnr/NAME" (or "psnr_y/NAME"),
@@ -97,7 +97,7 @@ class HeldOut:
 
     @property
     def num_clean(self) -> int:
-        """How many of the examples come clean."""
+        """How many of the examples are already clean."""
         return sum(map(_is_clean, self.examples))
 
     def psnr(self, index: int, image: np.ndarray) -> float:

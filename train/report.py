@@ -105,10 +105,10 @@ def write_report(
     before = held_out.score(given)
     clean = held_out.num_clean
     if clean == len(given):
-        verdict, result = "", f"All {clean} held-out images come clean: nothing is measured"
+        verdict, result = "", f"All {clean} held-out images are already clean: nothing is measured"
     else:
         verdict = _verdict(config, before, baseline, scores)
-        left_out = f" ({clean} more come clean)" if clean else ""
+        left_out = f" ({clean} already clean left out)" if clean else ""
         gain = _gain(before, baseline, scores)
         result = (
             f"On {len(given) - clean} held-out images{left_out} {label} {scores.psnr:.2f} dB "

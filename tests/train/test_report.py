@@ -110,13 +110,15 @@ def report(config: Config, run: Path, measured: HeldOut, restored: list[np.ndarr
     return write_report(run, config, measured, measured.score(restored), Meter(), 0, None)
 
 
-def test_examples_that_come_clean_are_not_measured(config: Config, tmp_path: Path) -> None:
+def test_examples_that_are_already_clean_are_not_measured(config: Config, tmp_path: Path) -> None:
     measured = held_out(config, 10, 0, 0.4)
     inputs = [example["input"] for example in measured.examples]
     # The first is improved; the others are damaged.
     restored = [x + np.float32(-5 / 255) for x in inputs]
     text = report(config, tmp_path / "run", measured, restored)
-    assert text.startswith("tiny: 4 steps. On 1 held-out images (2 more come clean) PSNR 34.15 dB")
+    assert text.startswith(
+        "tiny: 4 steps. On 1 held-out images (2 already clean left out) PSNR 34.15 dB"
+    )
     assert "+6.02 dB above the input of 28.13 dB" in text
     assert "inf" not in text
     # Exact but for one value of one level, at least.
@@ -124,10 +126,14 @@ def test_examples_that_come_clean_are_not_measured(config: Config, tmp_path: Pat
     assert exact.psnr == pytest.approx(10 * math.log10(255**2 * 32 * 32))
 
 
-def test_nothing_is_compared_where_all_examples_come_clean(config: Config, tmp_path: Path) -> None:
+def test_nothing_is_compared_where_all_examples_are_already_clean(
+    config: Config, tmp_path: Path
+) -> None:
     measured = held_out(config, 0)
     text = report(config, tmp_path / "run", measured, [measured.examples[0]["target"] + 0.5])
-    assert text.startswith("tiny: 4 steps. All 1 held-out images come clean: nothing is measured.")
+    assert text.startswith(
+        "tiny: 4 steps. All 1 held-out images are already clean: nothing is measured."
+    )
 
 
 def test_patches_of_all_sittings_are_counted(config: Config, four: Path) -> None:
