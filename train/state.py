@@ -74,8 +74,8 @@ class FunctionalNetwork:
         if made != wanted:
             raise TrainError(
                 f"model: {self._config.model.architecture} makes {list(made)} from an input "
-                f"{list(batch['input'].shape)}, and the targets of "
-                f"{type(self._config.task).__name__} are {list(wanted)}; let them agree"
+                f"{list(batch['input'].shape)}, but the targets of "
+                f"{type(self._config.task).__name__} are {list(wanted)}; make them agree"
             )
 
     def _built(self) -> nnx.Module:

@@ -244,7 +244,8 @@ class ConverseUSRNet(nnx.Module):
             )
         if kernel is not None and kernel.shape[-2:] != (self.blur_size,) * 2:
             raise ValueError(
-                f"kernel: got {kernel.shape}; expected [..., {self.blur_size}, {self.blur_size}]: "
+                f"kernel: got shape {kernel.shape}; "
+                f"expected [..., {self.blur_size}, {self.blur_size}]: "
                 "pad a smaller kernel with zeros, centered"
             )
         embedded = None if kernel is None else self.kernel_net(kernel)

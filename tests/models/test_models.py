@@ -154,7 +154,9 @@ def test_kernel_net_orders_its_output_as_maps() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="scale: got 5; expected 2, 3 or 4"):
         ConverseSRResNet(5, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match=r"kernel must be \[..., 7, 7\], got \(5, 5\): pad"):
+    with pytest.raises(
+        ValueError, match=r"kernel: got shape \(5, 5\); expected \[..., 7, 7\]: pad"
+    ):
         small(ConverseUSRNet)(image(1, 8, 8, 3), image(5, 5))
 
 

@@ -193,7 +193,7 @@ def test_help_has_the_fields_of_ones_own(
         FunctionalNetwork(again)
     example = {"input": np.zeros((8, 8, 1), np.float32), "target": np.zeros((4, 4, 1))}
     FunctionalNetwork(config).check_output({"input": example["input"], "target": example["input"]})
-    with pytest.raises(TrainError, match=r"makes \[1, 8, 8, 1\] of an .* are \[1, 4, 4, 1\]"):
+    with pytest.raises(TrainError, match=r"makes \[1, 8, 8, 1\] from an .* are \[1, 4, 4, 1\]"):
         FunctionalNetwork(config).check_output(example)
 
 

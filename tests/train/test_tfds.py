@@ -360,7 +360,7 @@ def test_preparing_says_what_is_wrong(
     gone = tmp_path / "gone"
     assert f"{gone}: there is no such folder" in run("folder", gone, "--name", "x")
     assert f"{gone / 'DIV2K_train_HR'}: there is no such folder" in run("div2k", gone)
-    assert "--name: got 'B-1'; use small" in run("folder", source, "--name", "B-1")
+    assert "--name: got 'B-1'; expected a-z" in run("folder", source, "--name", "B-1")
     assert "got 8 and 0; expected both" in run("folder", source, "--name", "x", "--tile", 8)
     assert "got 0 and 8; expected both" in run("folder", source, "--name", "x", "--step", 8)
     assert "required: --name" in run("folder", source)
