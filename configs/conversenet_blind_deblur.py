@@ -4,8 +4,7 @@
 
 Expected, on BSD100 with kernels 1 to 5: 27.69, 24.43, 31.28, 27.64, 27.31 dB
 (`converse-jax evaluate --task deblur --kernel kernel_1.npy`).
-Time: 800,000 steps, not run to the end by us yet. On two CPU cores about 10 s for
-each patch.
+Time: 800,000 steps, which we have not yet run to the end; about 10 s per patch on two CPU cores.
 """
 
 from train.config import Config, Data

@@ -1,11 +1,11 @@
-"""The bundled network denoise-color: any noise level from 0 to 50, at a quarter of the resolution.
+"""The bundled network denoise-color: noise of any level from 0 to 50 in color images.
 
     python -m train configs/denoise_color.py --data.train BSDS500/train BSDS500/test
 
-The architecture is the winner of a race at equal time (docs/weights.md): 129,708 parameters, a
-28th of the time of Converse-DnCNN.
+The architecture won a race at equal time (docs/weights.md): 129,708 parameters, 28 times as fast as
+Converse-DnCNN.
 
-Expected: 30.44 dB on BSDS500 val at sigma 25 after 7,500 steps, 25 minutes of two cores; 30.74 dB
+Expected: 30.44 dB on BSDS500 val at sigma 25 after 7,500 steps, 25 minutes on two cores; 30.74 dB
 after 12,000 more (--init denoise-color --optimizer.learning-rate 1e-3 --steps 12000), 40 minutes
 more (docs/weights.md).
 """

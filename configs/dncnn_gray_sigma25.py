@@ -4,8 +4,8 @@
 
 Expected: 30.70 dB on Set12, 29.36 on BSD68 (`converse-jax evaluate --task denoise --sigma 25`).
 The paper trains on BSD400, Waterloo Exploration, DIV2K and Flickr2K; any folders will do.
-Time: 800,000 steps, not run to the end by us yet. On two CPU cores a step takes about a minute.
-A device with little memory computes the same batch in parts: --accumulation 4.
+Time: 800,000 steps, which we have not yet run to the end; about a minute per step on two CPU cores.
+On a device with little memory, compute the batch in parts: --accumulation 4.
 """
 
 from train.config import Config, Data

@@ -5,24 +5,19 @@
 
 A small Converse-SRResNet that starts from the blocks of sr-x4.
 
-Expected: 37.28 dB (Y) on Set5 after 5,000 steps, 14 minutes of two cores (docs/weights.md).
+Expected: 37.28 dB (Y) on Set5 after 5,000 steps, 14 minutes on two cores (docs/weights.md).
 """
 
-from train.config import Config, Data, Optimizer
-from train.networks import ConverseSRResNetConfig
+from dataclasses import replace
+
+from configs.sr_x4 import config as x4
 from train.tasks import SuperResolve
 
-config = Config(
+config = replace(
+    x4,
     name="sr-x2",
-    model=ConverseSRResNetConfig(num_features=48, num_blocks=10, high_blocks=False),
     task=SuperResolve(scale=2),
     # 32 x 32 pixels of the small image.
-    data=Data(patch_size=64, validation_size=240),
-    optimizer=Optimizer(learning_rate=2e-3, schedule="cosine", warmup=100, clip=1.0),
+    data=replace(x4.data, patch_size=64),
     steps=5000,
-    batch_size=8,
-    ema=0.998,
-    log_every=100,
-    eval_every=1000,
-    save_every=250,
 )

@@ -4,7 +4,7 @@
 
 A small Converse-SRResNet, all of whose blocks work at the resolution of the input.
 
-Expected: 31.03 dB (Y) on Set5 after 8,000 steps, 25 minutes of two cores (docs/weights.md).
+Expected: 31.03 dB (Y) on Set5 after 8,000 steps, 25 minutes on two cores (docs/weights.md).
 """
 
 from train.config import Config, Data, Optimizer

@@ -4,8 +4,7 @@
 
 Expected: 32.25 dB on Set5, 28.72 on Set14, 27.62 on BSD100, 26.24 on Urban100, luma
 (`converse-jax evaluate --task sr`). For x2 and x3: --task.scale 2, --task.scale 3.
-Time: 800,000 steps, not run to the end by us yet. On two CPU cores about 4 s for
-each patch.
+Time: 800,000 steps, which we have not yet run to the end; about 4 s per patch on two CPU cores.
 """
 
 from train.config import Config, Data

@@ -4,8 +4,8 @@
 
 Expected, on BSD100 with kernels 1 to 5: 32.46, 31.20, 38.40, 32.21, 34.62 dB
 (`converse-jax evaluate --task deblur --kernel kernel_1.npy`).
-Time: 800,000 steps, not run to the end by us yet. On two CPU cores about 10 s for
-each patch. The first losses are large (the data modules start from random kernels).
+Time: 800,000 steps, which we have not yet run to the end; about 10 s per patch on two CPU cores.
+The first losses are large, as the data modules start from random kernels.
 """
 
 from train.config import Config, Data

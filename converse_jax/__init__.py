@@ -37,7 +37,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Who trains or imports layers has no use for image files.
+    # Loaded on demand: training and layers need no image files.
     if name in ("Restorer", "restore_image"):
         from converse_jax import restore
 

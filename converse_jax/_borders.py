@@ -1,4 +1,4 @@
-"""Borders of a photograph for networks that take it for periodic."""
+"""Extend the borders of a photograph for networks that treat it as periodic."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from converse_jax.imaging import circular_blur
 def extend_periodically(
     image: np.ndarray, margin: int, *, kernel: np.ndarray | None = None
 ) -> np.ndarray:
-    """Continue an image over its borders so that its periodic repetition has no edges.
+    """Extend an image beyond its borders so that its periodic repetition has no edges.
 
     Outside, the mirror images at both ends of an axis are blended into each other,
 
         e[H - 1 + t] = (1 - w_t) x[H - t] + w_t x[g - t],   w_t = (1 - cos(pi (t - 1/2) / g)) / 2
 
     for t = 1..g in the gap of g = 2 margin pixels before the next repetition. With a kernel, the
-    extension is then blurred: there it becomes what a blurred image can be ("edge taper").
+    extension is then blurred, so that it is consistent with a blurred image ("edge taper").
 
     Args:
-      image: ``[H, W, C]``; its pixels stay as they are, in the middle of the result.
-      margin: pixels on each side.
-      kernel: the blur of `image`, ``[kh, kw]``, or None if it is unknown.
+        image: `[H, W, C]`; unchanged in the middle of the result.
+        margin: pixels on each side.
+        kernel: the blur of `image`, `[kh, kw]`, or None if it is unknown.
 
     Returns:
-      ``[H + 2 margin, W + 2 margin, C]`` in the type of image.
+        `[H + 2 margin, W + 2 margin, C]` in the dtype of `image`.
 
-    Source: the blending is of the kind of R. Liu and J. Jia, "Reducing boundary artifacts in image
+    Source: blending in the manner of R. Liu and J. Jia, "Reducing boundary artifacts in image
     deconvolution", ICIP 2008.
     """
     extended = _extend_rows(image, margin)

@@ -1,4 +1,4 @@
-"""A network compiled for the sizes of images that come, within the memory there is."""
+"""A network compiled for each image size that it meets, within the available memory."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ import jax
 import numpy as np
 from flax import nnx
 
-from converse_jax.models import ConverseUSRNet
 from converse_jax.nn import TransferState, prepare
 
-# An image and, for the self-ensemble, the same lying on its side.
+# One for an image and, for the self-ensemble, one for the image turned by 90 degrees.
 _MAX_PROGRAMS = 2
 
-# Transfer functions are computed once for a size of image where they take at most this part of
-# the memory that is there: some 40 MB a layer at 256x256 pixels.
+# Transfer functions are kept for an image size if they take at most this share of the available
+# memory; they take about 40 MB per layer at 256x256 pixels.
 _PREPARED_PART = 0.2
 
 
 @dataclass
 class _Program:
-    """The network compiled for one size of image.
+    """The network compiled for one image size.
 
     Attributes:
-      run: ``(state, transfers, image, kernel, sigma) -> image``.
-      collect: ``(state, image, kernel, sigma) -> transfers``; None where `run` computes them.
-      transfers: what `collect` returned last.
-      kernel: the blur kernel that it returned them for.
+        run: `(state, transfers, image, kernel, sigma) -> image`.
+        collect: `(state, image, kernel, sigma) -> transfers`; None if `run` computes them.
+        transfers: what `collect` returned last.
+        kernel: the blur kernel they belong to.
     """
 
     run: Any
@@ -45,9 +44,9 @@ class _Program:
 class Programs:
     """A network as a function of NumPy arrays, in full float32 precision.
 
-    It is compiled once for each size of image, and the transfer functions of its layers are
-    computed once for it and for a blur kernel. Those of the last two sizes are kept, so that images
-    of many sizes fill no memory. It may be called from several threads: one works at a time.
+    It is compiled once per image size, and the transfer functions of its layers are computed once
+    per size and blur kernel. Only the last two sizes are kept, to bound the memory. It may be
+    called from several threads; one runs at a time.
     """
 
     def __init__(self, model: nnx.Module) -> None:
@@ -59,10 +58,10 @@ class Programs:
     def __call__(
         self, image: np.ndarray, kernel: np.ndarray | None, sigma: float | None
     ) -> np.ndarray:
-        """Restore an image ``[H, W, C]`` of the network's channels.
+        """Restore an image `[H, W, C]` with the network's number of channels.
 
         Raises:
-          MemoryError: it needs more than there is; the message has the numbers.
+            MemoryError: it needs more than is available; the message says how much.
         """
         arrays = [None if x is None else np.asarray(x, np.float32) for x in (image, kernel, sigma)]
         key = None if kernel is None else kernel.tobytes()
@@ -94,12 +93,12 @@ class Programs:
             collect, transfers, size, use = None, None, 0, self._unprepared
 
         def run(*args: Any) -> Any:
-            # A function of its own for each size: JAX keeps what it traced as long as that lives.
+            # A new function for each size: JAX keeps its traces as long as the function lives.
             return use(*args)
 
         program = jax.jit(run).lower(self._state, transfers, image, kernel, sigma).compile()
         if jax.default_backend() == "cpu":
-            # An accelerator says so when its memory is full; Linux kills the process.
+            # An accelerator raises an error when its memory is full; Linux kills the process.
             needed = _bytes_needed(program) + size
             if available is not None and needed > available:
                 raise MemoryError(f"{needed / 1e9:.3g} GB of {available / 1e9:.3g} GB available")
@@ -109,11 +108,11 @@ class Programs:
         return self._programs[image.shape]
 
     def _prepared(self, *arrays: Any) -> tuple[Any, Any]:
-        """The program, not compiled, that makes transfer functions; a function that uses them."""
+        """The lowered program that computes transfer functions, a function that applies them."""
         graphdef: Any = None
 
         def collect(state: Any, image: Any, kernel: Any, sigma: Any) -> Any:
-            nonlocal graphdef  # static: it leaves the trace beside the result
+            nonlocal graphdef  # static, so it cannot be part of the traced result
             # Accelerators multiply float32 as TF32 or bfloat16 unless asked otherwise.
             with jax.default_matmul_precision("highest"):
                 model = nnx.merge(self._graphdef, state)
@@ -123,8 +122,8 @@ class Programs:
 
         def run(state: Any, transfers: Any, image: Any, kernel: Any, sigma: Any) -> Any:
             model = nnx.merge(graphdef, transfers, state)
-            if isinstance(model, ConverseUSRNet):
-                kernel = None  # it is part of the transfer functions
+            if getattr(model, "kernel_in_transfers", False):
+                kernel = None
             with jax.default_matmul_precision("highest"):
                 return model(image, *(x for x in (kernel, sigma) if x is not None))
 
@@ -137,12 +136,12 @@ class Programs:
             return model(image, *(x for x in (kernel, sigma) if x is not None))
 
     def free(self) -> None:
-        """Give back the memory of all programs and transfer functions; they are made again."""
+        """Free the memory of programs and transfer functions; they are made again when needed."""
         self._programs.clear()
 
 
 def _bytes_needed(program: Any) -> int:
-    """Memory for one run, of which the program knows all but the buffers of the FFT (under 10%)."""
+    """Memory for one run; the program does not report the buffers of the FFT (under 10%)."""
     analysis = program.memory_analysis()
     if analysis is None:
         return 0
@@ -150,7 +149,7 @@ def _bytes_needed(program: Any) -> int:
 
 
 def available_memory() -> int | None:
-    """Bytes this process can still take, None where the system does not say (it is no Linux)."""
+    """Bytes this process can still allocate; None if unknown (not on Linux)."""
     limits = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()

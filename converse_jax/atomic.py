@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _PREFIX = ".converse-"
 
 
 def write_bytes(path: Path, data: bytes, *, overwrite: bool) -> None:
-    """Write data beside the path, then give it that name in one step.
+    """Write to a temporary file beside the path, then rename it in one step.
 
     Args:
-      path: the file to make; its folder must exist.
-      data: all that it will hold.
-      overwrite: replace a file of this name.
+        path: the file to make; its folder must exist.
+        data: its content.
+        overwrite: replace an existing file.
 
     Raises:
-      FileExistsError: there is one, and overwrite is False, even if it appeared a moment ago.
-      OSError: it cannot be written.
+        FileExistsError: the file exists and `overwrite` is False, even if it was made meanwhile.
+        OSError: it cannot be written.
     """
-    # A short name of its own: a long target's name leaves no room for a suffix.
+    # Not the target's name with a suffix, which may be too long.
     temporary = path.parent / f"{_PREFIX}{secrets.token_hex(8)}.tmp"
     try:
         with open(temporary, "xb") as file:

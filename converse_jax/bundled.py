@@ -10,25 +10,26 @@ from converse_jax.restore import Plan, RestoreError, Restorer
 from converse_jax.weights import list_models, load
 
 BundledTask = Literal["photo", "denoise", "sr", "deblur"]
-"""What the user wants: an ordinary photograph improved, noise of a known or estimated level
-removed, an image enlarged, a known blur reversed."""
+""""photo" improves an ordinary photograph, "denoise" removes noise of a known or estimated level,
+"sr" enlarges, "deblur" reverses a known blur."""
 
 
 class BundledRestorer:
     """Restores each image with the bundled network for its channels; loads a network when needed.
 
-    It has of a `Restorer` what the restoration of files asks for: `plan` and `prepare_kernel`.
+    It has what `restore_files` needs of a `Restorer`: `plan` and `prepare_kernel`.
     """
 
     def __init__(self, task: BundledTask = "photo", *, scale: int | None = None) -> None:
         """Choose the networks of a task.
 
         Args:
-          task: see `BundledTask`.
-          scale: enlargement of the task "sr", 2 or 4; 2 by default.
+            task: see `BundledTask`.
+            scale: enlargement of the task "sr", 2 or 4; 2 by default.
 
         Raises:
-          RestoreError: an unknown task, a scale without use, or no network of this package for it.
+            RestoreError: an unknown task, a scale for a task other than "sr", or no bundled
+                network.
         """
         if task not in get_args(BundledTask):
             raise RestoreError(f"task: got {task!r}; expected {', '.join(get_args(BundledTask))}")
@@ -57,7 +58,7 @@ class BundledRestorer:
         """The network for images of 1 or 3 channels.
 
         Raises:
-          RestoreError: there is none for so many.
+            RestoreError: there is none.
         """
         if channels not in self._names:
             raise RestoreError(self._missing)
@@ -67,11 +68,11 @@ class BundledRestorer:
         return self._loaded[name]
 
     def plan(self, image: np.ndarray, *, sigma: float | None = None) -> Plan:
-        """As `Restorer.plan`, by the network for this image."""
+        """`Restorer.plan` of the network for this image."""
         return self.restorer(image.shape[-1]).plan(image, sigma=sigma)
 
     def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
-        """As `Restorer.prepare_kernel`; no network is loaded only to say that it takes none."""
+        """`Restorer.prepare_kernel`, without loading a network only to find that it takes none."""
         if kernel is None and not self._takes_kernel:
             return None, []
         return self.restorer(3).prepare_kernel(kernel)

@@ -1,7 +1,7 @@
 """The command `converse-jax`.
 
 Exit status: 0; 1 if some images of a folder failed; 2 for a mistake in the command or its files,
-with one line that says which; 130 after Ctrl-C.
+with a one-line message; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with these arguments, those of the process by default; the exit status."""
+    """Run the command with these arguments, the process's by default; return the exit status."""
     from converse_jax.imaging import ImageError
     from converse_jax.plugins import PluginError
     from converse_jax.restore import RestoreError
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("converse-jax: interrupted")
         return 130
     except BrokenPipeError:
-        # The reader has gone. Python flushes once more at its end, and must not complain then.
+        # The reader has gone: Python's last flush must not complain.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -108,7 +108,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         return made
 
     def model(to: argparse.ArgumentParser, *, required: bool = True) -> None:
-        text = "network: a name of `converse-jax models`, a .safetensors, or an authors' .pth file"
+        text = "network: a name from `converse-jax models`, a .safetensors or an authors' .pth file"
         to.add_argument("--model", required=required, metavar="M", help=text)
         text = "Python file or module to run first, which registers the network of --model"
         to.add_argument("--plugin", action="append", default=[], metavar="NETWORK.PY", help=text)
@@ -179,7 +179,7 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
         help="noise standard deviation, 0-255 scale (default 25 to denoise, 2.55 to deblur)",
     )
     evaluate.add_argument("--kernel", metavar="K.NPY", help="blur kernel of the task deblur")
-    evaluate.add_argument("--json", metavar="OUT.JSON", help="file to write the figures to as well")
+    evaluate.add_argument("--json", metavar="OUT.JSON", help="JSON file for the figures")
     overwrite(evaluate)
 
     command("models", _models, "list the models that come with this package")
@@ -189,12 +189,12 @@ def _parsers() -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
     convert.add_argument("target", metavar="OUT.SAFETENSORS", help="file to write")
     overwrite(convert)
 
-    demo = command("demo", _demo, "restore photographs by the bundled networks, side by side")
+    demo = command("demo", _demo, "restore photographs with the bundled networks, side by side")
     demo.add_argument("--out", default=".", metavar="OUT", help="image to make, or its folder")
     demo.add_argument(
         "--operator",
         action="store_true",
-        help="reverse a blur and a down-sampling by the operator alone, without a network",
+        help="reverse a blur and a down-sampling with the operator alone, without a network",
     )
     overwrite(demo)
     return parser, dict(commands.choices)
@@ -219,7 +219,7 @@ def _number(text: str, low: float, high: float, expected: str) -> float:
 
 
 def _restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
-    """The model and the kernel of the command."""
+    """The model and the kernel that the command names."""
     from converse_jax import compilation_cache
     from converse_jax.plugins import load_plugin
     from converse_jax.restore import Restorer
@@ -233,7 +233,7 @@ def _restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
 
 
 def _bundled_restorer(args: argparse.Namespace) -> tuple[AnyRestorer, np.ndarray | None]:
-    """The networks of the package for the task of the command, and the kernel."""
+    """The bundled networks for the command's task, and the kernel."""
     from converse_jax import compilation_cache
     from converse_jax.bundled import BundledRestorer, BundledTask
 
@@ -253,7 +253,7 @@ def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:
     """A blur kernel from a `.npy` file, divided by its sum.
 
     Raises:
-      RestoreError: the file cannot be read or holds no kernel.
+        RestoreError: the file cannot be read or holds no kernel.
     """
     import numpy as np
 
@@ -267,7 +267,7 @@ def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:
         raise RestoreError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except (ValueError, EOFError, SyntaxError, MemoryError):
         raise RestoreError(
-            f"{path}: is no .npy file of numbers; write one with numpy.save(path, kernel)"
+            f"{path}: is not a .npy file of numbers; write one with numpy.save(path, kernel)"
         ) from None
     try:
         kernel, notes = normalized_kernel(array)
@@ -284,7 +284,7 @@ def _restore(args: argparse.Namespace) -> int:
     source, target = Path(args.source), Path(args.target)
     is_folder = args.source != "-" and os.path.isdir(source)
     if is_folder and args.target == "-":
-        raise UsageError(f"{source} is a folder, whose images do not go to standard output")
+        raise UsageError(f"{source} is a folder, whose images cannot go to standard output")
     if args.target == "-" and sys.stdout.isatty():
         raise UsageError("standard output is a terminal; send it to a file or another program")
     if not is_folder and args.target != "-" and os.path.isdir(target):

@@ -1,6 +1,6 @@
-"""JAX's persistent compilation cache, for the commands where the user waits for the compiler.
+"""JAX's persistent compilation cache, for commands that make the user wait for the compiler.
 
-The library never switches it on: it is a setting of the whole process, and belongs to the program.
+The library never enables it: it is a setting of the whole process, left to the program.
 """
 
 from __future__ import annotations
@@ -13,27 +13,26 @@ import jax
 
 
 def enable() -> Path | None:
-    """Keep compiled programs in a folder between runs of this process's program.
+    """Keep compiled programs in a folder between runs.
 
-    The folder is that of the variable JAX_COMPILATION_CACHE_DIR, or `converse-jax/xla` in the
-    user's cache folder. The cache only saves time: where there is no folder that can be written
-    to, nothing changes.
+    The folder is $JAX_COMPILATION_CACHE_DIR, or `converse-jax/xla` in the user's cache folder. If
+    it cannot be written to, nothing changes.
 
     Returns:
-      The folder, or None where there is none.
+        The folder, or None if it cannot be written to.
     """
     try:
         folder = _folder()
         folder.mkdir(parents=True, exist_ok=True)
-        # The answer of os.access is that of another user on some file systems: write, then.
+        # os.access answers for another user on some file systems: try to write.
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, ValueError, RuntimeError):  # RuntimeError: a user without a home
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    # The operator holds a Python pointer that differs in every process; without this no program
-    # of ours would ever be found again.
+    # The operator holds a Python pointer that differs in every process; without this no cached
+    # program of ours would ever be found.
     jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
     return folder
 

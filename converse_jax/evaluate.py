@@ -42,7 +42,7 @@ class Row(Score):
 
 
 class Report(TypedDict):
-    """What was measured, and of what: the JSON that `converse-jax evaluate` writes."""
+    """The figures and what they belong to: the JSON that `converse-jax evaluate` writes."""
 
     mean: Score
     images: list[Row]
@@ -70,25 +70,24 @@ def evaluate(
 ) -> Report:
     """Degrade each image, restore it, and measure: the protocol of the paper's tables.
 
-    A model of gray images is given the luma of color ones, 0.299 R + 0.587 G + 0.114 B; a model
-    of color images is given gray ones as three equal channels. Transparency is left out.
+    A gray model is given the luma of color images, 0.299 R + 0.587 G + 0.114 B; a color model is
+    given gray images as three equal channels. Transparency is ignored.
 
     Args:
-      restorer: the network; its card says the scale.
-      data: a folder of images, those in folders below it included, or one image.
-      task: "denoise", "sr" or "deblur"; must be the model's.
-      sigma: standard deviation of the noise in 8-bit levels; None means `SIGMAS` of the task.
-      kernel: the blur of the task "deblur", ``[kh, kw]``, not negative.
-      on_result: called after each image with its figures, its number from 1 on, and how many
-        there are.
+        restorer: the network; its card says the scale.
+        data: a folder of images, including its subfolders, or one image.
+        task: "denoise", "sr" or "deblur"; must be the model's.
+        sigma: standard deviation of the noise in 8-bit levels; None means `SIGMAS` of the task.
+        kernel: the blur of the task "deblur", `[kh, kw]`, non-negative.
+        on_result: called after each image with its figures, its number from 1, and the total.
 
     Returns:
-      The means over all images and the figures of each, with what they belong to.
+        The means over all images and the figures of each, with what they belong to.
 
     Raises:
-      RestoreError: another task than the model's, a kernel that is missing or has no use, an
-        image too small to be measured.
-      ImageError: data cannot be read.
+        RestoreError: a task other than the model's, a missing or unused kernel, or an image too
+            small to be measured.
+        ImageError: data cannot be read.
     """
     card = restorer.card
     if task != card.task:
@@ -126,7 +125,7 @@ def evaluate(
             level = sigma / 255 if restorer.takes_sigma and sigma is not None else None
             restored = restorer(given, kernel=known, sigma=level, extend_borders=False)
             figures = score(to_uint8(restored), target, task=task, scale=card.scale)
-        except ValueError as error:  # an image too small, a kernel that is no blur
+        except ValueError as error:  # an image too small, a kernel that is not a blur
             raise RestoreError(f"{path}: {error}") from None
         name = path.name if path == root else path.relative_to(root).as_posix()
         rows.append(Row(name=name, **figures))
@@ -150,7 +149,7 @@ def evaluate(
 
 
 def _read_clean(path: Path, channels: int) -> tuple[np.ndarray, str | None]:
-    """The image in 8 bits with the model's channels, and a note if it had others."""
+    """The image in 8 bits with the model's channels, and a note if they had to be converted."""
     pixels = read_image(path).pixels
     clean = to_reference_uint8(pixels, channels)
     if pixels.shape[-1] == channels:
@@ -185,10 +184,10 @@ def _versions() -> dict[str, str]:
 
 
 def write_report(path: str | os.PathLike[str], report: Report, *, overwrite: bool = False) -> None:
-    """Write a report as JSON, whole or not at all; an infinite PSNR (equal images) is null.
+    """Write a report as JSON, completely or not at all; an infinite PSNR (equal images) is null.
 
     Raises:
-      RestoreError: the file is there and overwrite is False, or it cannot be written.
+        RestoreError: the file exists and `overwrite` is False, or it cannot be written.
     """
     check_report_path(path, overwrite=overwrite)
     path = Path(path)
@@ -200,7 +199,7 @@ def write_report(path: str | os.PathLike[str], report: Report, *, overwrite: boo
 
 
 def check_report_path(path: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Raise a RestoreError where `write_report` would: to be asked before the work."""
+    """Raise a RestoreError if `write_report` would; to be called before the work."""
     path = Path(path)
     if os.path.isdir(path):
         raise RestoreError(f"{path}: is a folder; name a file in it")

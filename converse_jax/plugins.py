@@ -1,4 +1,4 @@
-"""Python files of a user's that register networks: run when they are named, and never otherwise."""
+"""Users' Python files that register networks, run only when the user names them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ class PluginError(ValueError):
 
 
 def load_plugin(name: str | os.PathLike[str]) -> types.ModuleType:
-    """Run a Python file, or import a module that is not yet; files beside it can be imported.
+    """Run a Python file or import a module; a file can import others beside it.
 
     Args:
-      name: a path that ends in .py, or the name of a module.
+        name: a path that ends in .py, or the name of a module.
+
+    Returns:
+        The module.
 
     Raises:
-      PluginError: no such file or module, or one that raises.
+        PluginError: no such file or module, or one that raises.
     """
     path = Path(name)
     if path.suffix != ".py":
@@ -37,11 +40,11 @@ def load_plugin(name: str | os.PathLike[str]) -> types.ModuleType:
         raise PluginError(f"{name}: no such file; give the Python file that defines the network")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
-        sys.path.append(folder)  # last: it must not hide what is installed
+        sys.path.append(folder)  # last, so as not to hide installed modules
     module = types.ModuleType(_module_name(path))
     module.__file__ = str(path.resolve())
     before = sys.modules.get(module.__name__)
-    # Found there by pickle and by typing, which look up what is in it.
+    # pickle and typing look its contents up there.
     sys.modules[module.__name__] = module
     try:
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
@@ -55,7 +58,7 @@ def load_plugin(name: str | os.PathLike[str]) -> types.ModuleType:
 
 
 def _module_name(path: Path) -> str:
-    """The name under which other processes can import the file, unless that is another's."""
+    """The name under which other processes can import the file, unless it is taken."""
     stem = path.stem
     loaded = sys.modules.get(stem)
     if loaded is None and stem.isidentifier():

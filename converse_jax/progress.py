@@ -1,4 +1,4 @@
-"""The progress of long work, for a terminal."""
+"""A progress bar for a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     except ModuleNotFoundError:
         yield lambda done, total: None
         return
-    # Lines of the result may go to the same terminal, or to a file: the latter is left alone.
+    # Result lines may go to the same terminal, where rich must place them, or to a file.
     console, shared = Console(stderr=True), sys.stdout.isatty()
     with Progress(console=console, transient=True, redirect_stdout=shared) as bar:
         task = bar.add_task(what, total=None)

@@ -19,7 +19,7 @@ MARGIN_KERNELS = 3
 """An image is extended by this many kernel widths on each side before it is deblurred."""
 
 BLIND_MARGIN = 24
-"""The same in pixels, where no kernel is given: three and a half of the paper's 7x7 kernels."""
+"""The same in pixels, if no kernel is given: three and a half of the paper's 7x7 kernels."""
 
 # An image whose noise differs from what a network was trained for by more than this factor, and by
 # more than this many levels of 255, is restored visibly worse than it could be.
@@ -27,7 +27,7 @@ _OTHER_NOISE_FACTOR, _OTHER_NOISE_LEVELS = 1.6, 4.0
 
 
 class RestoreError(ValueError):
-    """An image or a kernel that this model cannot restore with: what arrived, what to do."""
+    """An argument that this model cannot use: what arrived, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Plan:
     """How one image will be restored.
 
     Attributes:
-      restorer: by which network.
-      sigma: the noise level it is told, in the units of the image; None if it takes none.
-      notes: what the user should know about this network and such images.
-      noise: what they should know of the noise of this very image, if anything.
+        restorer: the network.
+        sigma: the noise level that it is told, in the units of the image; None if it takes none.
+        notes: what the user should know about this network and such images.
+        noise: what they should know about the noise of this image, if anything.
     """
 
     restorer: Restorer
@@ -50,14 +50,13 @@ class Plan:
 class Restorer:
     """A network ready to restore images of any size, in full float32 precision.
 
-    The network is compiled once for each size of image, and the transfer functions of its layers
-    are computed once for it and for a blur kernel. Those of the last two sizes are kept, so that
-    images of many sizes fill no memory; the persistent cache of the command keeps the programs of
-    all sizes on disk. `free` gives the memory back.
+    The network is compiled once per image size, and the transfer functions of its layers are
+    computed once per size and blur kernel. Only the last two sizes are kept, to bound the memory;
+    the command's persistent cache keeps all programs on disk. `free` frees the memory.
     """
 
     def __init__(self, model: nnx.Module, card: ModelCard) -> None:
-        """Make a restorer of what `converse_jax.load` returns."""
+        """Make a restorer from what `converse_jax.load` returns."""
         self.card = card
         self.blur_size: int | None = getattr(model, "blur_size", None)
         self.takes_sigma: bool = card.needs_sigma
@@ -73,41 +72,43 @@ class Restorer:
         self_ensemble: bool = False,
         extend_borders: bool = True,
     ) -> np.ndarray:
-        """Restore an image, ``[H, W, C] -> [sH, sW, C]``.
+        """Restore an image, `[H, W, C] -> [sH, sW, C]`.
 
-        A model of gray images restores each channel of a color image by itself; a model of
-        color images sees a gray one repeated, and the mean of its channels is returned.
+        A gray model restores each channel of a color image separately; a color model is given a
+        gray image as three equal channels, and the mean of its output channels is returned.
 
         Args:
-          image: floating point ``[H, W, C]`` in [0, 1], C = 1 or 3.
-          kernel: the blur kernel ``[kh, kw]``, for the models that take one (`prepare_kernel`).
-          sigma: the standard deviation of the noise in the units of image (25 / 255), for the
-            models that are told it; None estimates it (`estimate_noise`).
-          strength: 1 is the result of the network, 0 the image as it came, between them a blend.
-          self_ensemble: the mean over the 8 turns and mirror images of image and kernel.
-          extend_borders: before deblurring, continue the image smoothly over its borders
-            (`extend_periodically`): the networks take it for periodic. For photographs; images
-            that were blurred circularly, as in the evaluation protocol, need False.
+            image: floating point `[H, W, C]` in [0, 1], C = 1 or 3.
+            kernel: the blur kernel `[kh, kw]`, for the models that take one (`prepare_kernel`).
+            sigma: the standard deviation of the noise in the units of `image` (e.g. 25 / 255), for
+                models that take it; None estimates it (`estimate_noise`).
+            strength: 1 gives the network's result, 0 the image unchanged, values between a blend.
+            self_ensemble: average over the 8 rotations and reflections of image and kernel.
+            extend_borders: before deblurring, extend the image smoothly beyond its borders, as the
+                networks treat it as periodic. Right for photographs; images that were blurred
+                circularly, as in the evaluation protocol, need False.
 
         Returns:
-          float32, not clipped; s is the model's scale.
+            float32, not clipped; s is the model's scale.
 
         Raises:
-          RestoreError: an image, a kernel, a level or a strength the model has no use for, or an
-            image that needs more memory than there is.
+            RestoreError: an argument that the model cannot use, or an image that needs more memory
+                than is available.
         """
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
-            raise RestoreError(f"image: got shape {image.shape}; give [H, W, 1] or [H, W, 3]")
+            raise RestoreError(f"image: got shape {image.shape}; expected [H, W, 1] or [H, W, 3]")
         if not np.issubdtype(image.dtype, np.floating):
-            raise RestoreError(f"image: got {image.dtype}; give floats in [0, 1], e.g. image / 255")
+            raise RestoreError(
+                f"image: got {image.dtype}; expected floats in [0, 1], e.g. image / 255"
+            )
         fitted, _ = self.prepare_kernel(kernel)
         self._check_strength(strength)
         sigma = self._level(image, sigma)
         if self_ensemble and fitted is not None and fitted.shape[0] % 2 == 0:
             raise RestoreError(
                 f"self_ensemble: the model's kernels of {fitted.shape[0]}x{fitted.shape[0]} have "
-                "no middle to be turned about; restore without it"
+                "no center to rotate about; restore without it"
             )
         size = f"{image.shape[1]}x{image.shape[0]}"
         image = image.astype(np.float32)
@@ -124,7 +125,7 @@ class Restorer:
             result = functools.reduce(np.add, results) / np.float32(len(symmetries))
         except MemoryError as error:
             raise RestoreError(
-                f"image: {size} pixels need more memory than there is ({error}); "
+                f"image: {size} pixels need more memory than is available ({error}); "
                 "cut the image into parts or make it smaller"
             ) from None
         border = self.card.scale * margin
@@ -162,11 +163,11 @@ class Restorer:
         """How an image will be restored: the noise level, given or estimated, and notes.
 
         Args:
-          image: floating point ``[H, W, C]`` in [0, 1].
-          sigma: noise level in the units of image, for the models that are told it; None estimates.
+            image: floating point `[H, W, C]` in [0, 1].
+            sigma: noise level in the units of `image`, for models that take it; None estimates it.
 
         Raises:
-          RestoreError: a level that the model has no use for.
+            RestoreError: a level that the model cannot use.
         """
         level, card = self._level(image, sigma), self.card
         notes = () if (note := self.channel_note(image.shape[-1])) is None else (note,)
@@ -189,14 +190,14 @@ class Restorer:
         return Plan(self, level, notes, noise)
 
     def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
-        """The kernel as the model takes it, and notes about what had to be done for it.
+        """The kernel as the model takes it, and notes on what was changed.
 
-        It is divided by its sum, and one smaller than the model's is padded with zeros so that
-        its element ``(kh // 2, kw // 2)`` stays in the middle.
+        It is divided by its sum, and if smaller than the model's, padded with zeros so that its
+        element `(kh // 2, kw // 2)` stays in the center.
 
         Raises:
-          RestoreError: a kernel for a model that takes none, none for one that needs it, one that
-            `normalized_kernel` refuses, or one that is larger than the model's.
+            RestoreError: a kernel for a model that takes none, a missing kernel, an invalid one
+                (see `normalized_kernel`), or one larger than the model's.
         """
         name = f"{self.card.name} ({self.card.architecture})"
         if kernel is None:
@@ -231,7 +232,7 @@ class Restorer:
     def _restore(
         self, image: np.ndarray, kernel: np.ndarray | None, sigma: float | None
     ) -> np.ndarray:
-        """`image` may have any number of channels, and has its final size."""
+        """Restore an image of any number of channels, its borders already extended."""
         if image.shape[-1] == self.card.channels:
             return self._programs(image, kernel, sigma)
         if self.card.channels == 1:
@@ -242,7 +243,7 @@ class Restorer:
         return self._programs(repeated, kernel, sigma).mean(axis=-1, keepdims=True)
 
     def free(self) -> None:
-        """Give back the memory of all programs and transfer functions; they are made again."""
+        """Free the memory of programs and transfer functions; they are made again when needed."""
         self._programs.free()
 
 
@@ -267,16 +268,16 @@ _SYMMETRIES = [
 
 
 def normalized_kernel(kernel: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """A blur kernel ``[kh, kw]`` divided by its sum, float64, and a note where that changed it.
+    """A blur kernel `[kh, kw]` divided by its sum, float64, and a note where that changed it.
 
     Raises:
-      RestoreError: not a two-dimensional array of finite real numbers, or a sum of 0.
+        RestoreError: not a two-dimensional array of finite real numbers, or a sum of 0.
     """
     kernel = np.asarray(kernel)
     if kernel.ndim != 2 or kernel.size == 0:
-        raise RestoreError(f"kernel: got shape {kernel.shape}; give a two-dimensional [kh, kw]")
+        raise RestoreError(f"kernel: got shape {kernel.shape}; expected a two-dimensional [kh, kw]")
     if not (np.issubdtype(kernel.dtype, np.floating) or np.issubdtype(kernel.dtype, np.integer)):
-        raise RestoreError(f"kernel: got {kernel.dtype}; give real numbers")
+        raise RestoreError(f"kernel: got {kernel.dtype}; expected real numbers")
     taps = kernel.astype(np.float64)
     if not np.isfinite(taps).all():
         raise RestoreError("kernel: holds NaN or infinity; give finite numbers")
@@ -293,14 +294,13 @@ def restore_image(
     image: Image,
     **options: Any,
 ) -> Image:
-    """Restore an image with all that belongs to it; options as for `Restorer`.
+    """Restore an image and keep what its file held; options as for `Restorer`.
 
-    Bit depth, color profile and EXIF are kept. Transparency is restored as a gray image of its
-    own, and stays exactly the same where it is the same everywhere, or where only noise is removed
-    whose level is known: transparency has none.
+    Bit depth, color profile and EXIF are kept. Transparency is restored as a gray image of its own,
+    except if it is constant, or if the network takes a noise level: transparency has no noise.
 
     Raises:
-      RestoreError: as `Restorer`.
+        RestoreError: as `Restorer`.
     """
     restore: Callable[[np.ndarray], np.ndarray] = functools.partial(restorer, **options)
     pixels = np.clip(restore(image.pixels), 0.0, 1.0)

@@ -30,7 +30,7 @@ class AnyRestorer(Protocol):
     """A `Restorer`, or a `BundledRestorer` that chooses one for each image."""
 
     def plan(self, image: np.ndarray, *, sigma: float | None = None) -> Plan:
-        """By which network an image is restored, and what is to be said of it."""
+        """How an image is restored, and notes for the user."""
 
     def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
         """The kernel as the network takes it."""
@@ -38,14 +38,14 @@ class AnyRestorer(Protocol):
 
 @dataclass(frozen=True)
 class FileResult:
-    """What became of one file.
+    """The result of one file.
 
     Attributes:
-      source: the image that was read.
-      target: the file that was written, or would have been.
-      status: "restored", "skipped" (target was there already) or "failed".
-      plan: for a restored file, how it was restored.
-      reason: for a failed one, why.
+        source: the image that was read.
+        target: the file that was written, or would have been.
+        status: "restored", "skipped" (target was there already) or "failed".
+        plan: for a restored file, how it was restored.
+        reason: for a failed one, why.
     """
 
     source: Path
@@ -78,12 +78,12 @@ def restore_file(
     The folder of `target` is made if it is missing. Returns how it was restored.
 
     Raises:
-      ImageError: source cannot be read, target cannot be written or is there already.
-      RestoreError: as `Restorer`.
+        ImageError: source cannot be read, target cannot be written or is there already.
+        RestoreError: as `Restorer`.
     """
     target = Path(target)
     restorer.prepare_kernel(options.get("kernel"))
-    # Before the work, what would make it useless: a result that cannot be written.
+    # Fail before the work if its result could not be written.
     if not overwrite and os.path.lexists(target):
         raise ImageError(
             f"{target}: exists already; name another file, or overwrite it (--overwrite)"
@@ -109,7 +109,7 @@ def check_holds(name: str, image: Image, format: str) -> None:
     """Raise an ImageError about `name` if the format cannot hold all that is in the image."""
     alpha = None if image.alpha is None else image.alpha[:1, :1]
     try:
-        # One pixel is enough to be told.
+        # One pixel is enough to find out.
         encode_image(replace(image, pixels=image.pixels[:1, :1], alpha=alpha), format)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
@@ -134,25 +134,23 @@ def restore_folder(
 ) -> Counts:
     """Restore the images of a folder into another, under the same names and sub-folders.
 
-    Images that are in the target already are skipped, unless `overwrite`. One that cannot be
-    restored does not stop the others. Images of one size follow each other, for each size is
-    compiled.
+    Images that exist in the target are skipped, unless `overwrite`. One that cannot be restored
+    does not stop the others. Images are sorted by size, as each size is compiled.
 
     Args:
-      restorer: the network.
-      source: a folder; images in folders below it are found too.
-      target: another folder, made if it is missing. It may lie in source: it is not read then.
-      overwrite: replace the images that are there.
-      on_result: called after each image with its result, its number from 1 on, and how many
-        there are.
-      options: those of `restore_file`.
+        restorer: the network.
+        source: a folder; its subfolders are included.
+        target: another folder, made if missing. It may lie in `source`, and is then not read.
+        overwrite: replace existing images.
+        on_result: called after each image with its result, its number from 1, and the total.
+        options: options of `restore_file`.
 
     Returns:
-      The numbers of images.
+        How many images were restored, skipped, and failed.
 
     Raises:
-      ImageError: no such source, no images in it, or a target that is source or a file.
-      RestoreError: a kernel that the model has no use for.
+        ImageError: no such source, no images in it, or a target that is source or a file.
+        RestoreError: a kernel that the model cannot use.
     """
     source, target = Path(source), Path(target)
     restorer.prepare_kernel(options.get("kernel"))
@@ -173,8 +171,8 @@ def restore_folder(
     for size, name in waiting:
         sizes.add(size)
         if len(sizes) > _SIZES_BETWEEN_CLEARINGS:
-            # JAX keeps what it traced for every size, megabytes each, until it is told to forget
-            # everything. The price is to trace the next size anew.
+            # JAX keeps the traces of every size, megabytes each, until all caches are cleared; the
+            # price is to trace the next size anew.
             jax.clear_caches()
             sizes = {size}
         try:
@@ -199,7 +197,7 @@ def _images_outside(source: Path, target: Path) -> list[Path]:
     if os.path.lexists(target) and not target.is_dir():
         raise ImageError(f"{target}: is a file; the images of a folder need a folder")
     inside = [path for path in images if not path.resolve().is_relative_to(others)]
-    # A target that lies above source holds all of it: then nothing was written by us there.
+    # A target above the source contains all of it: then nothing is left out.
     chosen = images if own.is_relative_to(others) else inside
     if not chosen:
         raise ImageError(f"{source}: holds no images ({' '.join(EXTENSIONS)})")
@@ -215,5 +213,5 @@ def _size(path: Path) -> tuple[int, ...]:
             warnings.simplefilter("ignore")
             with PilImage.open(path) as image:
                 return (*image.size, int(image.getexif().get(0x0112, 1) > 4))
-    except Exception:  # reading it in earnest will say what is wrong with it
+    except Exception:  # restoring it will report what is wrong
         return (0,)

@@ -214,10 +214,10 @@ def test_a_kernel(tmp_path: Path, run: Run, refused: Callable[..., str], deblurr
 def test_kernel_files(tmp_path: Path, refused: Callable[..., str], denoiser: Path) -> None:
     source, target = write(tmp_path / "a.png", 5, 5, 1), tmp_path / "b.png"
     arrays: dict[str, tuple[Any, str]] = {
-        "flat": (np.ones(3), "kernel: got shape (3,); give a two-dimensional [kh, kw]"),
+        "flat": (np.ones(3), "kernel: got shape (3,); expected a two-dimensional [kh, kw]"),
         "zero": (np.array([[1.0, -1.0]]), "kernel: its taps sum to 0"),
         "nan": (np.full((3, 3), np.nan), "kernel: holds NaN or infinity"),
-        "complex": (np.ones((3, 3), complex), "kernel: got complex128; give real numbers"),
+        "complex": (np.ones((3, 3), complex), "kernel: got complex128; expected real numbers"),
         "good": (np.ones((3, 3)) / 9, "kernel: tiny (ConverseDnCNN) takes none; leave it out"),
     }
     for name, (array, text) in arrays.items():
@@ -231,7 +231,7 @@ def test_kernel_files(tmp_path: Path, refused: Callable[..., str], denoiser: Pat
     np.save(tmp_path / "pickle.npy", np.array([Trap()], dtype=object), allow_pickle=True)
     for name in ("text.npy", "empty.npy", "zip.npz", "pickle.npy"):
         line = refused("restore", source, target, "--model", denoiser, "--kernel", tmp_path / name)
-        assert line.startswith(f"{tmp_path / name}: is no .npy file of numbers")
+        assert line.startswith(f"{tmp_path / name}: is not a .npy file of numbers")
     line = refused("restore", source, target, "--model", denoiser, "--kernel", "none.npy")
     assert line == "none.npy: cannot be read (No such file or directory); check the path"
     assert not target.exists()
@@ -259,7 +259,7 @@ def test_refused_restorations(
         (("none.png", new, *model), "none.png: there is no such file; check the path"),
         ((source, old, *model), f"{old}: exists already; name another file, or overwrite it"),
         ((source, folder, *model), f"{folder} is a folder; name the image to make in it"),
-        ((folder, "-", *model), "whose images do not go to standard output"),
+        ((folder, "-", *model), "whose images cannot go to standard output"),
         ((folder, folder, *model), "is the folder that is read; name another one"),
         ((source, new, "--model", "none"), "none: no such file, and no model of this name"),
         ((source, new, "--model", source), "not a"),

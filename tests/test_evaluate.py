@@ -141,7 +141,7 @@ def test_refusals(tmp_path: Path) -> None:
         ),
         (
             *(deblurrer, ".", {"task": "deblur", "kernel": np.array([[2.0, -1.0]])}),
-            "a.png: kernel: got taps from -1, sum 1; give a blur kernel",
+            "a.png: kernel: got taps from -1, sum 1; expected a blur kernel",
         ),
         (denoiser, ".", {"task": "denoise", "sigma": -1}, "a.png: sigma: got -1"),
         (denoiser, "tiny", {"task": "denoise"}, "b.png: a, b: 9x30 pixels .* at least 11x11"),

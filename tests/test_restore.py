@@ -24,6 +24,7 @@ from converse_jax.imaging import (
     motion_kernel,
 )
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
+from converse_jax.nn import Operator
 from converse_jax.restore import RestoreError, Restorer, normalized_kernel, restore_image
 from tests.imaging.images import exif, profile
 
@@ -226,11 +227,11 @@ def test_odd_sizes(shape: tuple[int, ...]) -> None:
 
 def test_refused_images() -> None:
     restorer = Restorer(Enlarge(), card())
-    with pytest.raises(RestoreError, match=r"image: got shape \(4, 4\); give \[H, W, 1\]"):
+    with pytest.raises(RestoreError, match=r"image: got shape \(4, 4\); expected \[H, W, 1\]"):
         restorer(image(4, 4))
     with pytest.raises(RestoreError, match=r"image: got shape \(4, 4, 4\)"):
         restorer(image(4, 4, 4))
-    with pytest.raises(RestoreError, match=r"image: got uint8; give floats in \[0, 1\]"):
+    with pytest.raises(RestoreError, match=r"image: got uint8; expected floats in \[0, 1\]"):
         restorer(np.zeros((4, 4, 1), np.uint8))
 
 
@@ -281,6 +282,30 @@ def test_transfer_functions_are_made_once_for_a_size_and_a_kernel() -> None:
     np.testing.assert_allclose(run(kernel=first), expected[0], rtol=1e-4, atol=1e-4)
 
 
+class OwnDeblur(nnx.Module):
+    """A network of one's own that, once prepared, refuses the kernel."""
+
+    kernel_in_transfers = True
+
+    def __init__(self) -> None:
+        self.blur_size = 7
+        self.operator = Operator()
+
+    def __call__(self, x: Array, kernel: Array | None = None) -> Array:
+        prepared = len(self.operator.transfers) > 0 and not self.operator.preparing
+        assert prepared == (kernel is None)
+        maps = None if kernel is None else kernel[..., None]
+        return self.operator.operate(x, maps, jnp.float32(0.01))
+
+
+def test_an_own_network_may_leave_the_kernel_to_its_transfer_functions() -> None:
+    x, kernel = image(12, 10, 1), gaussian_kernel(7, 1.0)
+    own = Restorer(OwnDeblur(), card("deblur", needs_kernel=True))
+    np.testing.assert_allclose(
+        own(x, kernel=kernel), deblurrer()(x, kernel=kernel), rtol=1e-4, atol=1e-4
+    )
+
+
 def test_transfer_functions_that_would_fill_the_memory_are_not_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -300,7 +325,7 @@ def test_an_image_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_programs, "available_memory", lambda: 1_000_000)
     restorer(image(8, 8, 1), kernel=kernel)
     gigabytes = r"\(0\.00\d+ GB of 0\.001 GB available\)"
-    text = f"image: 200x300 pixels need more memory than there is {gigabytes}; cut the image"
+    text = f"image: 200x300 pixels need more memory than is available {gigabytes}; cut the image"
     with pytest.raises(RestoreError, match=text):
         restorer(image(300, 200, 1), kernel=kernel)
     monkeypatch.setattr(_programs, "available_memory", lambda: None)
@@ -363,11 +388,11 @@ def test_a_kernel_is_divided_by_its_sum() -> None:
 @pytest.mark.parametrize(
     ("kernel", "text"),
     [
-        (np.ones(3), r"kernel: got shape \(3,\); give a two-dimensional \[kh, kw\]"),
+        (np.ones(3), r"kernel: got shape \(3,\); expected a two-dimensional \[kh, kw\]"),
         (np.ones((3, 3, 1)), r"kernel: got shape \(3, 3, 1\)"),
         (np.ones((0, 3)), r"kernel: got shape \(0, 3\)"),
-        (np.ones((3, 3), complex), "kernel: got complex128; give real numbers"),
-        (np.ones((3, 3), bool), "kernel: got bool; give real numbers"),
+        (np.ones((3, 3), complex), "kernel: got complex128; expected real numbers"),
+        (np.ones((3, 3), bool), "kernel: got bool; expected real numbers"),
         (np.full((3, 3), np.nan), "kernel: holds NaN or infinity"),
         (np.array([[1.0, -1.0]]), "kernel: its taps sum to 0; give a blur kernel"),
         (np.zeros((3, 3)), "kernel: its taps sum to 0"),
@@ -416,7 +441,7 @@ def test_the_ensemble_enlarges() -> None:
 
 
 def test_an_even_kernel_has_no_middle_to_turn_about() -> None:
-    with pytest.raises(RestoreError, match="self_ensemble: .* of 4x4 have no middle"):
+    with pytest.raises(RestoreError, match="self_ensemble: .* of 4x4 have no center"):
         deblurrer(4)(image(9, 9, 1), kernel=gaussian_kernel(3, 1.0), self_ensemble=True)
 
 

@@ -1,7 +1,7 @@
 """`python -m train CONFIG.py [--field value ...]`: train the network that a file describes.
 
-Exit status: 0; 1 if the run could not go on; 2 for a mistake, in one line, before the first step;
-75 after SIGTERM and 130 after Ctrl-C, both saved and to be resumed.
+Exit status: 0; 1 if the run failed; 2 for a user error, reported in one line before the first step;
+75 after SIGTERM and 130 after Ctrl-C, saved in both cases for `--resume`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Trains the network that a configuration (configs/*.py) describes, e.g.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status."""
+    """Run the command and return its exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv and argv[0] in ("-h", "--help"):
         print(USAGE, end="")
@@ -57,12 +57,12 @@ def _run(path: str, arguments: Sequence[str]) -> int:
         prog=f"python -m train {path}",
         description=_first_paragraphs(path),
     )
-    # Only what asks for a device or a checkpoint is as slow to import as these.
+    # Slow to import: mistakes in the command are reported without waiting for them.
     from converse_jax import compilation_cache
     from train.loop import train
     from train.processes import initialize_distributed
 
-    # Orbax logs an error with all its causes, and raises it as well.
+    # Orbax logs its errors as well as raising them.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     compilation_cache.enable()
     initialize_distributed(command.distributed)
@@ -77,7 +77,7 @@ def _first_paragraphs(path: str) -> str:
 
 
 def _left_behind() -> bool:
-    # A mistake in the command is told before JAX is imported, and then nothing runs.
+    # Without JAX imported, a mistake in the command ended it, and no thread was started.
     processes = sys.modules.get("train.processes")
     return processes is not None and processes.left_behind()
 
@@ -88,7 +88,7 @@ if __name__ == "__main__":
     start_again_with_huge_pages()
     status = main()
     if status == TrainStopped.status or _left_behind():
-        # The threads of a checkpoint that failed would go on to print how, a compiler to compile.
+        # Threads of a failed checkpoint would still print, and a compiler would still compile.
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)

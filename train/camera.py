@@ -1,8 +1,8 @@
-"""What cameras do to an image, as a task: noise of the sensor, its processing, slight blur, JPEG.
+"""The degradation of ordinary photographs, as a task: sensor noise, processing, slight blur, JPEG.
 
-Everything between the sensor and the file that adds noise or hides it is here in its simplest form.
-What acts on the scene itself (lens correction, tone curves, edge-preserving denoising, sharpening)
-is not: a network that had to undo it would change images that nobody damaged.
+Every step between sensor and file that adds or hides noise is modeled in its simplest form. Steps
+that change the scene itself (lens correction, tone curves, edge-preserving denoising, sharpening)
+are not: a network trained to undo them would alter undamaged images.
 """
 
 from __future__ import annotations
@@ -17,32 +17,33 @@ import numpy as np
 from converse_jax import imaging
 from train.tasks import Example, Task
 
-_MIDDLE = 0.18  # middle gray in linear light; noise levels are those of middle gray
+_MIDDLE = 0.18  # middle gray in linear light; noise levels are measured here
 
 
 @dataclass(frozen=True)
 class Photo(Task):
     """Photographs as cameras store them: y = JPEG(sRGB(blur(x) + n)), noise n of unknown level.
 
-    An example has `input`, `target` and `sigma`, the level the network is told, in units of [0, 1]:
-    the strength of the noise (see `degrade_as_camera`) or what `imaging.estimate_noise` says of the
-    patch. Of a photograph only the estimate will be known, and of the whole of it: without noise it
-    lies between the two, with noise below both, by a third on average. Meeting estimates, a network
-    learns that texture may have been taken for noise, and leaves it alone.
+    An example has `input`, `target` and `sigma`, the noise level that the network is told, in units
+    of [0, 1]: the true level (see `degrade_as_camera`) or the patch's `imaging.estimate_noise`. In
+    use only an estimate from the whole photograph is known: without noise it lies between the two,
+    with noise it is below both, by a third on average. Trained on estimates, a network learns that
+    texture may have been mistaken for noise, and leaves it alone.
 
     Attributes:
-      noise_min: standard deviation of the noise at middle gray, of 255; the lowest. Over a whole
-        image it is some 1.5 times as much: dark and amplified colors have more.
-      noise_max: the highest. The logarithm is drawn from a triangle: few are near the ends.
-      clean: share of examples that nobody should touch: none or at most 1 level of noise, sharp,
-        JPEG of quality 90 or more or none; a third of them are their target exactly.
-      white: share of the others whose noise is white Gaussian noise in sRGB.
-      blur: share of the others that are blurred.
-      blur_max: largest standard deviation of the blur, in pixels.
-      jpeg: share of the others that are JPEG files.
-      quality_min: Pillow's JPEG quality, the lowest.
-      quality_max: the highest.
-      estimated: share of all examples whose level is the estimate.
+        noise_min: lowest standard deviation of the noise at middle gray, on the scale of 0 to 255.
+            Over a whole image it is about 1.5 times as high: dark and amplified colors have more.
+        noise_max: highest such level. Its logarithm has a triangular distribution: few are near the
+            ends.
+        clean: share of nearly undamaged examples: at most 1 level of noise, sharp, JPEG quality of
+            at least 90 or no JPEG; a third of them equal their target exactly.
+        white: share of the others with white Gaussian noise in sRGB.
+        blur: share of the others that are blurred.
+        blur_max: largest standard deviation of the blur, in pixels.
+        jpeg: share of the others that are stored as JPEG.
+        quality_min: lowest JPEG quality, as Pillow counts it.
+        quality_max: highest JPEG quality.
+        estimated: share of all examples whose `sigma` is the estimate.
     """
 
     name: ClassVar[imaging.Task] = "denoise"
@@ -61,12 +62,12 @@ class Photo(Task):
 
     @property
     def margin(self) -> int:
-        """Of the patch's border no blur, demosaicing or JPEG block is cut."""
+        """Pixels around a patch, so that blur, demosaicing and JPEG blocks are not cut off."""
         return 8
 
     @property
     def card_sigma_range(self) -> tuple[float, float]:
-        """From none to what the strongest noise of a middle gray is over a whole image."""
+        """From 0 to the strongest noise over a whole image (`noise_max` is at middle gray)."""
         return 0.0, 1.5 * self.noise_max
 
     def problem(self) -> str | None:
@@ -89,7 +90,7 @@ class Photo(Task):
         return None
 
     def degrade(self, clean: np.ndarray, rng: np.random.Generator) -> Example:
-        """Photograph it."""
+        """Degrade an image as a camera would."""
         given, sigma = degrade_as_camera(clean, rng, photo=self)
         if rng.random() < self.estimated:
             sigma = imaging.estimate_noise(given)
@@ -103,32 +104,31 @@ _PHOTO = Photo()
 def degrade_as_camera(
     clean: np.ndarray, rng: np.random.Generator, *, photo: Photo = _PHOTO
 ) -> tuple[np.ndarray, float]:
-    """One photograph of a clean image.
+    """Degrade a clean image as a camera would.
 
         y = JPEG(q(sRGB(h (*) x + n))),   var n = a (h (*) x) + b on a Bayer mosaic
 
-    with x in linear light, n demosaiced bilinearly, then shaped as a camera's own denoising and
-    sharpening shape noise (they spare edges, so the image itself is not touched), q rounding to
-    8 bits. The strength reported is what is left of the noise in the file,
+    with x in linear light; n demosaiced bilinearly, then shaped as a camera's denoising and
+    sharpening shape it (both spare edges, so x is left as it is); q rounds to 8 bits. The returned
+    noise level is what is left in the file,
 
         sigma^2 = mean((y - y0)^2),   y0 = JPEG(q(sRGB(h (*) x)))
 
-    and not what there was before: JPEG erases weak noise, and nobody can find that in the file. Nor
-    is it y - q(sRGB(h (*) x)), where JPEG's own errors at edges would be noise in clean images.
-    JPEG's grid of 8x8 or 16x16 pixels lies at a random offset: a patch may come from anywhere in a
-    photograph.
+    not what JPEG erased, which cannot be found in the file. With y0 not compressed, JPEG's errors
+    at edges would count as noise in clean images. JPEG's grid of 8x8 or 16x16 pixels has a random
+    offset: a patch may come from anywhere in a photograph.
 
     Args:
-      clean: uint8 ``[H, W, 1]`` or ``[H, W, 3]``.
-      rng: draws everything.
-      photo: ranges and shares.
+        clean: uint8 `[H, W, 1]` or `[H, W, 3]`.
+        rng: draws everything.
+        photo: ranges and shares.
 
     Returns:
-      The photograph, float32 ``[H, W, C]`` in [0, 1], whole levels of 255; and sigma, in units of
-      [0, 1], 0 for examples without noise.
+        The photograph, float32 `[H, W, C]` in [0, 1], in steps of 1/255; and its noise level, in
+        units of [0, 1], 0 without noise.
 
     Raises:
-      ValueError: another dtype or shape.
+        ValueError: wrong dtype or shape.
 
     Source: A. Foi et al., "Practical Poissonian-Gaussian noise modeling and fitting for
     single-image raw-data", IEEE TIP 17(10), 2008; the chain is a simple form of S. Guo et al.,
@@ -159,20 +159,20 @@ def degrade_as_camera(
 
 
 def phone_like(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The photograph a network is accepted by: noise of 3 to 6 levels, slight blur, good JPEG.
+    """The photograph of the acceptance test: noise of 3 to 6 levels, slight blur, good JPEG.
 
         y = JPEG(round(255 (h (*) x + n))),   var n = s^2 (x + 0.1) / 0.6 in sRGB
 
     s uniform from 3 to 6 (of 255), h Gaussian of 0.4 to 0.7 pixels, quality 88 to 92 with chroma
-    halved. It shares no code with `degrade_as_camera`: blur and noise are made in sRGB, the noise
-    differs from pixel to pixel and from channel to channel, and the grid begins at the corner.
+    halved. It shares no code with `degrade_as_camera`: blur and noise are applied in sRGB, the
+    noise is independent across pixels and channels, and JPEG's grid starts at the corner.
 
     Args:
-      clean: uint8 ``[H, W, 1]`` or ``[H, W, 3]``.
-      rng: draws everything.
+        clean: uint8 `[H, W, 1]` or `[H, W, 3]`.
+        rng: draws everything.
 
     Returns:
-      float32 ``[H, W, C]`` in [0, 1], whole levels of 255.
+        float32 `[H, W, C]` in [0, 1], in steps of 1/255.
     """
     from PIL import Image
     from scipy import ndimage
@@ -189,17 +189,17 @@ def phone_like(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _settings(photo: Photo, rng: np.random.Generator) -> tuple[float, float, int | None, bool]:
-    """Level of the noise (of 255), blur (pixels), quality or None, whether the noise is white."""
+    """Noise level (0 to 255), blur (pixels), JPEG quality or None, whether the noise is white."""
     white = rng.random() < photo.white
     if rng.random() < photo.clean:
-        kind = rng.integers(3)  # itself; a good JPEG file; hardly any noise, in a file or not
+        kind = rng.integers(3)  # unchanged; a good JPEG; hardly any noise, JPEG or not
         level = rng.uniform(0, 1) if kind == 2 else 0.0
         good = (
             int(rng.integers(90, 99)) if kind == 1 or (kind == 2 and rng.random() < 0.5) else None
         )
         return level, 0.0, good, white
     low, high = math.log(photo.noise_min), math.log(photo.noise_max)
-    # The sum of two uniform numbers has the triangle; unlike `triangular` it takes low = high.
+    # Two uniform numbers have a triangular sum; `rng.triangular` does not take low == high.
     level = math.exp(low + (high - low) * (rng.random() + rng.random()) / 2)
     blur = rng.uniform(0, photo.blur_max) if rng.random() < photo.blur else 0.0
     quality = int(rng.integers(photo.quality_min, photo.quality_max + 1))
@@ -207,7 +207,7 @@ def _settings(photo: Photo, rng: np.random.Generator) -> tuple[float, float, int
 
 
 def _sensor_noise(linear: np.ndarray, level: float, rng: np.random.Generator) -> np.ndarray:
-    """Shot and read noise of a camera in linear light, `level` of 255 at middle gray in sRGB."""
+    """Shot and read noise in linear light, of `level` (0 to 255) at middle gray in sRGB."""
     height, width, channels = linear.shape
     variance = (level / 255 / _SLOPE) ** 2
     read = math.exp(rng.uniform(math.log(0.003), math.log(0.3)))
@@ -215,7 +215,7 @@ def _sensor_noise(linear: np.ndarray, level: float, rng: np.random.Generator) ->
     if channels == 1:
         at_sites = shot * linear + read
     else:
-        # White balance amplifies red and blue, and what they were read with.
+        # White balance amplifies red and blue, read noise included.
         gains = np.array([rng.uniform(1, 2), 1, rng.uniform(1, 2)], np.float32)
         at_sites = (shot * linear + read * gains) * gains
     unit = rng.standard_normal((height, width), dtype=np.float32)
@@ -236,13 +236,13 @@ def _sensor_noise(linear: np.ndarray, level: float, rng: np.random.Generator) ->
             noise = _smooth(noise, rng.uniform(0.05, 0.25))
     if rng.random() < 0.3:
         noise += np.float32(rng.uniform(0.2, 1)) * (noise - _smooth(noise, 0.25))
-    # Whatever its shape, its strength is the one that was drawn.
+    # Shaping changed the strength: restore the one that was drawn.
     strength = math.sqrt(float(np.mean(at_sites)) / max(float(np.mean(np.square(noise))), 1e-20))
     return noise * np.float32(strength)
 
 
 def _demosaiced(mosaic: np.ndarray) -> np.ndarray:
-    """Bilinear demosaicing of ``[H, W, 3]``, zero where a color has no site."""
+    """Bilinear demosaicing of `[H, W, 3]`, zero where a color has no site."""
     red_blue = 4 * _smooth(mosaic, 0.25)  # [1 2 1]/2 along both axes
     p = np.pad(mosaic[..., 1], 1, mode="reflect")
     around = p[:-2, 1:-1] + p[2:, 1:-1] + p[1:-1, :-2] + p[1:-1, 2:]
@@ -267,21 +267,21 @@ def _to_srgb(x: np.ndarray) -> np.ndarray:
     return np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
 
 
-# IEC 61966-2-1, tabulated: powers of every pixel would take most of the time.
+# IEC 61966-2-1, tabulated: computing powers per pixel would take most of the time.
 _LINEAR = _to_linear(np.arange(256) / 255).astype(np.float32)
 _SRGB = np.rint(255 * _to_srgb(np.arange(65536) / 65535)).astype(np.uint8)
 _SLOPE = 1.055 / 2.4 * _MIDDLE ** (1 / 2.4 - 1)  # of sRGB at middle gray
 
 
 def _encoded(linear: np.ndarray) -> np.ndarray:
-    """Linear light, cut to [0, 1], as sRGB in 8 bits."""
+    """Linear light, clipped to [0, 1], as 8-bit sRGB."""
     return _SRGB[(np.clip(linear, 0, 1) * np.float32(65535) + np.float32(0.5)).astype(np.uint16)]
 
 
 def _through_jpeg(
     pixels: np.ndarray, corner: np.ndarray, quality: int, subsampling: int
 ) -> np.ndarray:
-    """Encoded and decoded, the grid's blocks beginning `corner` pixels above and to the left."""
+    """Encode and decode, with JPEG's grid starting `corner` pixels above and to the left."""
     from PIL import Image
 
     top, left = map(int, corner)

@@ -1,6 +1,6 @@
-"""Whether the values of a configuration are of the types that its dataclasses declare.
+"""Check that the values of a configuration have the types its dataclasses declare.
 
-The command line is parsed by these types; a file is Python, where anything can be assigned.
+The command line is parsed by these types, but a file is Python and can assign anything.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any, Literal, Union
 
 
 def misfits(value: Any, name: str = "") -> list[str]:
-    """Every field of a dataclass, and of those in it, whose value its type does not allow.
+    """Fields of a dataclass, nested ones included, whose value is not of the declared type.
 
     Args:
-      value: an instance of a dataclass.
-      name: dotted name of the value, put before those of its fields.
+        value: an instance of a dataclass.
+        name: dotted name of the value, a prefix of the names of its fields.
 
     Returns:
-      One line each: the field as the command line calls it, what arrived, and what is allowed.
+        A message for each: its name on the command line, its value, and what is allowed.
     """
     try:
         hints = typing.get_type_hints(type(value))
-    except (NameError, TypeError) as error:  # of a dataclass in a user's file
+    except (NameError, TypeError) as error:  # from a dataclass in a user's file
         return [f"{name or type(value).__name__}: the types of its fields cannot be read ({error})"]
     misfits = []
     for field in dataclasses.fields(value):
@@ -36,10 +36,10 @@ def misfits(value: Any, name: str = "") -> list[str]:
 
 def _misfits_of(value: Any, hint: Any, name: str) -> list[str]:
     if not _fits(value, hint):
-        return [f"{name.replace('_', '-')}: got {_shown(value)}; give {_words(hint)}"]
+        return [f"{name.replace('_', '-')}: got {_shown(value)}; expected {_words(hint)}"]
     parts = value if isinstance(value, tuple) else (value,)
     if not all(math.isfinite(x) for x in parts if isinstance(x, float)):
-        return [f"{name.replace('_', '-')}: got {value}; give a finite number"]
+        return [f"{name.replace('_', '-')}: got {value}; expected a finite number"]
     return misfits(value, name) if dataclasses.is_dataclass(value) else []
 
 
@@ -63,7 +63,7 @@ def _fits(value: Any, hint: Any) -> bool:
         )
     if origin is not None:
         return isinstance(value, origin)
-    # Python counts True as the integer 1; nobody means that.
+    # Python counts True as the integer 1, which is never meant.
     if isinstance(value, bool):
         return hint is bool
     return isinstance(value, (int, float) if hint is float else hint)
@@ -78,10 +78,10 @@ def _words(hint: Any) -> str:
         return " or ".join(f'"{one}"' if isinstance(one, str) else str(one) for one in arguments)
     if origin is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return f"a tuple, each {_words(arguments[0])}, e.g. (x,) of one"
+            return f"a tuple, each {_words(arguments[0])}, e.g. (x,) for one"
         return f"a tuple of {len(arguments)}: {', '.join(map(_words, arguments))}"
     known = {
-        str: "a text",
+        str: "a string",
         int: "an integer",
         float: "a number",
         bool: "True or False",

@@ -1,7 +1,7 @@
 """Checkpoints: Orbax writes them in the background, with a checksum of every array.
 
-Orbax renames a checkpoint into place when it is whole, so one that was cut short is never seen.
-What it does not notice is damage afterwards: it loads a flipped byte without a word.
+Orbax renames a checkpoint into place once it is complete, so an interrupted one is never seen. It
+does not notice later damage: it silently loads a flipped byte.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from train.processes import barrier
 CHECKPOINT_DIR = "checkpoints"
 DAMAGED = "damaged"
 _STATE_ITEM = "state"
-# Causes that are no fault of the file.
+# Errors that do not mean that the file is damaged.
 _NOT_DAMAGE = ("ermission denied", "RESOURCE_EXHAUSTED", "ut of memory", "MemoryError")
 
 
@@ -37,7 +37,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def checksum(array: Any) -> int:
-    """CRC-32 of an array that every device holds whole."""
+    """CRC-32 of an array that every device holds completely."""
     local = array.addressable_data(0) if isinstance(array, jax.Array) else array
     return zlib.crc32(np.ascontiguousarray(local).reshape(-1).view(np.uint8))
 
@@ -49,9 +49,9 @@ class Checkpoints:
         """Open the folder.
 
         Args:
-          run: the run's folder.
-          keep: how many of the last checkpoints stay, besides the best by its `psnr`.
-          read_only: do not remove what an earlier process left half written: it may be at it still.
+            run: the run's folder.
+            keep: how many of the latest checkpoints to keep, besides the one with the best `psnr`.
+            read_only: do not remove unfinished checkpoints: another process may be writing them.
         """
         self._run = run
         self._saving: Any = None
@@ -84,26 +84,26 @@ class Checkpoints:
 
     @property
     def best(self) -> int | None:
-        """Step of the one with the highest PSNR, if any was measured."""
+        """Step of the checkpoint with the highest PSNR, if any was measured."""
         measured = [c for c in self._checkpointer.checkpoints if c.metrics]
         return max(measured, key=lambda c: c.metrics["psnr"]).step if measured else None
 
     def psnr(self, step: int) -> float | None:
-        """What was measured at a step, if anything."""
+        """PSNR measured at a step, if any."""
         (checkpoint,) = (c for c in self._checkpointer.checkpoints if c.step == step)
         return float(checkpoint.metrics["psnr"]) if checkpoint.metrics else None
 
     def save(self, step: int, state: Any, details: dict[str, Any], psnr: float | None) -> None:
-        """Begin to save; returns as soon as the values are safe from being overwritten.
+        """Start saving; return as soon as the arrays may be overwritten.
 
         Args:
-          step: names the checkpoint.
-          state: a tree of arrays, each whole on every device.
-          details: anything that JSON can hold.
-          psnr: of the held-out images, if measured at this step.
+            step: names the checkpoint.
+            state: a tree of arrays, each complete on every device.
+            details: JSON-serializable values.
+            psnr: PSNR of the held-out images, if measured at this step.
 
         Raises:
-          TrainStopped: this checkpoint, or the one before it, cannot be written.
+            TrainStopped: this checkpoint, or the one before it, cannot be written.
         """
         arrays = named_leaves(state)
         details = {**details, "checksums": {name: checksum(a) for name, a in arrays.items()}}
@@ -120,10 +120,10 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Wait until the last one is on the disk.
+        """Wait until the last checkpoint is on disk.
 
         Raises:
-          TrainStopped: it cannot be written.
+            TrainStopped: it cannot be written.
         """
         if self._saving is not None:
             saving, self._saving = self._saving, None
@@ -133,18 +133,18 @@ class Checkpoints:
         try:
             return action()
         except Exception as error:
-            # Orbax and the libraries below raise nearly anything, with pages of text.
+            # Orbax and the libraries below it raise almost anything, with pages of text.
             reason, self._failed = _reason(error), True
             raise TrainStopped(
-                f"{self.folder}: a checkpoint cannot be written ({reason}); those before it are "
+                f"{self.folder}: a checkpoint cannot be written ({reason}); earlier ones are "
                 "intact: make room, then go on with --resume"
             ) from error
 
     def details(self, step: int) -> dict[str, Any]:
-        """What `save` was given besides the state, and the checksums.
+        """The `details` that `save` was given, and the checksums.
 
         Raises:
-          ValueError: unreadable.
+            ValueError: they cannot be read.
         """
         try:
             details = self._checkpointer.checkpointables_metadata(step).custom_metadata
@@ -155,14 +155,14 @@ class Checkpoints:
         return details
 
     def load(self, step: int, abstract: Any) -> Any:
-        """The state of a step, every array compared with its checksum.
+        """The state of a step, with every array compared with its checksum.
 
         Args:
-          step: one of `steps`.
-          abstract: the tree as `jax.ShapeDtypeStruct` with shardings: any devices.
+            step: one of `steps`.
+            abstract: the tree of `jax.ShapeDtypeStruct`, with shardings on any devices.
 
         Raises:
-          ValueError, TrainError: as `load_arrays`.
+            ValueError, TrainError: as for `load_arrays`.
         """
         wanted = named_leaves(abstract)
         arrays = self.load_arrays(step, wanted)
@@ -174,13 +174,12 @@ class Checkpoints:
         """The arrays of a step by name, each compared with its checksum.
 
         Args:
-          step: one of `steps`.
-          wanted: shapes and shardings by name; by default all, on the first device.
+            step: one of `steps`.
+            wanted: shapes and shardings by name; by default all, on the first device.
 
         Raises:
-          ValueError: damaged; says which.
-          TrainError: it holds other arrays than wanted, or cannot be read for want of permission or
-            memory.
+            ValueError: arrays are damaged; the message names one.
+            TrainError: its arrays are not those wanted, or permission or memory is lacking.
         """
         checksums = self.details(step)["checksums"]
         try:
@@ -216,14 +215,14 @@ class Checkpoints:
     def last_whole(
         self, warn: Callable[[str], None], steps: Sequence[int] | None = None
     ) -> tuple[int, dict[str, Any], dict[str, jax.Array]]:
-        """The last whole checkpoint: its step, details and arrays. Damaged ones stay in place.
+        """The latest intact checkpoint: its step, details and arrays. Damaged ones stay in place.
 
         Args:
-          warn: is told of each damaged one.
-          steps: those to look at, ascending; by default all.
+            warn: called with a message for each damaged one.
+            steps: steps to consider, ascending; all by default.
 
         Raises:
-          TrainError: none is whole, or one cannot be read for want of permission or memory.
+            TrainError: none is intact, or permission or memory is lacking.
         """
         candidates = self.steps if steps is None else steps
         for step in reversed(candidates):
@@ -235,13 +234,13 @@ class Checkpoints:
         raise TrainError(f"{self._run}: no whole checkpoint ({tried}); there are steps {there}")
 
     def load_latest(self, abstract: Any, warn: Callable[[str], None]) -> tuple[Any, int] | None:
-        """The last whole checkpoint and its step; damaged ones are put aside with a warning.
+        """The latest intact checkpoint and its step; damaged ones are moved aside with a warning.
 
         Raises:
-          TrainError: there are checkpoints, and all are damaged.
+            TrainError: there are checkpoints, and all are damaged.
         """
         for step in reversed(self.steps):
-            state, problem = None, "by what another process found"
+            state, problem = None, "another process cannot read it"
             try:
                 state = self.load(step, abstract)
             except ValueError as error:
@@ -251,16 +250,17 @@ class Checkpoints:
             place = self._put_aside(step)
             warn(f"checkpoint {self.folder / str(step)} is damaged ({problem}): moved to {place}")
         aside = self._run / DAMAGED
-        # Asked of the folder: a run that is started again and again must not start anew one day.
+        # Also those moved earlier: a run that is restarted repeatedly must never start over
+        # unasked.
         if aside.is_dir() and any(aside.iterdir()):
             raise TrainError(
-                f"{self.folder}: all checkpoints are damaged (they are in {aside}); start anew "
+                f"{self.folder}: all checkpoints are damaged (they are in {aside}); start over "
                 "with --overwrite"
             )
         return None
 
     def _put_aside(self, step: int) -> Path:
-        # Left in place it would count as the latest, and good ones would be deleted for it.
+        # Left in place, it would count as the latest, and good ones would be deleted in its favor.
         place = self._run / DAMAGED / str(step)
         if jax.process_index() == 0:
             shutil.rmtree(place, ignore_errors=True)
@@ -274,7 +274,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        # What has been said once is not said again, and after another error that one is to be read.
+        # Report a failure only once, and never on top of another error.
         known = self._failed or error is not None
         with contextlib.suppress(TrainStopped) if known else contextlib.nullcontext():
             self.wait()
@@ -282,7 +282,7 @@ class Checkpoints:
 
 
 def _all_processes(fine: bool) -> bool:
-    """Whether all say so."""
+    """Whether `fine` is true on every process."""
     if jax.process_count() == 1:
         return fine
     from jax.experimental import multihost_utils

@@ -20,7 +20,7 @@ from train.errors import TrainError
 from train.networks import NetworkConfig
 from train.tasks import Paired, Task
 
-# Fields of networks that count something.
+# Network fields that are counts.
 _COUNTS = {
     "num_features",
     "num_blocks",
@@ -32,7 +32,7 @@ _COUNTS = {
 
 
 def min_validation_side(task: Task) -> int:
-    """The smallest side of a held-out image: SSIM's window of 11 fits inside the border."""
+    """The smallest side of a held-out image: SSIM's 11x11 window fits inside the cropped border."""
     return max(16, 8 * task.scale)
 
 
@@ -45,25 +45,24 @@ class Data:
     """Images and patches.
 
     Attributes:
-      train: sources of clean images, any number: folders; "tfds:NAME@SPLIT"; "embedded", a few
-        photographs that need no download.
-      inputs: for each of these sources, the source of the degraded images that belong to its clean
-        ones, matched by path without extension; none: clean images are degraded as the task says.
-      weights: shares of the examples that are of each of these sources; none: every image has the
-        same share.
-      validation: sources of held-out images, each a set that is measured, NAME=SOURCE or a source
-        alone; the first decides which weights are best. None: some of the training images.
-      validation_inputs: like `inputs`, for these.
-      num_validation: how many images to hold out, at most, of each set.
-      validation_size: side of the middle part of each held-out image that is measured; that of
-        the smallest of them, if it is smaller.
-      patch_size: side of the clean patches.
-      detail: random patches of an image to choose from: the one with most detail is taken; smooth
-        ones, such as sky, teach little.
-      threads: threads that read and degrade images.
-      workers: processes that read and degrade instead; each has as many threads.
-      cache_mb: memory for decoded images, in megabytes.
-      tfds_dir: folder of prepared TFDS data sets; None is TFDS's own default.
+        train: sources of clean images, any number: folders; "tfds:NAME@SPLIT"; "embedded", a few
+            photographs that need no download.
+        inputs: for each source of clean images, the source of its degraded images, matched by path
+            without extension; if empty, the task degrades the clean images.
+        weights: share of the examples from each source; if empty, every image has the same share.
+        validation: sources of held-out images, each measured as a set, NAME=SOURCE or just SOURCE;
+            the first decides which weights are best. If empty, some training images are held out.
+        validation_inputs: like `inputs`, for the validation sources.
+        num_validation: largest number of images to hold out in each set.
+        validation_size: side of the central square of each held-out image that is measured; limited
+            by the smallest of them.
+        patch_size: side of the clean patches.
+        detail: number of random patches from which the most detailed is taken; smooth ones, such as
+            sky, teach little.
+        threads: threads that read and degrade images.
+        workers: processes that read and degrade images instead, each with `threads` threads.
+        cache_mb: memory for decoded images, in megabytes.
+        tfds_dir: folder of prepared TFDS data sets; None is TFDS's own default.
     """
 
     train: tuple[str, ...] = ("embedded",)
@@ -81,7 +80,7 @@ class Data:
     tfds_dir: str | None = None
 
     def validation_sets(self) -> list[tuple[str, str]]:
-        """Name and source of each; of several, those without name have the folder's."""
+        """Name and source of each set; among several, an unnamed one takes its folder's name."""
         pairs = []
         for value in self.validation:
             name, equals, source = value.partition("=")
@@ -100,39 +99,40 @@ class Data:
         if self.inputs and len(self.inputs) != len(self.train):
             return (
                 f"data.inputs: got {len(self.inputs)} for the {len(self.train)} of data.train; "
-                "give one for each, in their order"
+                "expected one for each, in the same order"
             )
         expected = len(self.validation) if self.inputs else 0
         if len(self.validation_inputs) != expected:
             return (
-                f"data.validation-inputs: got {len(self.validation_inputs)}; give {expected}: one "
+                f"data.validation-inputs: got {len(self.validation_inputs)}; "
+                f"expected {expected}: one "
                 "for each of data.validation if there are data.inputs"
             )
         if self.weights and len(self.weights) != len(self.train):
             return (
                 f"data.weights: got {len(self.weights)} for the {len(self.train)} of data.train; "
-                "give one for each"
+                "expected one for each"
             )
         if not all(0 < weight < float("inf") for weight in self.weights):
-            return f"data.weights: got {_listed(self.weights)}; give positive numbers"
+            return f"data.weights: got {_listed(self.weights)}; expected positive numbers"
         return None
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """Adam, or AdamW where the weights decay.
+    """Adam, or AdamW with weight decay.
 
     Attributes:
-      learning_rate: learning rate after the warm-up.
-      schedule: course of the learning rate: "halving" every `halve_every` steps, "cosine" down to
-        the lowest at the last step, or "constant".
-      halve_every: steps after which the schedule "halving" halves the learning rate.
-      min_learning_rate: lowest learning rate of the schedule.
-      warmup: steps in which the learning rate rises linearly from 0.
-      clip: largest norm of the gradient of all parameters together; None does not clip.
-      betas: decay of Adam's mean of the gradient, and of its mean of the square.
-      weight_decay: decay of kernels and matrices in a step, times the learning rate (AdamW);
-        biases, scales, norms and lambdas do not decay. 0 is Adam.
+        learning_rate: learning rate after the warm-up.
+        schedule: course of the learning rate: "halving" every `halve_every` steps, "cosine" down to
+            the lowest at the last step, or "constant".
+        halve_every: steps between the halvings of the schedule "halving".
+        min_learning_rate: lowest learning rate of the schedule.
+        warmup: steps over which the learning rate rises linearly from 0.
+        clip: largest global norm of the gradient; None does not clip.
+        betas: decay rates of Adam's running means of the gradient and of its square.
+        weight_decay: AdamW's decay of kernels and matrices, multiplied by the learning rate;
+            biases, scales, norms and lambdas do not decay. 0 is Adam.
     """
 
     learning_rate: float = 1e-4
@@ -150,25 +150,25 @@ class Config:
     """One training run. Defaults are the paper's.
 
     Attributes:
-      name: name of the run and of the model it makes; {scale}, or another field of the task in
-        braces, stands for its value.
-      model: the network and its size.
-      task: the degradation that the network learns to undo.
-      data: images and patches.
-      optimizer: the optimizer and its schedule.
-      steps: total optimizer steps, those before a resume included.
-      batch_size: patches in a step, on all devices together.
-      accumulation: parts in which a batch is computed, one after the other, to save memory.
-      remat: compute the inside of the blocks again in the backward pass, to save memory.
-      dtype: number type of the computation; parameters, spectra and the loss are float32 always.
-      loss: loss function: "l1", "charbonnier" (eps 1e-3) or "l2".
-      ema: decay of the averaged weights, which are the ones measured and exported.
-      seed: seed of the first weights and of the data.
-      log_every: steps between lines of metrics.jsonl and the events.
-      eval_every: steps between measurements of the held-out images.
-      save_every: steps between checkpoints.
-      keep: how many of the last checkpoints stay, besides the best.
-      max_skipped: steps in a row that may be skipped for a loss or gradient that is not finite.
+        name: name of the run and of the model it makes; {scale}, or another field of the task in
+            braces, stands for its value.
+        model: the network and its size.
+        task: the degradation that the network learns to undo.
+        data: images and patches.
+        optimizer: the optimizer and its schedule.
+        steps: total optimizer steps, including those before a resume.
+        batch_size: patches per step, over all devices.
+        accumulation: parts of a batch that are computed one after another, to save memory.
+        remat: recompute the inside of the blocks in the backward pass, to save memory.
+        dtype: number type of the computation; parameters, spectra and the loss are always float32.
+        loss: loss function: "l1", "charbonnier" (eps 1e-3) or "l2".
+        ema: decay of the averaged weights, which are the ones measured and exported.
+        seed: seed of the initial weights and of the data.
+        log_every: steps between lines of metrics.jsonl and between TensorBoard events.
+        eval_every: steps between measurements of the held-out images.
+        save_every: steps between checkpoints.
+        keep: how many of the latest checkpoints to keep, besides the best.
+        max_skipped: consecutive steps with a non-finite loss or gradient after which the run stops.
     """
 
     name: str
@@ -191,12 +191,12 @@ class Config:
     max_skipped: int = 20
 
     def __post_init__(self) -> None:
-        """Inputs that are given are not made: the task only says what they are."""
+        """Paired inputs are not degraded: the task only says which kind they are."""
         if self.data.inputs and not isinstance(self.task, Paired):
             object.__setattr__(self, "task", Paired(self.task.name, self.task.scale))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it; `model` and `task` say their kind."""
+        """JSON-serializable values; `model` and `task` name their class as `kind`."""
         values = asdict(self)
         for part in ("model", "task"):
             values[part] = {"kind": type(getattr(self, part)).__name__, **values[part]}
@@ -204,7 +204,7 @@ class Config:
         return plain
 
     def named(self) -> Config:
-        """The same, with the values of the task in its name: x4 must not be trained for x2."""
+        """The same, with the task's values filled into its name: x2 must not be called x4."""
         name = self.name
         for part in {"scale", *(f.name for f in fields(self.task))}:  # type: ignore[arg-type]
             value = getattr(self.task, part)
@@ -213,7 +213,7 @@ class Config:
         return replace(self, name=name)
 
     def check(self) -> None:
-        """Raise a TrainError that names every field whose value cannot be."""
+        """Raise a TrainError that names every field with an invalid value."""
         # Only values of the right type can be compared with others.
         problems = misfits(self) or [problem for problem in self._problems() if problem]
         if problems:
@@ -241,44 +241,51 @@ class Config:
             "optimizer.halve-every": (optimizer.halve_every, 1),
             "optimizer.warmup": (optimizer.warmup, 0),
         }
-        # A network of one's own may have none of these.
+        # A user's network may have none of these.
         for name in [f.name for f in fields(self.model) if f.name in _COUNTS]:
             if isinstance(value := getattr(self.model, name), int):
                 at_least[f"model.{name.replace('_', '-')}"] = (value, 1)
         problems: list[str | None] = [
-            f"{name}: got {value}; give at least {least}"
+            f"{name}: got {value}; expected at least {least}"
             for name, (value, least) in at_least.items()
             if not value >= least
         ]
         if not data.train:
-            problems.append('data.train: got nothing; give folders, "tfds:NAME" or "embedded"')
+            problems.append('data.train: got nothing; expected folders, "tfds:NAME" or "embedded"')
         problems.append(data.problem())
         if self.model.channels not in (1, 3):
-            problems.append(f"model.channels: got {self.model.channels}; give 1 (gray) or 3 (RGB)")
+            problems.append(
+                f"model.channels: got {self.model.channels}; expected 1 (gray) or 3 (RGB)"
+            )
         if not 0 <= self.ema < 1:
-            problems.append(f"ema: got {self.ema}; give a decay in [0, 1), 0 for none")
+            problems.append(f"ema: got {self.ema}; expected a decay in [0, 1), 0 for none")
         if not 0 < optimizer.learning_rate < float("inf"):
             problems.append(
-                f"optimizer.learning-rate: got {optimizer.learning_rate}; give a positive number"
+                f"optimizer.learning-rate: got {optimizer.learning_rate}; "
+                "expected a positive number"
             )
         if not 0 <= optimizer.min_learning_rate <= optimizer.learning_rate:
             problems.append(
-                f"optimizer.min-learning-rate: got {optimizer.min_learning_rate}; give 0 to "
+                f"optimizer.min-learning-rate: got {optimizer.min_learning_rate}; expected 0 to "
                 f"optimizer.learning-rate, {optimizer.learning_rate}"
             )
         if optimizer.warmup >= self.steps and optimizer.warmup > 0:
             problems.append(
-                f"optimizer.warmup: got {optimizer.warmup}; give less than the {self.steps} steps"
+                f"optimizer.warmup: got {optimizer.warmup}; "
+                f"expected less than the {self.steps} steps"
             )
         if optimizer.clip is not None and not optimizer.clip > 0:
-            problems.append(f"optimizer.clip: got {optimizer.clip}; give a positive norm, or None")
+            problems.append(
+                f"optimizer.clip: got {optimizer.clip}; expected a positive norm, or None"
+            )
         if not all(0 <= beta < 1 for beta in optimizer.betas):
             problems.append(
-                f"optimizer.betas: got {optimizer.betas}; give two decays in [0, 1), e.g. 0.9 0.999"
+                f"optimizer.betas: got {optimizer.betas}; "
+                "expected two decays in [0, 1), e.g. 0.9 0.999"
             )
         if not 0 <= optimizer.weight_decay < float("inf"):
             problems.append(
-                f"optimizer.weight-decay: got {optimizer.weight_decay}; give 0 for none, or a "
+                f"optimizer.weight-decay: got {optimizer.weight_decay}; expected 0 for none, or a "
                 "positive number, e.g. 1e-4"
             )
         learns, kinds = self.model.registered().tasks, get_args(imaging.Task)
@@ -309,8 +316,8 @@ class Config:
             )
         if task.scale in (2, 3, 4) and data.patch_size % task.scale:
             problems.append(
-                f"data.patch-size: got {data.patch_size}, no multiple of the scale {task.scale}; "
-                f"give {data.patch_size - data.patch_size % task.scale}"
+                f"data.patch-size: got {data.patch_size}, not a multiple of scale {task.scale}; "
+                f"expected {data.patch_size - data.patch_size % task.scale}"
             )
         if self.accumulation >= 1 and self.batch_size % self.accumulation:
             problems.append(
@@ -322,12 +329,12 @@ class Config:
     def _paired_problem(self) -> str | None:
         network = type(self.model).__name__
         if not self.data.inputs:
-            return "data.inputs: got nothing; give the source of the inputs of the Paired task"
+            return "data.inputs: got nothing; expected the source of the inputs of the Paired task"
         further = [name for name in self.model.inputs if name != "input"]
         if further:
             return (
-                f"data.inputs: pairs give no {' and '.join(further)}, which the network "
-                f"{network} is told; give one that is not, or no inputs"
+                f"data.inputs: pairs hold no {' and '.join(further)}, which "
+                f"{network} needs; use a network that does not, or leave out data.inputs"
             )
         return None
 
@@ -348,15 +355,15 @@ class Args:
     """The command line: a configuration and what to do with its folder.
 
     Attributes:
-      config: the run.
-      run: folder of the run; runs/NAME by default.
-      resume: go on from the last whole checkpoint in the folder.
-      overwrite: delete what an earlier run left in the folder, and start anew.
-      init: weights a new run starts from: a bundled model's name, a .safetensors file or one of the
-        authors' .pth files. A resumed run goes on from its checkpoint instead.
-      init_partial: take of --init what fits this network, and draw the rest at random.
-      distributed: train as one of several processes (JAX's own variables or the cluster's say
-        which); on by itself where JAX_COORDINATOR_ADDRESS is set.
+        config: the run.
+        run: folder of the run; runs/NAME by default.
+        resume: continue from the latest intact checkpoint in the folder.
+        overwrite: delete an earlier run in the folder and start over.
+        init: weights a new run starts from: a bundled model's name, a .safetensors file or one of
+            the authors' .pth files. A resumed run continues from its checkpoint instead.
+        init_partial: use the arrays of --init that fit this network, and random ones for the rest.
+        distributed: train as one of several processes, identified by JAX's or the cluster's
+            environment variables; automatic if JAX_COORDINATOR_ADDRESS is set.
     """
 
     config: Annotated[Config, tyro.conf.arg(name="")]
@@ -369,14 +376,17 @@ class Args:
 
 
 def parse_args(config: Config, arguments: Sequence[str], **options: Any) -> Args:
-    """The command that arguments make of a configuration; ends the process where they are wrong.
+    """Apply command-line arguments to a configuration; exit the process if they are wrong.
 
     Args:
-      config: the defaults. Its network and its task may be of any class: theirs are the fields.
-      arguments: of the command line.
-      options: of `tyro.cli`.
+        config: the defaults; the classes of its network and task determine the options.
+        arguments: the command line.
+        options: passed to `tyro.cli`.
+
+    Raises:
+        TrainError: options of the degradation together with paired inputs.
     """
-    # tyro goes by the types that are declared, and they are known only now.
+    # tyro parses by declared types, which are known only now.
     parts = [("model", type(config.model)), ("task", type(config.task))]
     typed: Any = _subclass(Config, parts)
     whole: Any = _subclass(Args, [("config", Annotated[typed, tyro.conf.arg(name="")])])
@@ -386,7 +396,21 @@ def parse_args(config: Config, arguments: Sequence[str], **options: Any) -> Args
         default=whole(config=typed(**_values(config))),
         **options,
     )
+    if command.config.data.inputs:
+        _check_no_degradation(arguments)
     return Args(**_values(command) | {"config": Config(**_values(command.config))})
+
+
+def _check_no_degradation(arguments: Sequence[str]) -> None:
+    # A configuration made for a degradation may be used with pairs; options for both cannot be
+    # meant.
+    given = (argument.partition("=")[0].replace("_", "-") for argument in arguments)
+    for name in given:
+        if name.startswith("--task.") and name not in ("--task.name", "--task.scale"):
+            raise TrainError(
+                f"{name}: got a degradation, but the pairs of data.inputs are used as they are; "
+                "leave it out, or leave out --data.inputs"
+            )
 
 
 def _subclass(base: type, narrowed: Sequence[tuple[str, Any]]) -> Any:
@@ -404,7 +428,7 @@ def read_config(path: str) -> Config:
     """The value `config` of a Python file.
 
     Raises:
-      TrainError: no such file, one that defines no `config`, or values of other types.
+        TrainError: no such file, no `config` in it, or values of wrong types.
     """
     file = Path(path)
     if not file.is_file():
@@ -414,7 +438,7 @@ def read_config(path: str) -> Config:
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}"
         raise TrainError(f"{path}: there is no such configuration; {hint}")
     if file.suffix != ".py":
-        raise TrainError(f"{path}: is no Python file; give one that ends in .py")
+        raise TrainError(f"{path}: is not a Python file; give one that ends in .py")
     try:
         config = getattr(load_plugin(file), "config", None)
     except PluginError as error:

@@ -1,11 +1,11 @@
 """From clean images to batches: every example is a pure function of (seed, index).
 
-Example number i of a run, i = step * batch_size + row, is image ``shuffle(seed)[i]``, and what is
-drawn for it (corner, turn, noise, kernel) comes from a generator seeded with (seed, i). So two runs
-see the same data whatever the number of workers and processes, and a run resumes by counting.
+Example i of a run, i = step * batch_size + row, is image `shuffle(seed)[i]`, and everything random
+about it (corner, rotation, noise, kernel) comes from a generator seeded with (seed, i). So the data
+do not depend on the number of workers and processes, and a run resumes by counting.
 
-With weights, i alone says which source it is of, and the how many-th example of that: the sources
-alternate as evenly as their weights allow. Each has shuffled epochs of its own.
+With weights, i alone determines the source and the position in it: sources alternate as evenly as
+their weights allow, each with shuffled epochs of its own.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from train.errors import TrainError
 from train.sources import EMBEDDED, Decoded, Images, counterparts, open_source
 from train.tasks import Example, Paired, Task
 
-# What seeds are derived for: streams of the same seed must not repeat each other.
+# Part of each seed: random streams of one run must not repeat each other.
 _SHUFFLE, _EXAMPLES, _HELD_OUT = range(3)
 
 
 def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, dict[str, Images]]:
-    """The images to train on, and the sets of those held out, by name.
+    """The training images, and the held-out sets by name.
 
     Without a validation source, `data.num_validation` photographs evenly spread over the training
-    images are held out, with all of their tiles; "embedded" has its own.
+    images are held out, with all of their tiles; "embedded" has held-out images of its own.
 
     Raises:
-      TrainError: no images, or none as large as a patch; small ones are named.
+        TrainError: no images, or all smaller than a patch; the message names them.
     """
     data = config.data
     train = _open(config, data.train, data.inputs)
@@ -49,7 +49,7 @@ def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, dic
     elif data.train == (EMBEDDED,):
         held_out[""] = _open(config, data.train, (), held_out=True)
     else:
-        train.sizes()  # reads them in parallel, and what TFDS has of names with them
+        train.sizes()  # reads them in parallel, and the names in TFDS with them
         photographs = train.photographs()
         of = "images" if len(photographs) == len(train) else "photographs"
         if len(photographs) <= data.num_validation:
@@ -59,7 +59,7 @@ def open_images(config: Config, say: Callable[[str], None]) -> tuple[Images, dic
                 f"{of}, a smaller number, or others to validate on (--data.validation)"
             )
         chosen = [photographs[k] for k in _spread(len(photographs), data.num_validation)]
-        # Tiles of a photograph overlap and resemble each other: all go, the middle one is measured.
+        # Tiles of a photograph overlap and look alike: all are removed, the middle one is measured.
         gone = {index for tiles in chosen for index in tiles}
         held_out[""] = train.select([tiles[len(tiles) // 2] for tiles in chosen])
         train = train.select(sorted(set(range(len(train))) - gone))
@@ -121,18 +121,17 @@ def _large_enough(images: Images, side: int, field: str, say: Callable[[str], No
 def example(
     task: Task, image: Decoded, patch: int, rng: np.random.Generator, *, detail: int = 1
 ) -> Example:
-    """A random patch of an image or a pair, degraded, in one of its 8 turns and mirror images.
+    """A random patch of an image or a pair, degraded, in one of its 8 orientations.
 
-    The degradation sees a margin around the patch, so that near the patch's border it does what it
-    does to the whole image (deblurring, where patches are periodic, has none).
+    The degradation is given a margin around the patch, so that near the border it acts as on the
+    whole image (except for deblurring, where patches are periodic).
 
     Args:
-      task: degrades.
-      image: uint8 ``[H, W, C]``, at least patch x patch; for `Paired`, the clean one and its
-        input.
-      patch: side of the clean patch, a multiple of the task's scale.
-      rng: draws everything.
-      detail: of so many random patches the one with most detail is taken.
+        task: the degradation.
+        image: uint8 `[H, W, C]`, at least patch x patch; for `Paired`, the clean one and its input.
+        patch: side of the clean patch, a multiple of the task's scale.
+        rng: source of all randomness.
+        detail: number of random patches from which the most detailed is taken.
     """
     s, margin = task.scale, task.margin
     clean = image[0] if isinstance(image, tuple) else image
@@ -158,9 +157,9 @@ def example(
 def _degrade(
     task: Task, image: Decoded, rows: slice, columns: slice, rng: np.random.Generator
 ) -> Example:
-    """A part of an image, degraded; of a pair, the part of both."""
+    """A part of an image, degraded; for a pair, that part of both."""
     if isinstance(image, tuple):
-        assert isinstance(task, Paired)  # Config makes the task of inputs so
+        assert isinstance(task, Paired)  # see Config.__post_init__
         clean, given = image
         y, x = (slice(n.start // task.scale, n.stop // task.scale) for n in (rows, columns))
         return task.example(clean[rows, columns], given[y, x])
@@ -169,8 +168,8 @@ def _degrade(
 
 
 def _detail(pixels: np.ndarray) -> float:
-    """Mean absolute difference of neighboring pixels, on green, most of luma, of a color image."""
-    # In 16 bits the sums of differences of 8 bits are exact, and need no floats.
+    """Mean absolute difference of neighboring pixels; of the green ones in a color image."""
+    # Differences of 8-bit values are exact in 16 bits, without floats.
     luma = pixels[..., pixels.shape[-1] // 2].astype(np.int16)
     return float(sum(np.abs(np.diff(luma, axis=axis)).mean() for axis in (0, 1)))
 
@@ -201,13 +200,13 @@ def host_batches(
     """This process's share of every batch, from step `start` to the last of the run.
 
     Args:
-      config: batch size, patch, task, seed, threads and worker processes.
-      images: to train on.
-      start: the first step.
-      process, processes: process p of n gets rows p, p + n, ... of each batch.
+        config: batch size, patch, task, seed, threads and worker processes.
+        images: training images.
+        start: the first step.
+        process, processes: process p of n gets rows p, p + n, ... of each batch.
 
     Yields:
-      An iterator of NumPy batches ``[batch_size / processes, ...]``.
+        An iterator of NumPy batches `[batch_size / processes, ...]`.
     """
     data = config.data
     if data.weights:
@@ -226,7 +225,7 @@ def host_batches(
     if data.workers:
         from absl import flags
 
-        flags.FLAGS.mark_as_parsed()  # Grain's worker processes read flags of absl
+        flags.FLAGS.mark_as_parsed()  # Grain's worker processes read absl flags
         batches = batches.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=data.workers), worker_init_fn=_leave_ctrl_c
         )
@@ -238,7 +237,7 @@ def host_batches(
 
 
 def _epochs(config: Config, images: Any, *stream: int) -> grain.MapDataset:
-    """Shuffled epochs, enough for a run of these alone."""
+    """Shuffled epochs, enough for a run on these images alone."""
     seed = int(np.random.SeedSequence([config.seed, *stream]).generate_state(1)[0])
     # Not endless: Grain's endless data sets report a length that overflows len().
     epochs = -(-config.steps * config.batch_size // len(images))
@@ -246,7 +245,7 @@ def _epochs(config: Config, images: Any, *stream: int) -> grain.MapDataset:
 
 
 def _leave_ctrl_c(index: int, count: int) -> None:
-    """A terminal sends Ctrl-C to all processes; this one has to work until the run is saved."""
+    """A terminal sends Ctrl-C to all processes; workers must go on until the run is saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -272,8 +271,8 @@ def held_out_examples(
 ) -> dict[str, list[Example]]:
     """The middle of each held-out image, degraded the same way in every run.
 
-    All of a set have one size, a square of at most `data.validation_size`: one program measures
-    them all.
+    All examples of a set have one size, a square of at most `data.validation_size`, so that one
+    program measures them all.
     """
     examples = {}
     for name, images in sets.items():
@@ -290,8 +289,8 @@ def _middle(task: Task, images: Images, index: int, side: int) -> Example:
     image = images[index]
     clean = image[0] if isinstance(image, tuple) else image
     top, left = ((n - side) // 2 for n in clean.shape[:2])
-    if isinstance(image, tuple):  # its pixels are blocks of the clean one's
+    if isinstance(image, tuple):  # align with the pixels of the input
         top, left = (n - n % task.scale for n in (top, left))
-    # The seed of the data does not matter here: runs are to be compared.
+    # Not the seed of the run: different runs must be comparable.
     rng = np.random.default_rng([0, _HELD_OUT, index])
     return _degrade(task, image, slice(top, top + side), slice(left, left + side), rng)

@@ -1,4 +1,4 @@
-"""The errors of the application: one sentence for the user, and an exit status."""
+"""The errors of the application: a sentence for the user and an exit status."""
 
 
 class TrainError(Exception):
@@ -8,10 +8,10 @@ class TrainError(Exception):
 
 
 class StoppedEarly(Exception):
-    """A run was asked to stop before its first step: nothing is lost, and nothing is to be saved.
+    """A run was asked to stop before its first step; there is nothing to save.
 
     Attributes:
-      status: the exit status.
+        status: the exit status.
     """
 
     def __init__(self, status: int) -> None:
@@ -21,13 +21,13 @@ class StoppedEarly(Exception):
 
 
 class TrainStopped(TrainError):
-    """A run that had started could not go on."""
+    """A run that had started could not continue."""
 
     status = 1
 
 
 def missing_package(error: ModuleNotFoundError) -> TrainError:
-    """What to tell of a package that is not installed; one of our own modules is raised again."""
+    """The error about a package that is not installed; for our own modules `error` is re-raised."""
     if (error.name or "").split(".")[0] in ("converse_jax", "train"):
         raise error
     return TrainError(f'this needs the package {error.name}: pip install -e ".[train]"')

@@ -37,25 +37,25 @@ def export(
     """Write the averaged weights of a checkpoint.
 
     Args:
-      run: the run's folder.
-      target: the file to write, *.safetensors.
-      step: of the checkpoint; the last whole one by default.
-      best: take the one with the highest PSNR instead.
-      name: of the model; that of the run by default.
-      license: of the weights, for the card.
-      source: who made the weights, and from what data, for the card.
-      notes: further notes for the card, e.g. measured figures; they replace those of a run that
-        have the same name.
-      overwrite: replace a file.
+        run: the run's folder.
+        target: the file to write, *.safetensors.
+        step: step of the checkpoint; the latest intact one by default.
+        best: use the checkpoint with the highest PSNR instead.
+        name: model name; the run's name by default.
+        license: license of the weights, for the card.
+        source: who made the weights, and from what data, for the card.
+        notes: further notes for the card, e.g. measured figures; they replace the run's notes of
+            the same name.
+        overwrite: replace an existing file.
 
     Returns:
-      The card that was written.
+        The card that was written.
 
     Raises:
-      TrainError: no such run or checkpoint, or a damaged one.
-      WeightsError: the file cannot be written.
+        TrainError: no such run or checkpoint, or a damaged one.
+        WeightsError: the file cannot be written.
     """
-    # Orbax takes a second to import, which a wrong path need not wait for.
+    # Orbax takes a second to import: report a wrong path without waiting for it.
     from train.checkpoint import CHECKPOINT_DIR, Checkpoints
 
     if target.suffix != ".safetensors":
@@ -102,14 +102,14 @@ def _read_notes(path: Path | None) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__)
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("target", type=Path, help="the file to write, *.safetensors")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--step", type=int, help="step of the checkpoint (default: the last)")
-    which.add_argument("--best", action="store_true", help="take the one with the highest PSNR")
-    parser.add_argument("--name", help="model name (default: that of the run)")
+    which.add_argument("--best", action="store_true", help="export the one with the highest PSNR")
+    parser.add_argument("--name", help="model name (default: the run's name)")
     parser.add_argument("--license", help="license of the weights, for the card")
     parser.add_argument("--source", help="who made the weights and from what, for the card")
     parser.add_argument(
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="NETWORK.PY",
-        help="a Python file, or a module, that registers the network of the run; it is run",
+        help="Python file or module to run first, which registers the network of the run",
     )
     args = vars(parser.parse_args(argv))
     try:

@@ -23,10 +23,10 @@ def sheet(rows: Sequence[Sequence[tuple[str, np.ndarray]]]) -> np.ndarray:
     """Labeled panels, row by row.
 
     Args:
-      rows: of ``(caption, float32 [H, W, 1 or 3])``.
+        rows: rows of `(caption, float32 [H, W, 1 or 3])`.
 
     Returns:
-      float32 ``[H, W, 3]`` in [0, 1].
+        float32 `[H, W, 3]` in [0, 1].
     """
     from PIL import Image as PilImage
     from PIL import ImageDraw, ImageFont
@@ -40,7 +40,7 @@ def sheet(rows: Sequence[Sequence[tuple[str, np.ndarray]]]) -> np.ndarray:
             left, top = _GAP + j * (_PANEL + _GAP), _GAP + i * (_PANEL + _CAPTION + _GAP)
             rgb = np.broadcast_to(to_uint8(pixels), (*pixels.shape[:2], 3))
             panel = PilImage.fromarray(np.ascontiguousarray(rgb))
-            # Pixels stay pixels when enlarged: noise is to be seen as it is.
+            # Enlarge without interpolation, to show noise as it is.
             larger = max(panel.size) > _PANEL
             method = PilImage.Resampling.LANCZOS if larger else PilImage.Resampling.NEAREST
             page.paste(panel.resize((_PANEL, _PANEL), method), (left, top))

@@ -1,6 +1,6 @@
-"""Freely licensed photographs that installed packages carry, as a folder to train on.
+"""Collect the freely licensed photographs of installed packages in a training folder.
 
-Nothing is downloaded and nothing of a package is run: its files are read by path.
+Nothing is downloaded and no package is imported: files are read by path.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from converse_jax.messages import one_line
 from train.errors import TrainError
 
 NOTICE = "LICENSES.md"
-"""The file beside the images that says whose they are."""
+"""The file beside the images that names their authors and licenses."""
 
 
 class Photograph(NamedTuple):
-    """A photograph in a package, and on what terms it may be used.
+    """A photograph in a package, and its license.
 
-    `path` is below one of the roots of `collect`; `factor` is what its sides are divided by.
+    `path` is below one of the roots of `collect`; `factor` divides its sides.
     """
 
     package: str
@@ -39,7 +39,7 @@ class Photograph(NamedTuple):
 
     @property
     def file(self) -> str:
-        """What it is called in the collected folder."""
+        """Its name in the collected folder."""
         return re.sub(r"[^a-z0-9.]+", "-", f"{self.package} {self.title}".lower()) + ".png"
 
 
@@ -48,19 +48,19 @@ class Collected(NamedTuple):
 
     images: int
     megapixels: float
-    missing: list[str]  # a sentence a package
+    missing: list[str]  # one sentence per package
 
 
-# All were looked at, and the licenses read in the packages of Debian 12 (/usr/share/doc/PACKAGE/
-# copyright) and in the wheels. Left out is what is drawn, rendered or nearly black, what bears no
-# license or another one (GFDL), the photographs that are held out (astronaut, camera, chelsea,
-# coffee), and collections that test sets may have been drawn from (opencv-doc).
-#
-# Why reduce: most JPEG files hold color at half the resolution of luma, sensors measure one color
-# a pixel, and both noise and the errors of 8x8 blocks lie mostly in the finest octave. A network
-# must not learn to restore these. At half the size, the noise in the quiet areas of the noisiest
-# (God-Rays, Yellow-Flower, Blinds) falls from 1.4-1.6 to 0.6-0.8 of 255 levels. Six that are soft
-# even then are quartered. Only PNG files that their makers have already reduced stay as they are.
+# All images were inspected, and their licenses read in the Debian 12 packages (copyright files) and
+# in the wheels. Left out: drawings, renderings and nearly black images; images without a license or
+# under the GFDL; the held-out photographs (astronaut, camera, chelsea, coffee); collections that
+# test sets may have been taken from (opencv-doc).
+# Why they are reduced: most JPEG files hold color at half the resolution of luma, sensors measure
+# one color per pixel, and both noise and the errors of 8x8 blocks lie mostly in the finest octave.
+# A network must not learn to restore these. At half the size, the noise in the quiet areas of the
+# noisiest (God-Rays, Yellow-Flower, Blinds) falls from 1.4-1.6 to 0.6-0.8 of 255 levels. Six that
+# are soft even then are quartered. Only PNG files that had already been reduced are kept as they
+# are.
 _LOMIRI = "lomiri-wallpapers-16.04"
 _MATE = "mate-backgrounds"
 _PLASMA = "plasma-workspace-wallpapers"
@@ -141,7 +141,7 @@ PHOTOGRAPHS: tuple[Photograph, ...] = (
             ("YellowFlower", "Yellow flower", "Charles Barbin"),
         )
     ),
-    # What the metadata beside each says; Debian's file says GPL-2.0-or-later of them all.
+    # According to the metadata beside each; Debian's file says GPL-2.0-or-later for all.
     *(
         Photograph(
             _PLASMA,
@@ -205,7 +205,7 @@ PHOTOGRAPHS: tuple[Photograph, ...] = (
             "Yellow-Flower",
         )
     ),
-    # What the .desktop file beside each says; the two others there are under the GFDL.
+    # According to the .desktop file beside each; the two others there are under the GFDL.
     *(
         Photograph(
             "palapeli-data", f"share/palapeli/collection/{name}.jpg", title, author, license, 2
@@ -220,10 +220,10 @@ PHOTOGRAPHS: tuple[Photograph, ...] = (
 
 
 def installed_roots() -> dict[str, Path]:
-    """Where the packages of this machine are: the first part of a photograph's path, its folder."""
+    """Folders of this machine's packages, by the first part of a photograph's path."""
     roots = {"share": Path("/usr/share")}
     for package in ("skimage", "sklearn"):
-        spec = importlib.util.find_spec(package)  # of a package at the top nothing is run
+        spec = importlib.util.find_spec(package)  # does not run a top-level package
         if spec is not None and spec.origin is not None:
             roots[package] = Path(spec.origin).parent
     return roots
@@ -237,24 +237,24 @@ def collect(
     photographs: Sequence[Photograph] = PHOTOGRAPHS,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Collected:
-    """Write the photographs that are installed to a folder, whole or not at all.
+    """Write the installed photographs to a folder, completely or not at all.
 
     Each becomes an 8-bit PNG file, reduced but not cropped, and `LICENSES.md` names its title,
     author, license, package and hash. The same packages give the same bits.
 
     Args:
-      target: the folder to make; those above it are made if need be.
-      overwrite: whether a folder that this function made may be replaced.
-      roots: where to look; by default what `installed_roots` says.
-      photographs: what to look for.
-      advance: called with how many photographs are done, and how many there are.
+        target: the folder to make, with its parents if missing.
+        overwrite: replace a folder that this function made.
+        roots: where to look; `installed_roots()` by default.
+        photographs: what to look for.
+        advance: called with the number of photographs done and in total.
 
     Returns:
-      What was written, and a sentence for each package that is not there.
+        What was written, and a sentence for each package that is missing or incomplete.
 
     Raises:
-      TrainError: nothing was found; the target holds something; a file is damaged, or the folder
-        cannot be written.
+        TrainError: nothing was found, the target is not empty, a file is damaged, or the folder
+            cannot be written.
     """
     folder = Path(target)
     _check_target(folder, overwrite)
@@ -329,7 +329,7 @@ def _located(photograph: Photograph, roots: Mapping[str, Path]) -> Path | None:
 
 
 def _missing(wanted: Sequence[Photograph], installed: Sequence[Photograph]) -> list[str]:
-    """A line for each package of which something is missing: how much, and what to do."""
+    """A line for each incomplete package: how much is missing, and what to do."""
     counts = Counter(photograph.package for photograph in installed)
     lines = []
     for package, total in Counter(photograph.package for photograph in wanted).items():
@@ -347,7 +347,7 @@ def _missing(wanted: Sequence[Photograph], installed: Sequence[Photograph]) -> l
 def _reduced(photograph: Photograph, path: Path) -> Image:
     try:
         source = _largest_jpeg(path) if path.suffix == ".edj" else path.read_bytes()
-        pixels = read_image(source).pixels  # those with alpha here are opaque
+        pixels = read_image(source).pixels  # the few with alpha are opaque
         if photograph.factor > 1:
             pixels = resize(pixels, scale=1 / photograph.factor)
     except (ImageError, struct.error, ValueError, OSError) as error:
@@ -360,11 +360,11 @@ def _reduced(photograph: Photograph, path: Path) -> Image:
 
 
 def _largest_jpeg(path: Path) -> bytes:
-    """The image in a theme of Enlightenment, which holds it at many sizes, each a JPEG file.
+    """The largest JPEG in an Enlightenment theme, which holds its image at many sizes.
 
     An EET archive is big-endian: magic, number of entries, size of the dictionary of strings;
     then for each entry offset, size, size unpacked, offset and size of its name, flags
-    (EFL, src/lib/eet, EET_MAGIC_FILE2). Images lie in it unpacked.
+    (EFL, src/lib/eet, EET_MAGIC_FILE2). Images are stored without further compression.
     """
     data = path.read_bytes()
     magic, count, _ = struct.unpack_from(">3I", data)

@@ -13,8 +13,8 @@ TUNABLE = "glibc.malloc.hugetlb"
 def with_huge_pages(environment: dict[str, str]) -> dict[str, str] | None:
     """An environment in which malloc asks for huge pages; None if it does already, or cannot.
 
-    XLA asks for the temporaries of a step, some gigabytes, anew in every step. In pages of 4 KB
-    their first touch took longer than the arithmetic; in pages of 2 MB it takes a tenth of it.
+    XLA allocates the temporaries of a step, some gigabytes, anew in every step. With pages of 4 KB
+    touching them first took longer than the arithmetic; with 2 MB it takes a tenth of that.
     """
     libc, version = platform.libc_ver()
     number = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
@@ -28,7 +28,7 @@ def with_huge_pages(environment: dict[str, str]) -> dict[str, str] | None:
 
 
 def start_again_with_huge_pages() -> None:
-    """Replace this process by itself with huge pages: glibc looks only when a process starts."""
+    """Restart this process with huge pages: glibc reads the setting only when a process starts."""
     environment = with_huge_pages(dict(os.environ))
     if environment is not None:
         os.execve(sys.executable, sys.orig_argv, environment)

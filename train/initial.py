@@ -1,4 +1,4 @@
-"""The weights a new run starts from (`--init`), in the place of random ones."""
+"""The weights a new run starts from (`--init`) instead of random ones."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from train.state import FunctionalNetwork
 
 @dataclass(frozen=True)
 class Initial:
-    """Weights from a file, and what is kept on record of it.
+    """Weights from a file, and what is recorded of it.
 
     Attributes:
-      arrays: float32 by the names of the run's network; with `--init-partial` some of them.
-      record: `name` of the weights as it was given, `sha256` of their file, and `partial`, how many
-        of the network's arrays came from it, where not all did.
-      note: one line for the user.
+        arrays: float32, by name in the run's network; with `--init-partial` only some.
+        record: `name` as given, `sha256` of the file, and `partial`, how many of the network's
+            arrays came from it, if not all did.
+        note: one line for the user.
     """
 
     arrays: dict[str, np.ndarray]
@@ -38,14 +38,14 @@ def read_initial(
     """Read weights for the network of a run.
 
     Args:
-      config: the run.
-      network: its network.
-      name: whatever `converse_jax.load` takes.
-      partial: take the arrays of the same name and shape, and leave the others.
+        config: the run.
+        network: its network.
+        name: whatever `converse_jax.load` takes.
+        partial: use only the arrays that match in name and shape.
 
     Raises:
-      TrainError: they cannot be read, or do not fit; it lists all that is missing, unexpected or
-        misshapen.
+        TrainError: they cannot be read, or do not fit; the message lists everything missing,
+            unexpected or misshapen.
     """
     try:
         model, card = load(name)
@@ -81,7 +81,7 @@ def read_initial(
         drawn = ", ".join(sorted(wanted.keys() - fitting.keys())) or "none"
         unused = ", ".join(sorted(arrays.keys() - wanted.keys())) or "none"
         notes.append(f"{record['partial']}; drawn at random: {drawn}; not used: {unused}")
-    # Some settings leave no trace in the shapes of the weights.
+    # Some settings do not show in the shapes of the weights.
     changed = [
         f"{key} {card.config[key]!r} -> {value!r}"
         for key, value in arguments.items()

@@ -1,4 +1,4 @@
-"""What the user sees, and what is kept of it: progress bar, metrics.jsonl, TensorBoard events."""
+"""What the user sees and what is kept: progress bar, metrics.jsonl, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -32,19 +32,22 @@ METRICS = "metrics.jsonl"
 
 
 class Log:
-    """Writes for process 0; the others keep silent."""
+    """The log of process 0; the other processes are silent."""
 
     def __init__(
         self, run: Path, *, start: int, steps: int, leader: bool, psnr: str = "psnr"
     ) -> None:
-        """Open the files, without the lines that a resumed run will write again.
+        """Open the files, dropping the lines that a resumed run will write again.
 
         Args:
-          run: the run's folder.
-          start: steps done already.
-          steps: how many the run has.
-          leader: whether this process writes.
-          psnr: name of the value that the bar shows, "psnr" or "psnr_y" (of luma).
+            run: the run's folder.
+            start: steps done already.
+            steps: total steps of the run.
+            leader: whether this process writes.
+            psnr: name of the value that the bar shows, "psnr" or "psnr_y" (of luma).
+
+        Raises:
+            TrainStopped: the folder cannot be written to.
         """
         self._psnr_name = psnr
         self._leader, self._run = leader, run
@@ -56,7 +59,7 @@ class Log:
             self._open(run, start)
         except OSError as error:
             raise TrainStopped(f"{run}: cannot be written to ({error.strerror})") from None
-        # In a log file a bar is noise: there are lines instead.
+        # A bar would be noise in a log file, which gets lines instead.
         self._bar: Progress | None = None
         if sys.stderr.isatty():
             self._bar = Progress(
@@ -78,9 +81,9 @@ class Log:
 
     def _open(self, run: Path, start: int) -> None:
         self._lines = _open_lines(run / METRICS, start)
-        # Two writers of one second would take the same name, and one overwrite the other.
+        # Two writers started in the same second would use one name, and overwrite each other.
         suffix = f".{start}.{os.getpid()}"
-        # Of tensorboardX the part that writes at once: its queue and thread hide a full disk.
+        # The part of tensorboardX that writes at once: its queue and thread would hide a full disk.
         self._events = EventsWriter(str(run / "events"), suffix)
         restart = SessionLog(status=SessionLog.START)
         self._event(start + 1, session_log=restart)  # readers forget later steps seen before
@@ -99,15 +102,15 @@ class Log:
     def metrics(
         self, step: int, values: dict[str, float], images: Mapping[str, np.ndarray]
     ) -> None:
-        """Record what belongs to a step.
+        """Record the metrics of a step.
 
         Args:
-          step: steps done.
-          values: numbers by name.
-          images: float32 ``[H, W, 3]`` in [0, 1] by name; for the events only.
+            step: steps done.
+            values: numbers by name.
+            images: float32 `[H, W, 3]` in [0, 1] by name; for the events only.
 
         Raises:
-          TrainStopped: the files cannot be written.
+            TrainStopped: the files cannot be written.
         """
         if not self._leader:
             return
@@ -118,7 +121,7 @@ class Log:
         if self._bar is None:
             text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
             self.say(f"step {step}/{self._steps}  {text}")
-        # JSON knows no NaN.
+        # JSON has no NaN.
         finite = {k: (v if np.isfinite(v) else None) for k, v in values.items()}
         try:
             self._lines.write(json.dumps({"step": step, **finite}) + "\n")
@@ -144,19 +147,19 @@ class Log:
         if self._leader:
             if self._bar is not None:
                 self._bar.stop()
-            # Both flush; what cannot be written has been said by then.
+            # Closing flushes; a write error has been reported by then.
             for file in (self._events, self._lines):
                 with contextlib.suppress(OSError):
                     file.close()
 
 
 def psnr_label(name: str) -> str:
-    """The name of a PSNR for the user: "PSNR", or "PSNR (Y)" for that of luma."""
+    """The name of a PSNR for the user: "PSNR", or "PSNR (Y)" on luma."""
     return {"psnr": "PSNR", "psnr_y": "PSNR (Y)"}[name]
 
 
 def _open_lines(path: Path, start: int) -> Any:
-    """Append to the lines up to a step: those after it belong to steps that are done again."""
+    """Open for appending, without the lines after `start`, whose steps are done again."""
     kept = []
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -164,6 +167,6 @@ def _open_lines(path: Path, start: int) -> Any:
                 if json.loads(line)["step"] <= start:
                     kept.append(line + "\n")
             except (ValueError, KeyError, TypeError):
-                continue  # the half line of a process that was killed
+                continue  # an incomplete line of a process that was killed
     write_bytes(path, "".join(kept).encode(), overwrite=True)
     return path.open("a", encoding="utf-8")

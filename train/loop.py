@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 import time
 from contextlib import ExitStack
@@ -35,18 +36,19 @@ from train.step import Metrics, jit_step, make_step
 
 
 def train(args: Args) -> int:
-    """Train as configured, from the last checkpoint if there is one.
+    """Train as configured; with `resume`, from the latest checkpoint if there is one.
 
     Returns:
-      The exit status: 0 when all steps are done, `processes.PREEMPTED` or `INTERRUPTED` when it was
-      asked to stop and has saved.
+        The exit status: 0 when all steps are done, `processes.PREEMPTED` or `INTERRUPTED` when it
+        was asked to stop and has saved.
 
     Raises:
-      TrainError: a mistake, found before the first step.
-      StoppedEarly: it was asked to stop before the first step; a compilation may still be running.
-      TrainStopped: it could not go on.
+        TrainError: a user error, found before the first step.
+        StoppedEarly: it was asked to stop before the first step; a compilation may still be
+            running.
+        TrainStopped: the run could not continue.
     """
-    # Whatever can be wrong is found before anything is written or computed.
+    # Find every mistake before anything is written or computed.
     args.config.check()
     config = args.config.named()
     run = args.run or Path("runs") / config.name
@@ -84,7 +86,7 @@ def train(args: Args) -> int:
         if loaded is not None:
             state, start = loaded
             _say(f"resuming after step {start}")
-            # The runs before may have had batches of another size; old checkpoints do not say.
+            # Earlier runs may have had another batch size; old checkpoints do not record it.
             patches = _Patches(start, checkpoints.details(start).get("patches"), config.batch_size)
         else:
             start, patches = 0, _Patches(0, 0, config.batch_size)
@@ -95,7 +97,7 @@ def train(args: Args) -> int:
         held_out = HeldOut(config, examples, network, mesh)
         if start >= config.steps:
             _say(f"{run}: all {config.steps} steps are done; give more (--steps) to go on")
-            if not (run / run_folder.SUMMARY).exists():  # stopped between the last step and this
+            if not (run / run_folder.SUMMARY).exists():  # stopped before the report
                 final, skipped = held_out(state.ema), int(state.skipped)
                 if _is_leader():
                     done = patches.before
@@ -131,7 +133,7 @@ def train(args: Args) -> int:
         )
 
         def save(step: int, scores: Scores | None) -> None:
-            psnr = None if scores is None else scores.psnr
+            psnr = None if scores is None or not math.isfinite(scores.psnr) else scores.psnr
             details = {
                 "card": make_card(config, step, psnr, init),
                 "config": config.to_dict(),
@@ -154,7 +156,7 @@ def train(args: Args) -> int:
                 raise TrainStopped(str(error)) from None
             state, metrics = train_step(state, batch)
             if pending_metrics is not None:
-                # Read only now: the devices have the next step to do meanwhile.
+                # Read only now, while the devices are busy with the next step.
                 check_metrics(step - 1, pending_metrics, config, log, meter, means)
             pending_metrics = metrics
             meter.add(config.batch_size)
@@ -192,7 +194,7 @@ def train(args: Args) -> int:
 
 @dataclass(frozen=True)
 class _Patches:
-    """The number of patches trained on: `before` step `start`, None if not known, and after it."""
+    """Number of patches trained on: `before` step `start` (None if unknown), and `after` others."""
 
     start: int
     before: int | None
@@ -219,7 +221,7 @@ def check_metrics(
     """Wait for the metrics of a step; show them, check them, and add them to the means.
 
     Raises:
-      TrainStopped: too many steps in a row were skipped.
+        TrainStopped: too many steps in a row were skipped.
     """
     numbers = {key: float(value) for key, value in jax.device_get(metrics).items()}
     in_a_row = int(numbers.pop("skipped_in_a_row"))

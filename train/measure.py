@@ -1,7 +1,12 @@
-"""Held-out images, restored with the averaged weights and measured as in the paper's tables."""
+"""Held-out images, restored with the averaged weights and measured as in the paper's tables.
+
+Examples that are already clean, their input equal to their target in 8 bits, are not measured: the
+PSNR of the input is infinite, and no network can improve it.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,10 +25,12 @@ class Scores:
     """Means over the first set of held-out images, and the restored images.
 
     Attributes:
-      psnr: in dB; of super-resolution on luma, as in the tables.
-      ssim: likewise.
-      restored: float32 ``[H, W, C]`` each.
-      by_set: of several sets, PSNR and SSIM of each by "psnr/NAME", "ssim/NAME" (or "psnr_y/NAME").
+        psnr: in dB, on luma for super-resolution, as in the tables. Finite, or NaN if an image is
+            not finite or all are already clean.
+        ssim: on luma for super-resolution; NaN like `psnr`.
+        restored: float32 `[H, W, C]` each.
+        by_set: for several sets, PSNR and SSIM of each: "psnr/NAME" (or "psnr_y/NAME"),
+            "ssim/NAME".
     """
 
     psnr: float
@@ -32,12 +39,12 @@ class Scores:
     by_set: dict[str, float] = field(default_factory=dict)
 
     def numbers(self, measured_as: str) -> dict[str, float]:
-        """All of them by the names of the log; `measured_as` is that of the PSNR."""
+        """All scores by their names in the log; `measured_as` is the name of the PSNR."""
         return {measured_as: self.psnr, _ssim_name(measured_as): self.ssim, **self.by_set}
 
 
 class HeldOut:
-    """Sets of held-out images, ready to be restored: one image on each device at a time."""
+    """Sets of held-out images, restored one per device at a time."""
 
     def __init__(
         self,
@@ -46,7 +53,7 @@ class HeldOut:
         network: FunctionalNetwork,
         mesh: Mesh,
     ) -> None:
-        """Take examples, all of a set of one size; the first set is the one that is shown."""
+        """Take sets of examples, each set of one size; the first is shown in figures."""
         self._config = config
         self._sets = dict(sets)
         self.examples = list(next(iter(sets.values())))
@@ -59,7 +66,7 @@ class HeldOut:
         )
 
     def __call__(self, params: Arrays) -> Scores:
-        """Restore and measure all. Every process must call it."""
+        """Restore and measure all sets. Every process must call it."""
         scores = {
             name: self._scores(examples, self._restored(params, examples))
             for name, examples in self._sets.items()
@@ -77,7 +84,7 @@ class HeldOut:
         restored: list[np.ndarray] = []
         for start in range(0, len(examples), devices):
             part = list(examples[start : start + devices])
-            # The last part is filled up: one program, whatever the number of images.
+            # Pad the last part, so that one program serves any number of images.
             filled = part + [part[-1]] * (devices - len(part))
             batch = {key: np.stack([e[key] for e in filled]) for key in part[0] if key != "target"}
             arrays = {key: self._put(value) for key, value in batch.items()}
@@ -85,30 +92,44 @@ class HeldOut:
         return restored
 
     def score(self, images: Sequence[np.ndarray]) -> Scores:
-        """Measure images in the place of restored ones; NaN where they are not finite."""
+        """Measure images as if they were the restored ones; NaN if one is not finite."""
         return self._scores(self.examples, images)
 
+    @property
+    def num_clean(self) -> int:
+        """How many of the examples are already clean."""
+        return sum(map(_is_clean, self.examples))
+
     def psnr(self, index: int, image: np.ndarray) -> float:
-        """PSNR of one image in the place of the restored one, in dB."""
+        """PSNR of an image as if it were the restored one, in dB."""
         return self._score(self.examples[index], image)[0]
 
     def _scores(self, examples: Sequence[Example], images: Sequence[np.ndarray]) -> Scores:
-        pairs = [self._score(e, image) for e, image in zip(examples, images, strict=True)]
-        psnr, ssim = (float(np.mean(column)) for column in zip(*pairs, strict=True))
-        return Scores(psnr, ssim, list(images))
+        pairs = [
+            self._score(e, image)
+            for e, image in zip(examples, images, strict=True)
+            if not _is_clean(e)
+        ]
+        if not pairs:
+            return Scores(math.nan, math.nan, list(images))
+        # One infinite PSNR would hide the others: an exact image counts as one value off by one
+        # level.
+        exact = 10 * math.log10(255**2 * examples[0]["target"].size)
+        psnr = float(np.mean([min(psnr, exact) for psnr, _ in pairs]))
+        return Scores(psnr, float(np.mean([ssim for _, ssim in pairs])), list(images))
 
     def _score(self, example: Example, image: np.ndarray) -> tuple[float, float]:
         if not np.isfinite(image).all():
             return float("nan"), float("nan")
         task, target = self._config.task, to_uint8(example["target"])
         metrics = score(to_uint8(image), target, task=task.name, scale=task.scale)
-        # The tables of super-resolution are on luma.
+        # The tables measure super-resolution on luma.
         if task.name == "sr":
             return metrics["psnr_y"], metrics["ssim_y"]
         return metrics["psnr"], metrics["ssim"]
 
     def baseline(self) -> tuple[str, Scores]:
-        """The best result without a network, and its name; the input itself where there is none."""
+        """Name and scores of the best result without a network; of the input if there is none."""
         baselines = [self._config.task.baseline(e) for e in self.examples]
         named = [b for b in baselines if b is not None]
         if not named:
@@ -118,6 +139,13 @@ class HeldOut:
     def _put(self, value: np.ndarray) -> jax.Array:
         # Every process holds all held-out images, and gives its devices theirs.
         return jax.make_array_from_callback(value.shape, self._batch_sharding, lambda i: value[i])
+
+
+def _is_clean(example: Example) -> bool:
+    given, target = example["input"], example["target"]
+    if given.shape != target.shape or not np.isfinite(given).all():
+        return False
+    return np.array_equal(to_uint8(given), to_uint8(target))
 
 
 def _ssim_name(psnr_name: str) -> str:

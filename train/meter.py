@@ -1,4 +1,4 @@
-"""How fast a run is, whether the devices wait for data, and the means of many steps."""
+"""Speed of a run, time spent waiting for data, and means over steps."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import jax
 class Meter:
     """Images per second, and the share of the time in which the loop waited for a batch.
 
-    While it waits the devices still compute the step before, so the share is an upper bound of
-    what the input costs. Measuring and saving are left out (`pause`).
+    While it waits the devices still compute the previous step, so the share is an upper bound on
+    the cost of input. Measuring and saving are not counted (`pause`).
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Meter:
         self._waited += time.perf_counter() - before
 
     def add(self, images: int) -> None:
-        """A step was done."""
+        """Count the images of a step."""
         self._images += images
 
     @property
@@ -57,33 +57,33 @@ class Meter:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Exclude the enclosed block from the clock; directly after `take`."""
+        """Exclude the enclosed block from the clock; call directly after `take`."""
         yield
         self._reset()
 
 
 class Means:
-    """Means of the steps since the last line, those that were skipped left out."""
+    """Means over the steps since the last call of `take`."""
 
     def __init__(self) -> None:
-        """Begin with no step."""
+        """Start without steps."""
         self._sums: dict[str, float] = {}
         self._count = 0
 
     def add(self, numbers: Mapping[str, float]) -> None:
-        """The numbers of a step; the names are always the same."""
+        """Add the numbers of a step, always under the same names."""
         self._sums = {name: self._sums.get(name, 0.0) + x for name, x in numbers.items()}
         self._count += 1
 
     def take(self) -> dict[str, float]:
-        """The means since the last call; none where there was no step."""
+        """The means since the last call; empty if there was no step."""
         means = {name: total / self._count for name, total in self._sums.items()}
         self._sums, self._count = {}, 0
         return means
 
 
 def peak_memory() -> str:
-    """The most memory used so far: of the first device where it counts, else of this process."""
+    """Peak memory so far, of the first device if it reports it, else of this process."""
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in statistics:
         return f"{statistics['peak_bytes_in_use'] / 1e6:.0f} MB on each device"

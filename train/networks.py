@@ -18,10 +18,10 @@ from train.errors import TrainError
 
 
 class RematConverseBlock(ConverseBlock):
-    """The same block, whose inner activations are computed again in the backward pass."""
+    """A `ConverseBlock` whose inside is recomputed in the backward pass."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Make the block; what is computed again once is not computed again within."""
+        """Make the block, without its own finer recomputation."""
         super().__init__(*args, recompute=False, **kwargs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -31,10 +31,10 @@ class RematConverseBlock(ConverseBlock):
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The arguments of a registered network; one of your own is a frozen dataclass derived from it.
+    """Arguments of a registered network; derive a frozen dataclass for a network of your own.
 
     Attributes:
-      channels: 1 for gray images, 3 for color.
+        channels: 1 for gray images, 3 for color.
     """
 
     architecture: ClassVar[str]
@@ -44,15 +44,15 @@ class NetworkConfig:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """What of an example the network is called with, in order."""
+        """The entries of an example that the network is called with, in order."""
         return ("input", *self.registered().inputs(asdict(self)))
 
     @classmethod
     def registered(cls) -> models.Registered:
-        """What is registered under the name of the architecture.
+        """The network registered under the name of the architecture.
 
         Raises:
-          TrainError: nothing is.
+            TrainError: there is none.
         """
         network = models.registered().get(getattr(cls, "architecture", ""))
         if network is None:
@@ -64,17 +64,17 @@ class NetworkConfig:
         return network
 
     def arguments(self, scale: int) -> dict[str, Any]:
-        """What the class is made with, for a task of this scale."""
+        """Arguments of the class, for a task of this scale."""
         return asdict(self)
 
     def build(self, scale: int, *, dtype: Any, remat: bool, rngs: nnx.Rngs) -> nnx.Module:
         """Make the network, with float32 parameters.
 
         Raises:
-          TrainError: its class has no way to compute in this type, or to compute blocks again.
+            TrainError: its class takes no `dtype` or no `block`, and one is asked for.
         """
         make: Callable[..., nnx.Module] = self.registered().make
-        # Not of the class: all classes of NNX are called with anything.
+        # Not the signature of the class: that of NNX classes takes anything.
         taken = inspect.signature(self.registered().make.__init__).parameters
         options: dict[str, Any] = {"dtype": dtype}
         if remat or "block" in taken:
@@ -95,12 +95,12 @@ class _ConverseNetwork(NetworkConfig):
     """What the networks of the paper share.
 
     Attributes:
-      channels: 1 for gray images, 3 for color.
-      num_features: width of the network, the channels of its maps.
-      num_blocks: depth of the network.
-      kernel_size: taps on each side of the kernels of the blocks.
-      padding: pixels around the maps of the blocks; None means kernel_size - 1.
-      padding_mode: how the maps of the blocks are continued.
+        channels: 1 for gray images, 3 for color.
+        num_features: width of the network: channels of its maps.
+        num_blocks: depth of the network.
+        kernel_size: side of the kernels of the blocks, in pixels.
+        padding: pixels around the maps of the blocks; None means kernel_size - 1.
+        padding_mode: how the maps of the blocks are extended.
     """
 
     num_features: int
@@ -115,9 +115,10 @@ class ConverseDnCNNConfig(_ConverseNetwork):
     """Converse-DnCNN, for denoising.
 
     Attributes:
-      downscale: side of the cells of pixels that the blocks see as one; 2 is four times as fast.
-      noise_level: the network is told the noise level of each image.
-      residual: the network learns the difference to its input.
+        downscale: side of the cells of pixels that the blocks see as one pixel; 2 is four times as
+            fast.
+        noise_level: the network is told the noise level of each image.
+        residual: the network learns the difference from its input.
     """
 
     architecture: ClassVar[str] = "ConverseDnCNN"
@@ -135,11 +136,11 @@ class ConverseDnCNNConfig(_ConverseNetwork):
 
 @dataclass(frozen=True)
 class ConverseSRResNetConfig(_ConverseNetwork):
-    """Converse-SRResNet, for super-resolution; the scale is that of the task.
+    """Converse-SRResNet, for super-resolution by the task's scale.
 
     Attributes:
-      high_blocks: have blocks at the resolutions above that of the input; without, x4 is some three
-        times as fast.
+        high_blocks: use blocks above the input resolution too; without them x4 is about three times
+            as fast.
     """
 
     architecture: ClassVar[str] = "ConverseSRResNet"
@@ -153,7 +154,7 @@ class ConverseSRResNetConfig(_ConverseNetwork):
     high_blocks: bool = True
 
     def arguments(self, scale: int) -> dict[str, Any]:
-        """The others, and the enlargement."""
+        """The fields and the scale."""
         return {"scale": scale, **super().arguments(scale)}
 
 
@@ -162,9 +163,9 @@ class ConverseUSRNetConfig(_ConverseNetwork):
     """Converse-USRNet, for deblurring with a known kernel.
 
     Attributes:
-      blur_size: taps on each side of the blur kernels that the network takes.
-      num_iterations: how often the blocks are applied.
-      kernel_residual: the kernels of the data modules are learned as differences to the blur.
+        blur_size: side of the blur kernels that the network takes, in pixels.
+        num_iterations: how often the blocks are applied.
+        kernel_residual: the kernels of the data modules are learned as differences from the blur.
     """
 
     architecture: ClassVar[str] = "ConverseUSRNet"
@@ -185,7 +186,7 @@ class ConverseNetConfig(_ConverseNetwork):
     """ConverseNet, for blind deblurring.
 
     Attributes:
-      num_iterations: how often the blocks are applied.
+        num_iterations: how often the blocks are applied.
     """
 
     architecture: ClassVar[str] = "ConverseNet"

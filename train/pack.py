@@ -1,10 +1,10 @@
-"""`python -m train.pack RUN OUT_DIR`: what a run goes on from, in a few files to carry elsewhere.
+"""`python -m train.pack RUN OUT_DIR`: pack what is needed to resume a run into a few files.
 
-`python -m train.pack --unpack PACKED_DIR RUN` makes a run's folder of them, from which `--resume`
-goes on to the same bits. They hold the last whole checkpoint, the configuration, the metrics, and
-of a finished run the report; neither earlier checkpoints nor TensorBoard events.
+`python -m train.pack --unpack PACKED_DIR RUN` turns them back into a run folder, which `--resume`
+continues to the same bits. They hold the latest intact checkpoint, the configuration, the metrics,
+and the report of a finished run, but neither earlier checkpoints nor TensorBoard events.
 
-manifest.json and step-STEP-HASH.zip.000, .001, ...: one ZIP file, cut into parts.
+The files are manifest.json and step-STEP-HASH.zip.000, .001, ...: one ZIP file, cut into parts.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ _STATE, _CHECKPOINT = "state.safetensors", "checkpoint.json"
 
 
 def pack(run: Path, target: Path, *, max_mb: float = 15, overwrite: bool = False) -> dict[str, Any]:
-    """Write the last whole checkpoint of a run, and what lies beside it, as a few files.
+    """Write the latest intact checkpoint of a run, and the files beside it, as a few files.
 
     Args:
-      run: the run's folder; it is only read.
-      target: the folder to write to; other files in it stay.
-      max_mb: the size of a part at most, in 10^6 bytes.
-      overwrite: replace what was packed there before; at no moment is there neither.
+        run: the run's folder; it is not changed.
+        target: the folder to write to; other files in it stay.
+        max_mb: largest size of a part, in 10^6 bytes.
+        overwrite: replace an earlier pack there; one of the two exists at any time.
 
     Returns:
-      The manifest: step, and name, bytes and sha256 of each part.
+        The manifest: step, and name, bytes and sha256 of each part.
 
     Raises:
-      TrainError: no such run, no whole checkpoint, something is packed there already, or the files
-        cannot be written.
+        TrainError: no such run, no whole checkpoint, something is packed there already, or the
+            files cannot be written.
     """
-    # Orbax takes a second to import, which a wrong path need not wait for.
+    # Orbax takes a second to import: report a wrong path without waiting for it.
     from train.checkpoint import CHECKPOINT_DIR, Checkpoints
     from train.log import METRICS
     from train.run_folder import BEFORE_AFTER, CONFIG, INIT, SUMMARY
 
     if max_mb < 0.001:
-        raise TrainError(f"--max-mb: got {max_mb:g}; give at least 0.001")
+        raise TrainError(f"--max-mb: got {max_mb:g}; expected at least 0.001")
     if (target / MANIFEST).exists() and not overwrite:
         raise TrainError(f"{target}: holds a packed run; name another, or replace it (--overwrite)")
     if not (run / CHECKPOINT_DIR).is_dir():
@@ -96,7 +96,7 @@ def pack(run: Path, target: Path, *, max_mb: float = 15, overwrite: bool = False
         target.mkdir(parents=True, exist_ok=True)
         for name, data in parts.items():
             write_bytes(target / name, data, overwrite=True)
-        # Until here the earlier manifest holds, with its parts.
+        # Until now the earlier manifest and its parts are valid.
         text = json.dumps(manifest, indent=1) + "\n"
         write_bytes(target / MANIFEST, text.encode(), overwrite=True)
         for path in target.glob("step-*.zip.[0-9][0-9][0-9]"):
@@ -108,18 +108,18 @@ def pack(run: Path, target: Path, *, max_mb: float = 15, overwrite: bool = False
 
 
 def unpack(packed: Path, run: Path, *, overwrite: bool = False) -> int:
-    """Make a run's folder of what `pack` wrote.
+    """Turn what `pack` wrote back into a run's folder.
 
     Args:
-      packed: the folder with the manifest and the parts.
-      run: the folder to make; nothing is there until it is whole.
-      overwrite: replace the folder of a run.
+        packed: the folder with the manifest and the parts.
+        run: the folder to make; it appears only when complete.
+        overwrite: replace an existing run's folder.
 
     Returns:
-      The step of its checkpoint.
+        The step of its checkpoint.
 
     Raises:
-      TrainError: a part is missing or damaged, or the folder exists already or cannot be written.
+        TrainError: a part is missing or damaged, or the folder exists already or cannot be written.
     """
     from train.checkpoint import CHECKPOINT_DIR, Checkpoints, checksum
     from train.run_folder import CONFIG, others
@@ -138,7 +138,7 @@ def unpack(packed: Path, run: Path, *, overwrite: bool = False) -> int:
     checkpoint = json.loads(content.pop(_CHECKPOINT))
     step, details = checkpoint["step"], checkpoint["details"]
     arrays = safetensors.numpy.load(content.pop(_STATE))
-    # What was read from the run's disk, against what its training wrote.
+    # Compare what was packed with what the training wrote.
     for name, expected in details.pop("checksums").items():
         if name not in arrays or checksum(arrays[name]) != expected:
             raise TrainError(f"{packed}: array {name} is not what was written; pack the run again")
@@ -173,44 +173,44 @@ def _read(packed: Path) -> dict[str, bytes]:
     except FileNotFoundError:
         raise TrainError(f"{path}: is missing; give the folder that train.pack wrote") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainError(f"{path}: is damaged ({error}); bring it anew") from None
+        raise TrainError(f"{path}: is damaged ({error}); copy it again") from None
     archive = b""
     for name, expected in parts:
         if Path(name).name != name:
-            raise TrainError(f"{path}: names a part {name!r} in another folder; bring it anew")
+            raise TrainError(f"{path}: names a part {name!r} in another folder; copy it again")
         try:
             data = (packed / name).read_bytes()
         except FileNotFoundError:
-            raise TrainError(f"{packed / name}: is missing; bring it as well") from None
+            raise TrainError(f"{packed / name}: is missing; copy it as well") from None
         except OSError as error:
             raise TrainError(f"{packed / name}: cannot be read ({error.strerror})") from None
         if _sha256(data) != expected:
-            raise TrainError(f"{packed / name}: is damaged; bring it anew")
+            raise TrainError(f"{packed / name}: is damaged; copy it again")
         archive += data
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as file:
             content = {name: file.read(name) for name in file.namelist()}
     except zipfile.BadZipFile as error:
-        raise TrainError(f"{path}: its parts are no archive ({error}); bring it anew") from None
+        raise TrainError(f"{path}: its parts are not an archive ({error}); copy it again") from None
     missing = {_CHECKPOINT, _STATE} - content.keys()
     if missing or any(Path(name).name != name for name in content):
-        raise TrainError(f"{path}: its parts are no packed run; bring it anew")
+        raise TrainError(f"{path}: its parts are not a packed run; copy it again")
     return content
 
 
 def _zipped(content: dict[str, bytes]) -> bytes:
-    """A ZIP file, the same for the same content."""
+    """A ZIP file; equal content gives equal bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for name, data in content.items():
-            # Of no date.
+            # Without a date.
             file.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 
 @contextlib.contextmanager
 def _beside(run: Path) -> Iterator[Path]:
-    """A folder on the same disk, that is gone in the end."""
+    """A temporary folder on the same disk."""
     folder = Path(tempfile.mkdtemp(prefix=f".{run.name}.unpacking-", dir=run.parent))
     try:
         yield folder
@@ -225,7 +225,7 @@ def _sha256(data: bytes) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status."""
+    """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m train.pack",
         description=__doc__,
@@ -233,8 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("source", type=Path, help="the run's folder; with --unpack the packed one")
     parser.add_argument("target", type=Path, help="the folder to write; with --unpack the run's")
-    parser.add_argument("--unpack", action="store_true", help="the other way round")
-    parser.add_argument("--max-mb", type=float, help="of a part, in 10^6 bytes (default: 15)")
+    parser.add_argument("--unpack", action="store_true", help="unpack instead")
+    parser.add_argument("--max-mb", type=float, help="largest part, in 10^6 bytes (default: 15)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     args = parser.parse_args(argv)
     try:

@@ -7,8 +7,8 @@ or collect the free photographs that installed packages carry, as a folder of PN
 
     python -m train.prepare free OUT_DIR
 
-Each prints the value for --data.train. Exit status: 0; 2 for a mistake, with one line that says
-which; 130 after Ctrl-C.
+Each prints the value for --data.train. Exit status: 0; 2 for a user error, with a one-line message;
+130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from train.free_images import collect
 from train.tfds_source import data_root, import_tfds, prepared_in
 
 SHARD_BYTES = 128 << 20
-"""Nearly the size of a file of records; so much is held in memory at a time."""
+"""Approximate size of a record file; as much is held in memory at a time."""
 
 
 class Item(NamedTuple):
-    """What becomes one example, or, cut into tiles, several."""
+    """A source image: one example or, cut into tiles, several."""
 
     name: str
     paths: tuple[Path, ...]
@@ -48,7 +48,7 @@ class Item(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A data set to be written: what TFDS calls it, and what it is made of."""
+    """A data set to write: its names in TFDS, and its content."""
 
     name: str
     config: str
@@ -60,26 +60,27 @@ class Plan(NamedTuple):
 
 
 def plan_folder(source: str | os.PathLike[str], name: str, *, tile: int = 0, step: int = 0) -> Plan:
-    """Plan a data set of a folder's images, losslessly as 8-bit gray or RGB without alpha.
+    """Plan a data set of a folder's images, stored losslessly as 8-bit gray or RGB without alpha.
 
     Its config is named after the tiles and the state of the folder, so that one name always
     stands for the same pixels.
 
     Args:
-      source: the folder; those below it are included.
-      name: of the data set: small letters, digits and underscores.
-      tile: cut larger images into squares of so many pixels, the last ones aligned to the edge,
-        so that a crop for training is read without decoding all of a large image; 0 does not.
-      step: from one tile to the next.
+        source: the folder; subfolders are included.
+        name: name of the data set: lowercase letters, digits and underscores.
+        tile: side in pixels of the squares into which larger images are cut, the last ones aligned
+            to the edge, so that a training crop is read without decoding a whole large image; 0
+            does not cut.
+        step: distance from one tile to the next, in pixels.
 
     Raises:
-      TrainError: no images, or a name or sizes that cannot be.
-      ImageError: there is no such folder.
+        TrainError: no images, or an invalid name or sizes.
+        ImageError: there is no such folder.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise TrainError(f"--name: got {name!r}; use small letters, digits and underscores")
+        raise TrainError(f"--name: got {name!r}; expected a-z, digits and underscores")
     if (tile or step) and not 1 <= step <= tile:
-        raise TrainError(f"--tile, --step: got {tile} and {step}; give both, 1 <= step <= tile")
+        raise TrainError(f"--tile, --step: got {tile} and {step}; expected both, 1 <= step <= tile")
     root = Path(source)
     paths = list_images(root)
     if not paths:
@@ -108,15 +109,15 @@ def plan_div2k(source: str | os.PathLike[str], config: str) -> Plan:
     """Plan TFDS's own data set "div2k" from the extracted archives; the files are stored as is.
 
     Args:
-      source: the folder that holds DIV2K_train_HR and the other extracted folders.
-      config: one of TFDS's, such as "bicubic_x4".
+        source: the folder that holds DIV2K_train_HR and the other extracted folders.
+        config: one of TFDS's, such as "bicubic_x4".
 
     Raises:
-      TrainError: an unknown config, a missing folder, images without a partner.
+        TrainError: an unknown config, a missing folder, images without a partner.
     """
     configs = import_tfds().builder_cls("div2k").builder_configs
     if config not in configs:
-        raise TrainError(f"--config: got {config!r}; give one of {', '.join(configs)}")
+        raise TrainError(f"--config: got {config!r}; expected one of {', '.join(configs)}")
     root, version = Path(source), str(configs[config].version)
     splits = {
         "train": _div2k_items(root, "train", config),
@@ -125,7 +126,7 @@ def plan_div2k(source: str | os.PathLike[str], config: str) -> Plan:
 
     def examples(item: Item) -> list[dict[str, Any]]:
         for path in item.paths:
-            read_image(path)  # a damaged one is found now, not in the middle of training
+            read_image(path)  # find damaged files now, not in the middle of training
         high, low = (path.read_bytes() for path in item.paths)
         return [{"hr": high, "lr": low}]
 
@@ -150,7 +151,7 @@ def _div2k_items(root: Path, short: str, config: str) -> list[Item]:
             )
     items, partners = [], set()
     for path in list_images(low_root):
-        high = high_root / f"{path.name[:4]}.png"  # 0001x4.png is made of 0001.png
+        high = high_root / f"{path.name[:4]}.png"  # 0001x4.png is made from 0001.png
         if not high.is_file():
             raise TrainError(f"{path}: its original {high} is missing; extract DIV2K again")
         partners.add(high)
@@ -190,19 +191,19 @@ def _tiles(pixels: Any, tile: int, step: int) -> Iterator[tuple[str, Any]]:
 def prepare(
     plan: Plan, root: Path, advance: Callable[[int, int], None] = lambda done, total: None
 ) -> tuple[Path, bool]:
-    """Write a data set below a folder, whole or not at all.
+    """Write a data set below a folder, completely or not at all.
 
     Args:
-      plan: what to write; what is there of another state of the source is replaced at the end.
-      root: the folder of prepared data sets; made if need be.
-      advance: called with how many items are done, and how many there are.
+        plan: what to write; a data set from another state of the source is replaced at the end.
+        root: the folder of prepared data sets; made if missing.
+        advance: called with the number of items done and in total.
 
     Returns:
-      The folder of the data set, and whether it was written now: not if it is there already.
+        The folder of the data set, and whether it was written now, False if it was there already.
 
     Raises:
-      TrainError: something else is in its place, or it cannot be written.
-      ImageError: an image that cannot be read.
+        TrainError: something else is in its place, or it cannot be written.
+        ImageError: an image that cannot be read.
     """
     target = root / plan.name / plan.config / plan.version
     if target.exists():
@@ -315,11 +316,11 @@ def _silence() -> Iterator[None]:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise TrainError(f"{message}; python -m train.prepare --help says more")
+        raise TrainError(f"{message}; see python -m train.prepare --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command with these arguments, those of the process by default; the exit status."""
+    """Run the command with these arguments, the process's by default; return the exit status."""
     try:
         return _run(_parse(argv))
     except (TrainError, ImageError, OSError) as error:
@@ -339,17 +340,17 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     folder = commands.add_parser("folder", parents=[shared], help="any folder of images")
     folder.add_argument("source", metavar="SOURCE_DIR")
-    folder.add_argument("--name", required=True, help="of the data set, such as bsd400")
+    folder.add_argument("--name", required=True, help="data set name, such as bsd400")
     folder.add_argument(
         "--tile", type=int, default=0, help="cut larger images into squares of this size"
     )
-    folder.add_argument("--step", type=int, default=0, help="from one tile to the next")
+    folder.add_argument("--step", type=int, default=0, help="distance between tiles")
     div2k = commands.add_parser("div2k", parents=[shared], help="DIV2K, already extracted")
     div2k.add_argument("source", metavar="EXTRACTED_DIR", help="holds DIV2K_train_HR and so on")
-    div2k.add_argument("--config", default="bicubic_x4", help="default: %(default)s")
+    div2k.add_argument("--config", default="bicubic_x4", help="variant (default: %(default)s)")
     free = commands.add_parser("free", help="free photographs of installed packages, to a folder")
     free.add_argument("target", metavar="OUT_DIR")
-    free.add_argument("--overwrite", action="store_true", help="replace a folder made by this")
+    free.add_argument("--overwrite", action="store_true", help="replace a folder this made")
     return parser.parse_args(argv)
 
 

@@ -1,4 +1,4 @@
-"""One process or many: starting, meeting, and being asked to stop."""
+"""One process or several: joining, synchronizing, and stopping on request."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ INTERRUPTED = 130
 
 
 def initialize_distributed(asked: bool) -> None:
-    """Become one of several processes, where a flag or the environment says so.
+    """Join several processes if a flag or the environment says so.
 
     Where JAX does not recognize the cluster (Slurm, Open MPI, Cloud TPU, Kubernetes) by itself, the
     variables JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID
-    say who is who.
+    identify the processes.
 
     Raises:
-      TrainError: the variables are incomplete, or the others cannot be reached.
+        TrainError: the variables are incomplete, or the other processes cannot be reached.
     """
     if not asked and "JAX_COORDINATOR_ADDRESS" not in os.environ:
         return
@@ -58,7 +58,7 @@ def _number(name: str) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise TrainError(f"{name}: got {text!r}; give an integer") from None
+        raise TrainError(f"{name}: got {text!r}; expected an integer") from None
 
 
 def barrier(name: str) -> None:
@@ -70,7 +70,7 @@ def barrier(name: str) -> None:
 
 
 def left_behind() -> bool:
-    """Whether a thread is still at work that nobody waits for, nor may the process."""
+    """Whether an abandoned thread is still working, which the process must not wait for."""
     return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
@@ -78,11 +78,11 @@ class StopSignal:
     """Whether this run was asked to stop, by SIGTERM (pre-emption) or Ctrl-C.
 
     With several processes JAX itself catches SIGTERM and makes them agree on the step; Ctrl-C is
-    passed on as one.
+    forwarded as SIGTERM.
     """
 
     def __init__(self) -> None:
-        """Listen."""
+        """Install the signal handlers."""
         self._status: int | None = None
         self._alone = jax.process_count() == 1
         # JAX has put its own handler of SIGTERM in place when there are several processes.
@@ -91,22 +91,22 @@ class StopSignal:
             self._before[signal.SIGTERM] = signal.signal(signal.SIGTERM, self._asked)
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
-        if self._status is not None:  # asked twice: at once
+        if self._status is not None:  # asked twice: stop at once
             raise KeyboardInterrupt
         self._status = INTERRUPTED if number == signal.SIGINT else PREEMPTED
         if not self._alone:
             os.kill(os.getpid(), signal.SIGTERM)
-        # Not print: it may have been interrupted itself.
+        # Not print, which may be what was interrupted.
         os.write(2, b"asked to stop: finishing the step (ask again to stop at once)\n")
 
     def interruptible(self, work: Callable[[], T]) -> T:
-        """What `work` returns, done in a thread: a compiler hears no signal, but this one does.
+        """Return `work()`, run in a thread: a compiler ignores signals, but this thread does not.
 
-        Several processes can only stop together, after a step.
+        With several processes it is called directly: they can only stop together, after a step.
 
         Raises:
-          StoppedEarly: asked to stop meanwhile; the thread is left behind, so the process must end
-            without waiting for it.
+            StoppedEarly: asked to stop meanwhile; the thread is left behind, so the process must
+                end without waiting for it.
         """
         if not self._alone:
             return work()
@@ -119,7 +119,7 @@ class StopSignal:
                 done.set_exception(error)
 
         threading.Thread(target=run, name=_THREAD, daemon=True).start()
-        # In short waits: not every system wakes a thread that waits for a signal of the process.
+        # Short waits: not every system wakes a waiting thread when the process gets a signal.
         while self._status is None:
             with contextlib.suppress(TimeoutError):
                 return done.result(timeout=0.1)

@@ -1,4 +1,4 @@
-"""What a run leaves for its user: model card, sample images, before and after, a summary."""
+"""What a run leaves for its user: model card, sample images, before/after sheet, summary."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _SHOWN = 4  # held-out images in a figure
 def make_card(
     config: Config, step: int, psnr: float | None, init: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The model card of the weights after a step, as JSON holds it.
+    """The model card of the weights after a step, as JSON-serializable values.
 
     Args:
-      config: the run.
-      step: steps done.
-      psnr: of the held-out images, if measured.
-      init: the weights the run started from, if not from random ones: name and sha256.
+        config: the run.
+        step: steps done.
+        psnr: PSNR of the held-out images, if measured.
+        init: name and sha256 of the weights the run started from; None for random ones.
     """
     task = config.task
     notes: dict[str, Any] = {
@@ -67,7 +67,7 @@ def make_card(
 
 
 def sample_sheet(held_out: HeldOut, scores: Scores) -> np.ndarray:
-    """Input, restored and clean of a few held-out images, float32 ``[H, W, 3]``."""
+    """Input, restored and clean versions of a few held-out images, float32 `[H, W, 3]`."""
     rows = []
     for example, restored in list(zip(held_out.examples, scores.restored, strict=True))[:_SHOWN]:
         given = enlarge(example["input"], *restored.shape[:2])
@@ -84,29 +84,38 @@ def write_report(
     skipped: int,
     patches: int | None,
 ) -> str:
-    """Write before_after.png and summary.md; the summary.
+    """Write before_after.png and summary.md; return the summary.
 
     Args:
-      run: the run's folder.
-      config: the run.
-      held_out: the held-out images.
-      scores: of the final weights.
-      meter: of this process.
-      skipped: steps skipped since the first.
-      patches: trained on since the first step, if that is known.
+        run: the run's folder.
+        config: the run.
+        held_out: the held-out images.
+        scores: scores of the final weights.
+        meter: meter of this process.
+        skipped: steps skipped in the whole run.
+        patches: patches trained on in the whole run, if known.
 
     Raises:
-      TrainStopped: a file cannot be written.
+        TrainStopped: a file cannot be written.
     """
     label = psnr_label(config.task.measured_as)
     given = [enlarge(e["input"], *e["target"].shape[:2]) for e in held_out.examples]
     baseline = held_out.baseline()
     rows = _before_after(config, held_out, given, baseline, scores)
     before = held_out.score(given)
+    clean = held_out.num_clean
+    if clean == len(given):
+        verdict, result = "", f"All {clean} held-out images are already clean: nothing is measured"
+    else:
+        verdict = _verdict(config, before, baseline, scores)
+        left_out = f" ({clean} already clean left out)" if clean else ""
+        gain = _gain(before, baseline, scores)
+        result = (
+            f"On {len(given) - clean} held-out images{left_out} {label} {scores.psnr:.2f} dB "
+            f"({label.replace('PSNR', 'SSIM')} {scores.ssim:.4f}), {gain}"
+        )
     text = (
-        f"{_verdict(config, before, baseline, scores)}{config.name}: {_amount(config, patches)}. "
-        f"On {len(given)} held-out images {label} {scores.psnr:.2f} dB "
-        f"({label.replace('PSNR', 'SSIM')} {scores.ssim:.4f}), {_gain(before, baseline, scores)}. "
+        f"{verdict}{config.name}: {_amount(config, patches)}. {result}. "
         f"{_by_set(scores)}{_speed(meter)}peak memory {peak_memory()}; {skipped} steps skipped. "
         f"Weights: python -m train.export {run} {config.name}.safetensors"
     )
@@ -144,8 +153,8 @@ def _before_after(
 
 
 def _verdict(config: Config, given: Scores, baseline: Baseline, scores: Scores) -> str:
-    """A warning where the network is of no use."""
-    # A network that enlarges has to be better than an enlargement without one.
+    """A warning if the network is of no use."""
+    # A network that enlarges has to beat plain interpolation.
     enlarges = config.task.name == "sr" and baseline[0] != "input"
     least, of = (baseline[1].psnr, f" ({baseline[0]})") if enlarges else (given.psnr, "")
     if scores.psnr >= least:

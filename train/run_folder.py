@@ -1,4 +1,4 @@
-"""The folder of a run: who may write in it, and the configuration it was made with.
+"""The folder of a run: which run may write to it, and the configuration it was made with.
 
 config.json  init.json  metrics.jsonl  events.*  checkpoints/STEP/  before_after.png  summary.md
 """
@@ -23,18 +23,18 @@ INIT = "init.json"
 BEFORE_AFTER = "before_after.png"
 SUMMARY = "summary.md"
 
-# Weights of another form cannot be loaded; everything else may change when a run is resumed.
+# These determine the shapes of the weights; everything else may change on resume.
 _FIXED = ("model", "task.kind", "task.scale")
 
 
 def check(
     run: Path, config: Config, *, resume: bool, overwrite: bool, say: Callable[[str], None]
 ) -> None:
-    """Look whether this run may write in this folder. Changes nothing.
+    """Check whether this run may write to this folder; change nothing.
 
     Raises:
-      TrainError: it is used and neither flag was given, it is no folder of a run, or it holds a run
-        of another network.
+        TrainError: it is in use and neither flag was given, it is not a run's folder, or it holds a
+            run of another network.
     """
     if resume and overwrite:
         raise TrainError("--resume, --overwrite: give one of them, or neither")
@@ -71,14 +71,14 @@ def check(
 
 
 def has_checkpoints(run: Path) -> bool:
-    """Whether there is something to go on from, whole or damaged."""
-    # One that was cut short has another name.
+    """Whether there are checkpoints to resume from, intact or damaged."""
+    # Unfinished checkpoints have other names.
     folders = [*(run / CHECKPOINT_DIR).glob("*"), *(run / DAMAGED).glob("*")]
     return any(path.name.isdigit() for path in folders)
 
 
 def others(run: Path) -> list[str]:
-    """What is in the folder that no run puts there."""
+    """Names in the folder that no run writes."""
     ours = {CONFIG, INIT, METRICS, BEFORE_AFTER, SUMMARY, CHECKPOINT_DIR, DAMAGED}
     names = (path.name for path in run.iterdir())
     return sorted(n for n in names if not (n in ours or _is_events(n) or is_leftover(n)))
@@ -89,7 +89,7 @@ def _is_events(name: str) -> bool:
 
 
 def read_init(run: Path) -> dict[str, Any] | None:
-    """What `claim` wrote of the weights that the run started from, if it did from any."""
+    """What `claim` recorded of the weights that the run started from, None for random ones."""
     try:
         init = json.loads((run / INIT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -112,22 +112,22 @@ def _has_lines(run: Path) -> bool:
 def claim(
     run: Path, config: Config, *, overwrite: bool, init: Mapping[str, Any] | None = None
 ) -> None:
-    """Make the folder this run's: called by one process, after `check`.
+    """Take over the folder for this run; called by one process, after `check`.
 
     Args:
-      run: the folder.
-      config: the run.
-      overwrite: delete what an earlier run left.
-      init: the weights that it starts from: name and sha256.
+        run: the folder.
+        config: the run.
+        overwrite: delete what an earlier run left.
+        init: name and sha256 of the weights that it starts from.
 
     Raises:
-      TrainError: it cannot be written to.
+        TrainError: it cannot be written to.
     """
     try:
         if overwrite and run.is_dir():
             for name in (CHECKPOINT_DIR, DAMAGED):
                 shutil.rmtree(run / name, ignore_errors=True)
-            # The configuration goes last: without it this would no longer be a run's folder.
+            # The configuration goes last: it is what marks a run's folder.
             events = [p.name for p in run.iterdir() if _is_events(p.name)]
             for name in (METRICS, BEFORE_AFTER, SUMMARY, *events, INIT, CONFIG):
                 (run / name).unlink(missing_ok=True)
@@ -138,7 +138,7 @@ def claim(
         if init is not None:
             _write_json(run / INIT, init)
         elif not has_checkpoints(run):
-            (run / INIT).unlink(missing_ok=True)  # of a run that never came to a checkpoint
+            (run / INIT).unlink(missing_ok=True)  # from a run that never reached a checkpoint
         _write_json(run / CONFIG, config.to_dict())
     except OSError as error:
         raise TrainError(f"{run}: cannot be written to ({error.strerror})") from None
@@ -152,11 +152,11 @@ def check_space(run: Path, checkpoint_bytes: int, checkpoints: int) -> None:
     """Raise a TrainError if the disk has no room for the checkpoints that will be kept.
 
     Args:
-      run: the run's folder.
-      checkpoint_bytes: of one.
-      checkpoints: most at a time.
+        run: the run's folder.
+        checkpoint_bytes: size of one.
+        checkpoints: how many there are at most at a time.
     """
-    there = len(list((run / CHECKPOINT_DIR).glob("[0-9]*")))  # their room is used again
+    there = len(list((run / CHECKPOINT_DIR).glob("[0-9]*")))  # their space is reused
     place = next(p for p in (run.absolute(), *run.absolute().parents) if p.is_dir())
     needed = checkpoint_bytes * max(checkpoints - there, 1)
     free = shutil.disk_usage(place).free

@@ -21,16 +21,16 @@ from train.tfds_source import TfdsImages
 EMBEDDED = "embedded"
 TFDS = "tfds:"
 
-# Ends of names that tell an input from its target, such as x4 in 0001x4.png.
+# Name endings that distinguish an input from its target, such as x4 in 0001x4.png.
 _SIDE = re.compile(
     r"([_-]?x[2348]|[_-](lr[2348]?|hr|noisy|clean|blur|blurred|sharp|gt|input|target))$",
     re.IGNORECASE,
 )
 
 Decoded = np.ndarray | tuple[np.ndarray, np.ndarray]
-"""A clean image, uint8 ``[H, W, C]``; of a pair, it and its input ``[H / scale, W / scale, C]``."""
+"""A clean image, uint8 `[H, W, C]`; for a pair, it and its input `[H / scale, W / scale, C]`."""
 
-# Photographs in the wheel of scikit-image; those to learn from, and those held out.
+# Photographs in the wheel of scikit-image: those for training, and those held out.
 _TRAIN = (
     "brick.png",
     "cell.png",
@@ -56,20 +56,20 @@ class Encoded(Protocol):
         """An image file, open for reading."""
 
     def name(self, index: int) -> str:
-        """What to call it in a message."""
+        """Its name in messages."""
 
     def key(self, index: int) -> str:
-        """What it has in common with its counterpart in another source."""
+        """The key that it shares with its counterpart in another source."""
 
     def photograph(self, index: int) -> str:
-        """What it is a part of: its tiles have it in common."""
+        """The photograph that it is a tile of: a name that all of its tiles share."""
 
 
 class ImageFiles:
     """Image files by path."""
 
     def __init__(self, paths: Sequence[Path], root: str | Path | None = None) -> None:
-        """Take paths, below a folder if it is given."""
+        """Take paths; `root` is a folder above all of them."""
         self._paths = list(paths)
         self._root = root
 
@@ -77,7 +77,7 @@ class ImageFiles:
         return len(self._paths)
 
     def open(self, index: int) -> BinaryIO:
-        """Open a file."""
+        """Open a file; raises a TrainError if it cannot be read."""
         try:
             return open(self._paths[index], "rb")
         except OSError as error:
@@ -93,7 +93,7 @@ class ImageFiles:
         return path.name if self._root is None else path.relative_to(self._root).as_posix()
 
     def photograph(self, index: int) -> str:
-        """Its path, without the end that BasicSR's scripts give to tiles, as in 0001_s012.png."""
+        """Its path, without the ending that BasicSR's scripts give to tiles (0001_s012.png)."""
         return re.sub(r"_s\d{3,}(\.\w+)$", r"\1", str(self._paths[index].absolute()))
 
 
@@ -122,17 +122,17 @@ class _Reordered:
 def counterparts(inputs: Encoded, targets: Encoded, where: str) -> Encoded:
     """The inputs in the order of their targets.
 
-    A pair has the same path below the two folders; extensions do not count, nor, if names differ,
-    ends that say which of the two it is: x4, _LR and _HR, _noisy and _clean, and the like. Of TFDS,
-    a pair has the same number.
+    The images of a pair have the same path below their folders, apart from the extension and, if
+    names differ, endings such as x4, _LR and _HR, _noisy and _clean. In TFDS they have the same
+    index.
 
     Args:
-      inputs: in any order.
-      targets: as many.
-      where: what to call the two sources in a message.
+        inputs: in any order.
+        targets: as many as inputs.
+        where: name of the two sources in messages.
 
     Raises:
-      TrainError: images without counterpart, or with several; they are named.
+        TrainError: images with no counterpart, or with several; the message names them.
     """
     exact = [[source.key(i) for i in range(len(source))] for source in (inputs, targets)]
     plain = [[_SIDE.sub("", key) for key in keys] for keys in exact]
@@ -151,7 +151,7 @@ def counterparts(inputs: Encoded, targets: Encoded, where: str) -> Encoded:
     lacking = "; ".join(f"{what} of {_few(of)}" for what, of in names.items() if of)
     raise TrainError(
         f"{where}: {lacking}; give two folders in which an input and its target have the same "
-        "path, but for the extension and ends such as x4, _LR, _HR, _noisy, _clean"
+        "path, apart from the extension and endings such as x4, _LR, _HR, _noisy, _clean"
     )
 
 
@@ -163,13 +163,13 @@ def open_source(name: str, *, held_out: bool = False, tfds_dir: str | None = Non
     """The images that a name in a configuration stands for.
 
     Args:
-      name: "embedded" (photographs of scikit-image), "tfds:NAME@SPLIT" (see `TfdsImages`), or a
-        folder, with the folders below it.
-      held_out: of "embedded", the photographs that are not trained on.
-      tfds_dir: where TFDS data sets are prepared; None is TFDS's own default.
+        name: "embedded" (photographs of scikit-image), "tfds:NAME@SPLIT" (see `TfdsImages`), or a
+            folder, with the folders below it.
+        held_out: for "embedded", the photographs that are not for training.
+        tfds_dir: where TFDS data sets are prepared; None is TFDS's own default.
 
     Raises:
-      TrainError: there is no such source, or no image in it.
+        TrainError: there is no such source, or no image in it.
     """
     if name == EMBEDDED:
         return ImageFiles(_embedded(_HELD_OUT if held_out else _TRAIN))
@@ -191,9 +191,9 @@ def _embedded(names: Sequence[str]) -> list[Path]:
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
         raise TrainError(
-            f'"{EMBEDDED}" is photographs in the package scikit-image: pip install -e ".[train]"'
+            f'"{EMBEDDED}" needs photographs of the package scikit-image: pip install -e ".[train]"'
         )
-    # Files are read, nothing of the package is run: its own loader might start a download.
+    # Read the files directly: the package's own loader might start a download.
     folder = Path(package.origin).parent / "data"
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
@@ -205,10 +205,10 @@ def _embedded(names: Sequence[str]) -> list[Path]:
 
 
 class Images:
-    """Decoded images, uint8 ``[H, W, channels]``, or pairs, kept in memory up to a limit.
+    """Decoded images, uint8 `[H, W, channels]`, or pairs, kept in memory up to a limit.
 
-    What is kept first stays: shuffled epochs visit all images equally often, and a cache that
-    forgets the oldest would forget each just before it is wanted.
+    The first images stay: shuffled epochs visit all images equally often, so evicting the oldest
+    would evict each just before it is needed.
     """
 
     def __init__(
@@ -223,11 +223,11 @@ class Images:
         """Chain sources.
 
         Args:
-          sources: of encoded images.
-          channels: 1 (luma of color images) or 3.
-          inputs: of pairs, for each source the inputs in the order of its targets.
-          scale: of pairs, how many times as large a target is as its input.
-          cache_mb: memory for decoded images, in megabytes.
+            sources: of encoded images.
+            channels: 1 (luma of color images) or 3.
+            inputs: for pairs, the inputs of each source in the order of its targets.
+            scale: for pairs, how many times as large as its input a target is.
+            cache_mb: memory for decoded images, in megabytes.
         """
         self._sources, self._inputs, self._scale = list(sources), list(inputs), scale
         self._known_sizes: dict[tuple[int, int], tuple[int, int]] = {}
@@ -244,12 +244,12 @@ class Images:
         return f"Images({len(self)}, channels={self._channels})"
 
     def name(self, index: int) -> str:
-        """What to call an image in a message."""
+        """Name of an image in messages."""
         source, i = self._entry(index)
         return source.name(i)
 
     def photographs(self) -> list[list[int]]:
-        """Which images are of one photograph, of each; an image that is no tile is one itself."""
+        """Indices of the images of each photograph; an image that is not a tile is its own."""
         groups: dict[str, list[int]] = {}
         for index in range(len(self)):
             source, i = self._entry(index)
@@ -257,14 +257,14 @@ class Images:
         return list(groups.values())
 
     def of_source(self, number: int) -> list[int]:
-        """Which images are of one of the sources."""
+        """Indices of the images of a source."""
         return [index for index, (k, _) in enumerate(self._entries) if k == number]
 
     def __getitem__(self, index: int) -> Decoded:
-        """Decode an image or a pair, or find it in memory.
+        """Decode an image or a pair, unless it is in memory.
 
         Raises:
-          TrainError: a damaged file, or a pair whose sizes do not fit; it is named.
+            TrainError: a damaged file, or a pair whose sizes do not match; the message names it.
         """
         kept = self._cache.get(index)
         if kept is not None:
@@ -296,24 +296,25 @@ class Images:
         return to_reference_uint8(pixels, self._channels)
 
     def sizes(self) -> list[tuple[int, int]]:
-        """``(height, width)`` of all, up to a turn, from the heads of the files.
+        """`(height, width)` of all images, from the files' headers, before EXIF rotation.
 
         Raises:
-          TrainError: a file that is no image, or a pair whose sizes do not fit; it is named.
+            TrainError: a file that is not an image, or a pair whose sizes do not match; the message
+                names it.
         """
         with ThreadPoolExecutor(8) as pool:
             return list(pool.map(self._size, range(len(self))))
 
     def _size(self, index: int) -> tuple[int, int]:
         known = self._known_sizes.get(self._entries[index])
-        if known is not None:  # TFDS reads whole records for their heads: once is enough
+        if known is not None:  # TFDS reads whole records for their headers: once is enough
             return known
         source, i = self._entry(index)
         size = _size_in_head(source, i)
         if self._inputs:
             given = _size_in_head(self._inputs[self._entries[index][0]], i)
             small = size[0] // self._scale, size[1] // self._scale
-            if given not in (small, small[::-1]):  # a camera may note that one is to be turned
+            if given not in (small, small[::-1]):  # EXIF may say that one is rotated
                 raise TrainError(self._misfit(index, size, given))
         self._known_sizes[self._entries[index]] = size
         return size
@@ -322,12 +323,12 @@ class Images:
         number, i = self._entries[index]
         return (
             f"{self._inputs[number].name(i)}: got {given[1]}x{given[0]}, with a target "
-            f"{self.name(index)} of {size[1]}x{size[0]}; give pairs whose targets are "
+            f"{self.name(index)} of {size[1]}x{size[0]}; expected pairs whose targets are "
             f"{self._scale} times as large, the scale of the task"
         )
 
     def select(self, indices: Sequence[int]) -> Images:
-        """Some of the images, with a memory of their own of the same size."""
+        """Some of the images, with a cache of their own of the same size."""
         chosen = Images(
             self._sources,
             self._channels,
@@ -358,7 +359,7 @@ def _size_in_head(source: Encoded, index: int) -> tuple[int, int]:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is in its metadata
+            warnings.simplefilter("ignore")  # about its metadata
             with source.open(index) as file, PilImage.open(file) as image:
                 return image.height, image.width
     except (UnidentifiedImageError, OSError, ValueError) as error:

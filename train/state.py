@@ -21,7 +21,7 @@ Arrays = dict[str, jax.Array]
 Batch = dict[str, jax.Array]
 
 BATCH_AXIS = "data"
-"""The mesh axis along which a batch is shared."""
+"""The mesh axis along which a batch is split."""
 
 
 @jax.tree_util.register_dataclass
@@ -30,12 +30,12 @@ class TrainState:
     """Everything that is saved.
 
     Attributes:
-      step: steps done, skipped ones included; with the seed it says which data come next.
-      params: weights by name, float32.
-      ema: their moving average.
-      opt_state: of Adam; it counts the steps that were not skipped.
-      skipped: steps skipped so far.
-      skipped_in_a_row: since the last that was not.
+        step: steps done, including skipped ones; with the seed it determines the next batch.
+        params: weights by name, float32.
+        ema: moving average of the weights.
+        opt_state: Adam's state; it counts only steps that were not skipped.
+        skipped: steps skipped so far.
+        skipped_in_a_row: steps skipped since the last one that was not.
     """
 
     step: jax.Array
@@ -50,7 +50,7 @@ class FunctionalNetwork:
     """The configured network as a pure function of its named weights."""
 
     def __init__(self, config: Config) -> None:
-        """Build its structure; no weights are made."""
+        """Build its structure without weights; raises a TrainError if that is impossible."""
         self._config = config
         graph, state = nnx.split(nnx.eval_shape(self._built))
         self._graph = graph
@@ -63,7 +63,7 @@ class FunctionalNetwork:
             names = ", ".join(".".join(map(str, path)) for path in others)
             raise TrainError(
                 f"model: {config.model.architecture} holds variables that are not nnx.Param "
-                f"({names}); statistics of batches and random streams cannot be trained with"
+                f"({names}); batch statistics and random streams are not supported"
             )
 
     def check_output(self, example: Mapping[str, np.ndarray]) -> None:
@@ -73,9 +73,9 @@ class FunctionalNetwork:
         made, wanted = jax.eval_shape(self, params, batch).shape, batch["target"].shape
         if made != wanted:
             raise TrainError(
-                f"model: {self._config.model.architecture} makes {list(made)} of an input "
-                f"{list(batch['input'].shape)}, and the targets of "
-                f"{type(self._config.task).__name__} are {list(wanted)}; let them agree"
+                f"model: {self._config.model.architecture} makes {list(made)} from an input "
+                f"{list(batch['input'].shape)}, but the targets of "
+                f"{type(self._config.task).__name__} are {list(wanted)}; make them agree"
             )
 
     def _built(self) -> nnx.Module:
@@ -83,7 +83,7 @@ class FunctionalNetwork:
             return self._build()
         except TrainError:
             raise
-        except Exception as error:  # of a class in a user's file
+        except Exception as error:  # from a class in a user's file
             c = self._config
             reason = one_line(error)
             raise TrainError(
@@ -103,7 +103,7 @@ class FunctionalNetwork:
         return self.arrays(self._build())
 
     def arrays(self, module: nnx.Module) -> Arrays:
-        """The weights of a network of this form by name: the inverse of `module`."""
+        """The named weights of such a network: the inverse of `module`."""
         flat = nnx.to_flat_state(nnx.state(module))
         return {".".join(map(str, path)): variable[...] for path, variable in flat}
 
@@ -119,10 +119,10 @@ class FunctionalNetwork:
 
 
 def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
-    """Learning rate of a step, of all the steps of the run.
+    """Learning rate as a function of the step, for a run of so many steps.
 
-    "halving" is ``max(rate / 2^floor(step / halve_every), min)``, "cosine" falls from the rate to
-    the smallest over all steps; the warm-up multiplies either with ``(step + 1) / warmup``.
+    "halving" is `max(rate / 2^floor(step / halve_every), min)`, "cosine" falls from the rate to the
+    minimum over all steps; the warm-up multiplies either by `(step + 1) / warmup`.
     """
     low, high = config.min_learning_rate, config.learning_rate
 
@@ -141,8 +141,8 @@ def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformation:
-    """Adam or AdamW after clipping by the norm of the whole gradient."""
-    # No limit is an infinite one: a run may be resumed with another, the state has one form.
+    """Adam or AdamW after clipping by the global norm."""
+    # No clipping is an infinite limit: a run may be resumed with another, and the state must fit.
     clip = optax.clip_by_global_norm(float("inf") if config.clip is None else config.clip)
     rate = optax.scale_by_learning_rate(make_schedule(config, steps))
 
@@ -155,7 +155,7 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
         scaled: tuple[Any, Any] = rate.update(updates, state, params)
         return scaled
 
-    # Not optax.adamw, whose state has another form: a run may be resumed with or without decay.
+    # Not optax.adamw, whose state differs: a run may be resumed with or without decay.
     adam = optax.scale_by_adam(*config.betas)
     return optax.chain(clip, optax.chain(adam, optax.GradientTransformation(rate.init, update)))
 
@@ -167,7 +167,7 @@ def make_mesh() -> Mesh:
 
 
 def replicated_sharding(mesh: Mesh) -> NamedSharding:
-    """The whole array on every device: the weights, less than a million of them."""
+    """The whole array on every device; for the weights, fewer than a million."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -200,7 +200,7 @@ def make_state(
     network: FunctionalNetwork, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
     """The state before the first step, made on all devices."""
-    # A thousand small draws: LLVM takes seconds to optimize what runs once.
+    # A thousand small draws that run once: LLVM would take seconds to optimize them.
     quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     make = jax.jit(
         lambda: init_state(network, optimizer),

@@ -41,7 +41,7 @@ def loss_and_gradient(
 ) -> tuple[jax.Array, Arrays]:
     """The mean loss of a batch and its gradient, computed in `accumulation` parts.
 
-    The loss is a mean over equal parts, so the mean of their gradients is that of the batch.
+    The parts are equal, so the mean of their gradients is the gradient of the batch.
     """
 
     def loss(params: Arrays, part: Batch) -> jax.Array:
@@ -52,7 +52,7 @@ def loss_and_gradient(
         return jax.value_and_grad(loss)(params, batch)
 
     def split(x: jax.Array) -> jax.Array:
-        # Rows i, i + parts, ... are part i: every device cuts its own rows, none are exchanged.
+        # Rows i, i + parts, ... are part i: every device splits its own rows and exchanges none.
         return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
 
     def add(total: Any, part: Batch) -> tuple[Any, None]:
@@ -75,11 +75,11 @@ def make_step(
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         loss, gradient = loss_and_gradient(config, network, state.params, batch)
         norm = optax.tree.norm(gradient)
-        # The norm of float32 may overflow where no gradient does: such a step is skipped as well.
+        # The float32 norm may overflow although no gradient does: such a step is skipped too.
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        # Counted from the first weights, the average follows faster at first.
+        # At first the decay is smaller, so that the average soon forgets the initial weights.
         count = (state.step - state.skipped).astype(jnp.float32)
         decay = jnp.minimum(config.ema, (1 + count) / (10 + count))
         ema = jax.tree.map(lambda mean, new: mean + (1 - decay) * (new - mean), state.ema, params)
@@ -109,7 +109,7 @@ def make_step(
 
 
 def jit_step(step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]], mesh: Mesh) -> Any:
-    """The step under `jax.jit`: state on every device and donated, the batch shared."""
+    """The step under `jax.jit`: the state replicated and donated, the batch split over devices."""
     whole, share = replicated_sharding(mesh), batch_sharding(mesh)
     return jax.jit(
         step, in_shardings=(whole, share), out_shardings=(whole, whole), donate_argnums=0

@@ -1,6 +1,6 @@
-"""The tasks: how a clean image is degraded. Each is a function of its random generator.
+"""The tasks: how a clean image is degraded, as a function of a random generator.
 
-Images come as uint8 ``[H, W, C]``; what a network sees is float32 in the units of [0, 1].
+Clean images are uint8 `[H, W, C]`; a network sees float32 in units of [0, 1].
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import numpy as np
 from converse_jax import imaging
 
 Example = dict[str, np.ndarray]
-"""`input` and `target`, float32 ``[H, W, C]``; for deblurring `kernel`, float32 ``[k, k]``; for
-denoising `sigma`, float32 ``[]``, the noise level in the units of the image. A task may add more
+"""`input` and `target`, float32 `[H, W, C]`; for deblurring `kernel`, float32 `[k, k]`; for
+denoising `sigma`, float32 `[]`, the noise level in the units of the image. A task may add more
 arrays (`gives`); those of two axes or more are turned and mirrored with the image."""
 
 
 class Task:
-    """What the tasks share; one of your own is a frozen dataclass that derives from it.
+    """Base of the tasks; derive a frozen dataclass for a task of your own.
 
     Attributes:
-      name: the kind of restoration: "denoise" for any that keeps the size, "sr", or "deblur", whose
-        images are periodic. It says which networks can learn the task, and how they are measured.
-      scale: how much larger the target is than the input.
-      gives: what examples hold besides input and target.
+        name: the kind of restoration: "denoise" for any that keeps the size, "sr", or "deblur",
+            whose images are periodic. It says which networks can learn the task, and how they are
+            measured.
+        scale: how many times as large as the input the target is.
+        gives: what examples hold besides input and target.
     """
 
     name: ClassVar[imaging.Task]
@@ -39,17 +40,17 @@ class Task:
 
     @property
     def measured_as(self) -> str:
-        """Which PSNR is meant: that of super-resolution is on luma, as in the tables."""
+        """Which PSNR counts: on luma for super-resolution, as in the tables."""
         return "psnr_y" if self.name == "sr" else "psnr"
 
     @property
     def card_sigma(self) -> float | None:
-        """The one noise level of the examples, of 255, if there is one."""
+        """The noise level of all examples, on the scale of 0 to 255; None if unknown or varying."""
         return None
 
     @property
     def card_sigma_range(self) -> tuple[float, float] | None:
-        """The smallest and the largest of several levels, if there are several."""
+        """The smallest and the largest noise level, if it varies."""
         return None
 
     def problem(self) -> str | None:
@@ -57,13 +58,13 @@ class Task:
         return None
 
     def degrade(self, clean: np.ndarray, rng: np.random.Generator) -> Example:
-        """Make an example of a clean image; whatever is random comes from the generator."""
+        """Make an example from a clean image; all randomness comes from `rng`."""
         raise NotImplementedError(f"{type(self).__name__} defines no degrade(clean, rng)")
 
     def baseline(self, example: Example) -> tuple[str, np.ndarray] | None:
-        """The best result without a network, and its name; None where nothing is customary.
+        """Name and image of the best result without a network; None where nothing is customary.
 
-        Another image than the input, as large as the target.
+        The image is as large as the target, and not the input itself.
         """
         return None
 
@@ -73,8 +74,8 @@ class Denoise(Task):
     """Gaussian noise: y = x + n, not clipped. A network with `noise_level` is told the level.
 
     Attributes:
-      sigma: standard deviation of the noise, on the scale of 0 to 255.
-      sigma_max: if given, each example has its own level, uniform from sigma to sigma_max.
+        sigma: standard deviation of the noise, on the scale of 0 to 255.
+        sigma_max: if given, each example has its own level, uniform from sigma to sigma_max.
     """
 
     name: ClassVar[imaging.Task] = "denoise"
@@ -86,7 +87,10 @@ class Denoise(Task):
     def problem(self) -> str | None:
         """What is wrong with the values, if anything."""
         if self.sigma < 0:
-            return f"task.sigma: got {self.sigma}; give a standard deviation of at least 0 (of 255)"
+            return (
+                f"task.sigma: got {self.sigma}; "
+                "expected a standard deviation of at least 0 (of 255)"
+            )
         if self.sigma_max is not None and self.sigma_max < self.sigma:
             return (
                 f"task.sigma-max: got {self.sigma_max}, below task.sigma {self.sigma}; "
@@ -96,12 +100,12 @@ class Denoise(Task):
 
     @property
     def card_sigma(self) -> float | None:
-        """The one level, or None."""
+        """The level, if it does not vary."""
         return self.sigma if self.sigma_max is None else None
 
     @property
     def card_sigma_range(self) -> tuple[float, float] | None:
-        """The smallest and the largest of several levels, or None."""
+        """The smallest and the largest level, if it varies."""
         return None if self.sigma_max is None else (self.sigma, self.sigma_max)
 
     def degrade(self, clean: np.ndarray, rng: np.random.Generator) -> Example:
@@ -111,7 +115,7 @@ class Denoise(Task):
         return noisy | {"sigma": np.asarray(sigma / 255, np.float32)}
 
     def baseline(self, example: Example) -> tuple[str, np.ndarray] | None:
-        """The best that blurring with a Gaussian can do, its width chosen with the target."""
+        """The best Gaussian blur, its width chosen by comparison with the target."""
         widths = np.arange(0.3, 3.01, 0.1)
         blurred = [
             imaging.circular_blur(example["input"], imaging.gaussian_kernel(19, float(width)))
@@ -126,7 +130,7 @@ class SuperResolve(Task):
     """Antialiased bicubic down-sampling of the float image, not rounded to 8 bits.
 
     Attributes:
-      scale: enlargement: 2, 3 or 4.
+        scale: enlargement: 2, 3 or 4.
     """
 
     name: ClassVar[imaging.Task] = "sr"
@@ -135,17 +139,17 @@ class SuperResolve(Task):
 
     @property
     def margin(self) -> int:
-        """Pixels around a patch that its down-sampling sees: the cubic reaches 2 small ones."""
+        """Pixels around a patch that down-sampling sees: the cubic reaches 2 reduced pixels."""
         return 3 * self.scale
 
     def problem(self) -> str | None:
         """What is wrong with the values, if anything."""
         if self.scale not in (2, 3, 4):
-            return f"task.scale: got {self.scale}; the network enlarges by 2, 3 or 4"
+            return f"task.scale: got {self.scale}; expected 2, 3 or 4"
         return None
 
     def degrade(self, clean: np.ndarray, rng: np.random.Generator) -> Example:
-        """Down-sample; nothing is drawn."""
+        """Down-sample; nothing is random."""
         target = imaging.modcrop(clean, self.scale)
         size = target.shape[0] // self.scale, target.shape[1] // self.scale
         return _example(target, imaging.resize(_unit(target), size))
@@ -163,10 +167,10 @@ class Deblur(Task):
     Half of the kernels are camera shakes, half isotropic Gaussians.
 
     Attributes:
-      sigma: standard deviation of the noise, on the scale of 0 to 255.
-      kernel_size: taps on each side of the blur kernels.
-      width_min: smallest standard deviation of the Gaussian kernels, in pixels.
-      width_max: largest standard deviation of the Gaussian kernels, in pixels.
+        sigma: standard deviation of the noise, on the scale of 0 to 255.
+        kernel_size: side of the blur kernels, in pixels.
+        width_min: smallest standard deviation of the Gaussian kernels, in pixels.
+        width_max: largest standard deviation of the Gaussian kernels, in pixels.
     """
 
     name: ClassVar[imaging.Task] = "deblur"
@@ -180,22 +184,25 @@ class Deblur(Task):
     def problem(self) -> str | None:
         """What is wrong with the values, if anything."""
         if self.sigma < 0:
-            return f"task.sigma: got {self.sigma}; give a standard deviation of at least 0 (of 255)"
+            return (
+                f"task.sigma: got {self.sigma}; "
+                "expected a standard deviation of at least 0 (of 255)"
+            )
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             return (
-                f"task.kernel-size: got {self.kernel_size}; give an odd number: "
-                "kernels are turned about their middle"
+                f"task.kernel-size: got {self.kernel_size}; expected an odd number: "
+                "kernels are rotated about their center"
             )
         if not 0 < self.width_min <= self.width_max:
             return (
                 f"task.width-min, task.width-max: got {self.width_min} and {self.width_max}; "
-                "give 0 < width-min <= width-max, in pixels"
+                "expected 0 < width-min <= width-max, in pixels"
             )
         return None
 
     @property
     def card_sigma(self) -> float | None:
-        """The level of the noise."""
+        """The noise level."""
         return self.sigma
 
     def degrade(self, clean: np.ndarray, rng: np.random.Generator) -> Example:
@@ -214,11 +221,11 @@ class Deblur(Task):
 
 @dataclass(frozen=True)
 class Paired(Task):
-    """Pairs of input and target from files: nothing is degraded. `data.inputs` makes any task so.
+    """Pairs of input and target from files, not degraded; `data.inputs` turns any task into this.
 
     Attributes:
-      name: "denoise", "sr" or "deblur".
-      scale: 2, 3 or 4 for super-resolution, 1 for the others.
+        name: "denoise", "sr" or "deblur".
+        scale: 2, 3 or 4 for super-resolution, 1 for the others.
     """
 
     name: imaging.Task = "denoise"  # type: ignore[misc]
@@ -228,14 +235,14 @@ class Paired(Task):
         """What is wrong with the values, if anything."""
         scales = {"denoise": (1,), "sr": (2, 3, 4), "deblur": (1,)}
         if self.name not in scales:
-            return f"task.name: got {self.name!r}; give one of {', '.join(scales)}"
+            return f"task.name: got {self.name!r}; expected one of {', '.join(scales)}"
         if self.scale not in scales[self.name]:
             listed = " or ".join(map(str, scales[self.name]))
-            return f"task.scale: got {self.scale}; give {listed} for {self.name}"
+            return f"task.scale: got {self.scale}; expected {listed} for {self.name}"
         return None
 
     def example(self, clean: np.ndarray, given: np.ndarray) -> Example:
-        """A pair as it is."""
+        """An example from a pair as it is."""
         return _example(clean, _unit(given))
 
     def baseline(self, example: Example) -> tuple[str, np.ndarray] | None:

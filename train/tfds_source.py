@@ -42,16 +42,16 @@ class TfdsImages:
         """Open a data set.
 
         Args:
-          spec: "NAME[/CONFIG][:VERSION][@SPLIT[@FEATURE]]", such as "div2k/bicubic_x4@train[:10]".
-            CONFIG may be left out where only one is prepared; VERSION is the highest by default,
-            SPLIT (any of TFDS, slices included) "train", FEATURE the only image in an example,
-            or "hr", or "image".
-          data_dir: the folder of prepared data sets; by default $TFDS_DATA_DIR, or
-            ~/tensorflow_datasets.
+            spec: "NAME[/CONFIG][:VERSION][@SPLIT[@FEATURE]]", such as
+                "div2k/bicubic_x4@train[:10]". CONFIG may be left out if only one is prepared. By
+                default VERSION is the highest, SPLIT (as in TFDS, slices included) "train", and
+                FEATURE the only image in an example, or "hr", or "image".
+            data_dir: the folder of prepared data sets; by default $TFDS_DATA_DIR, or
+                ~/tensorflow_datasets.
 
         Raises:
-          TrainError: TFDS is not installed; the data set is unknown, not prepared, in another
-            format than ArrayRecord, or incomplete; no such split or feature.
+            TrainError: TFDS is not installed; the data set is unknown, not prepared, not in the
+                format ArrayRecord, or incomplete; no such split or feature.
         """
         name, _, rest = spec.partition("@")
         split, _, feature = rest.partition("@")
@@ -68,10 +68,10 @@ class TfdsImages:
         features = builder.info.features
         self._data_set, self._label = str(data_set), f"{data_set} {split}"
         self._feature = _image_feature(tfds, spec, features, feature)
-        # Only what is used is parsed. TFDS would decode the others as well, for some of which it
-        # needs TensorFlow, and it misreads palettes and alpha.
+        # Parse only what is used: TFDS would decode the other features too, needs TensorFlow for
+        # some of them, and misreads palettes and alpha.
         parsed = {self._feature: features[self._feature]}
-        # That of train.prepare, which says what an image is a tile of.
+        # The name from train.prepare, which says what an image is a tile of.
         parsed |= {k: v for k, v in features.items() if k == "name" and _is_text(tfds, v)}
         self._parser = tfds.features.FeaturesDict(parsed)
         self._tile_of: dict[int, str | None] = {}
@@ -88,8 +88,8 @@ class TfdsImages:
         """An image file, as it is stored.
 
         Raises:
-          IndexError: there is no such image.
-          TrainError: the data set has been damaged or removed.
+            IndexError: there is no such image.
+            TrainError: the data set has been damaged or removed.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"{self._label}: got index {index} of {len(self)} images")
@@ -101,7 +101,7 @@ class TfdsImages:
             name = bytes(example.get("name", b"")).decode("utf-8", "replace")
             self._tile_of[index] = _TILE.sub("", name) if _TILE.search(name) else None
             return bytes(example[self._feature])
-        except Exception as error:  # readers of damaged files raise nearly anything
+        except Exception as error:  # readers of damaged files raise almost anything
             raise TrainError(
                 f"{self.name(index)}: cannot be read ({_reason(error)}); prepare the data set again"
             ) from None
@@ -111,19 +111,19 @@ class TfdsImages:
         return _NamedBytes(self.encoded(index), self.name(index))
 
     def name(self, index: int) -> str:
-        """What to call an image in a message: "div2k/bicubic_x4 train 17"."""
+        """Name of an image in messages: "div2k/bicubic_x4 train 17"."""
         return f"{self._label} {index}"
 
     def photograph(self, index: int) -> str:
-        """Which photograph it is a tile of, from `train.prepare`; its own name if it is whole."""
+        """The photograph it is a tile of, according to `train.prepare`, or its own name."""
         if index not in self._tile_of:
             self.encoded(index)
         tile_of = self._tile_of[index]
-        # Without the split: another part of the data set may hold further tiles of it.
+        # Without the split: other splits may hold further tiles of it.
         return self.name(index) if tile_of is None else f"{self._data_set} {tile_of}"
 
     def key(self, index: int) -> str:
-        """Its number: features of one example are a pair."""
+        """Its index: the features of one example form a pair."""
         return str(index)
 
 
@@ -137,21 +137,21 @@ def import_tfds() -> Any:
     """The package tensorflow_datasets.
 
     Raises:
-      TrainError: it cannot be imported, or cannot read ArrayRecord.
+        TrainError: it cannot be imported, or cannot read ArrayRecord.
     """
     try:
         import tensorflow_datasets as tfds
 
-        # Where one of its own imports fails, it logs the error, and goes on as an empty module.
+        # If one of its own imports fails, it logs the error and remains as an empty module.
         _ = tfds.builder_from_directory
     except (ImportError, AttributeError) as error:
         raise TrainError(
-            f'TFDS is not installed, or not whole ({_reason(error)}): pip install -e ".[train]", '
+            f'TFDS is not installed, or incomplete ({_reason(error)}): pip install -e ".[train]", '
             "or give a folder of images"
         ) from None
     if importlib.util.find_spec("array_record") is None:
         raise TrainError(
-            "TFDS reads ArrayRecord by the package array_record, which is made for Linux only; "
+            "TFDS reads ArrayRecord with the package array_record, which exists for Linux only; "
             'there, pip install -e ".[train]"; elsewhere, give a folder of images'
         )
     return tfds
@@ -180,7 +180,7 @@ def prepared_in(root: Path, name: str = "*") -> list[Prepared]:
 
 
 def _find(tfds: Any, spec: str, match: re.Match[str], root: Path) -> Prepared:
-    # Files alone decide. TFDS would run the code of the data set, and may look for it on the
+    # Look only at files: TFDS would run the code of the data set, and might look for it on the
     # network.
     name, config, version = match.groups()
     there = prepared_in(root, name)
@@ -254,7 +254,7 @@ def _open_builder(tfds: Any, spec: str, data_set: Prepared) -> Any:
             f"tfds:{spec}: {data_set.folder} is prepared as {_listed(formats)}, which is read with "
             "TensorFlow only. On a machine with TensorFlow, convert it: python -m "
             "tensorflow_datasets.scripts.convert_format --out_file_format=array_record "
-            f"--dataset_version_dir={data_set.folder}; or prepare it anew in another folder: "
+            f"--dataset_version_dir={data_set.folder}; or prepare it again in another folder: "
             f"{_prepare_command(str(data_set))}"
         )
     return builder

@@ -1,4 +1,4 @@
-"""What the command `demo` shows: the networks of the package at work, or the operator alone."""
+"""The command `demo`: the bundled networks at work, or the operator alone."""
 
 from converse_jax.demo._networks import (
     Example,

@@ -1,4 +1,4 @@
-"""The networks of the package at work: a photograph for each, degraded and restored."""
+"""The bundled networks at work: a photograph for each, degraded and restored."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ _KERNEL = random_motion_kernel(7, np.random.default_rng(7))
 
 @dataclass(frozen=True)
 class Example:
-    """One row of the sheet: what a network is shown, and where.
+    """One row of the sheet: a network, and the part of a photograph that it restores.
 
-    The whole photograph is degraded and a part of it cut out, so that its borders are those of any
-    photograph.
+    The whole photograph is degraded before the part is cut out, so that its borders are like those
+    of any photograph.
 
     Attributes:
-      network: name of a bundled network.
-      photograph: one of scikit-image's.
-      corner: row and column of the part, multiples of `scale`.
-      detail: row and column, in the part, of the square to magnify.
-      degrade: from the photograph, uint8 ``[H, W, C]``, to the image that is restored, float32
-        ``[H / scale, W / scale, C]``.
-      degraded, restored: captions.
-      scale: the network's enlargement.
-      sigma: noise level to tell a network that takes one, of 255; None to estimate it.
-      kernel: the blur to tell.
+        network: name of a bundled network.
+        photograph: one of scikit-image's.
+        corner: row and column of the part, multiples of `scale`.
+        detail: row and column, in the part, of the square to magnify.
+        degrade: takes the photograph, uint8 `[H, W, C]`, to the image that is restored, float32
+            `[H/scale, W/scale, C]`.
+        degraded, restored: captions.
+        scale: the network's enlargement.
+        sigma: noise level (0 to 255) for a network that takes one; None estimates it.
+        kernel: blur kernel for a network that takes one.
     """
 
     network: str
@@ -63,9 +63,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Restoration:
-    """An example restored: images float32 ``[192, 256, C]`` and their PSNR in dB, in 8 bits.
+    """An example restored: images float32 `[192, 256, C]` and their PSNR in dB, in 8 bits.
 
-    `before` is what was restored; enlarged by cubic interpolation if the network enlarges.
+    `before` is the network's input, enlarged by cubic interpolation if the network enlarges.
     """
 
     example: Example
@@ -130,8 +130,8 @@ EXAMPLES = (
         sigma=2.55,
         kernel=_KERNEL,
     ),
-    # Not the coffee: JPEG clears its dark parts of noise, and the estimate is 1.1 levels of 3.3, as
-    # without noise; here it is 2.3 of 3.3.
+    # Not the coffee: JPEG removes the noise in its dark parts, so that 1.1 of 3.3 levels are
+    # estimated, as without noise; here 2.3 of 3.3.
     Example(
         *("photo", "chelsea", (60, 112), (36, 44), _like_a_phone),
         *("As from a phone: noise, soft lens, JPEG", "Restored by photo, told nothing"),
@@ -141,7 +141,7 @@ EXAMPLES = (
 
 
 def choose_examples() -> tuple[list[Example], list[str]]:
-    """The examples whose network is in this package, and the names of the networks that are not."""
+    """The examples whose network is in this package, and the names of the missing networks."""
     names = list_models().keys()
     present = [example for example in EXAMPLES if example.network in names]
     missing = [example.network for example in EXAMPLES if example.network not in names]
@@ -155,18 +155,21 @@ def demo_networks(
     overwrite: bool = False,
     on_result: Callable[[Restoration], None] | None = None,
 ) -> list[Restoration]:
-    """Restore photographs, each by its bundled network, and save one sheet of them all.
+    """Restore photographs, each with its bundled network, and save one sheet of them all.
 
     Args:
-      target: the image to make.
-      examples: its rows, as of `choose_examples`.
-      overwrite: replace a file of that name.
-      on_result: called with each row when it is restored.
+        target: the image to make.
+        examples: its rows, from `choose_examples`.
+        overwrite: replace an existing file.
+        on_result: called with each row when it is restored.
+
+    Returns:
+        The rows, restored.
 
     Raises:
-      ImageError: target exists or cannot be written, or scikit-image is not installed.
-      WeightsError: no such network in this package.
-      RestoreError: a network that cannot restore its example.
+        ImageError: target exists or cannot be written, or scikit-image is not installed.
+        WeightsError: no such network in this package.
+        RestoreError: a network that cannot restore its example.
     """
     check_target(target, overwrite=overwrite)
     results = []
@@ -186,12 +189,12 @@ def demo_networks(
 
 
 def restore_example(example: Example) -> Restoration:
-    """Degrade the example's photograph and restore it; the same each time.
+    """Degrade the example's photograph and restore it; the result is always the same.
 
     Raises:
-      ImageError: scikit-image is not installed.
-      WeightsError: no such network in this package.
-      RestoreError: a network that cannot restore this.
+        ImageError: scikit-image is not installed.
+        WeightsError: no such network in this package.
+        RestoreError: a network that cannot restore this.
     """
     photograph, scale = to_uint8(read_photograph(example.photograph)), example.scale
     clean = _cut(photograph, example.corner, 1)
@@ -205,7 +208,7 @@ def restore_example(example: Example) -> Restoration:
 
 
 def _cut(image: np.ndarray, corner: tuple[int, int], scale: int) -> np.ndarray:
-    """The part of an image that is `scale` times smaller than the photograph."""
+    """The example's part of an image `scale` times smaller than the photograph."""
     top, left, height, width = (x // scale for x in (*corner, _HEIGHT, _WIDTH))
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 

@@ -1,4 +1,4 @@
-"""The operator by itself, without a network: it reverses the blur of a photograph."""
+"""The operator alone, without a network: it reverses the blur of a photograph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from converse_jax.ops import converse2d
 
 _SIDE = 256
 _CORNER = (20, 100)  # of the crop: the face of the cat
-_DETAIL = (62, 52, 44)  # the eye: what is looked at first in a face
+_DETAIL = (62, 52, 44)  # the eye
 _MOTION = motion_kernel(15, length=13, angle=35)
 _GAUSSIAN = gaussian_kernel(7, 1.2)
 _NOISE = 2.55  # of 255, as in the paper's deblurring experiments
@@ -32,7 +32,7 @@ _ROUNDING = 1 / np.sqrt(12)  # standard deviation of rounding to 8 bits, of 255
 
 @dataclass(frozen=True)
 class Reversal:
-    """One degradation and its reversal: images float32 ``[H, W, 3]`` and their PSNR in dB."""
+    """One degradation and its reversal: images float32 `[H, W, 3]` and their PSNR in dB."""
 
     before: np.ndarray
     after: np.ndarray
@@ -49,14 +49,14 @@ def demo_operator(
     The photograph is scikit-image's cat Chelsea (Stefan van der Walt, CC0), 256x256 pixels of it.
 
     Args:
-      target: the image to make.
-      overwrite: replace a file of that name.
+        target: the image to make.
+        overwrite: replace an existing file.
 
     Returns:
-      The deblurring and the super-resolution.
+        The deblurring and the super-resolution.
 
     Raises:
-      ImageError: target exists or cannot be written, or scikit-image is not installed.
+        ImageError: target exists or cannot be written, or scikit-image is not installed.
     """
     check_target(target, overwrite=overwrite)
     clean = photograph()
@@ -80,10 +80,10 @@ def demo_operator(
 
 
 def photograph() -> np.ndarray:
-    """The photograph of this demo, float32 ``[256, 256, 3]``.
+    """The photograph of this demo, float32 `[256, 256, 3]`.
 
     Raises:
-      ImageError: scikit-image, which carries it, is not installed.
+        ImageError: scikit-image, which carries it, is not installed.
     """
     row, column = _CORNER
     pixels = read_photograph("chelsea")
@@ -115,21 +115,21 @@ def super_resolve(clean: np.ndarray) -> Reversal:
 def noise_to_signal(
     given: np.ndarray, expected: np.ndarray, kernel: np.ndarray, noise: float
 ) -> float:
-    r"""The lambda of `converse2d` from the given image alone: noise to signal, by moments.
+    r"""Estimate the lambda of `converse2d` from the given image: noise to signal, by moments.
 
-    With noise of variance n^2, and X - X0 white of variance t^2, the most probable X is Converse2D
-    with lambda = n^2 / t^2. The residual Y - (X0 (*) K) down s has then the variance
+    With noise of variance n^2, and X - X0 white of variance t^2, the most probable X is that of
+    `converse2d` with lambda = n^2 / t^2. The residual Y - (X0 (*) K) down s then has the variance
 
         t^2 sum(K^2) + n^2,    so    lambda = n^2 sum(K^2) / (mean(residual^2) - n^2) .
 
     Args:
-      given: Y.
-      expected: ``(X0 (*) K) down s``, the same shape.
-      kernel: K, ``[kh, kw]``.
-      noise: n, in the units of Y.
+        given: Y.
+        expected: `(X0 (*) K) down s`, the same shape.
+        kernel: K, `[kh, kw]`.
+        noise: n, in the units of Y.
 
     Returns:
-      lambda; at most 1, where the residual is nothing but noise.
+        lambda, at most 1: the value if the residual is nothing but noise.
     """
     signal = float(np.mean((given - expected) ** 2)) - noise**2
     energy = float(np.sum(kernel**2))
@@ -157,7 +157,7 @@ def _midway(x: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _channels(kernel: np.ndarray) -> jax.Array:
-    """The same kernel for each of three channels, ``[kh, kw, 3]``."""
+    """The same kernel for each of three channels, `[kh, kw, 3]`."""
     return jnp.asarray(np.repeat(kernel[..., None], 3, axis=-1), jnp.float32)
 
 

@@ -1,4 +1,4 @@
-"""The demo's photographs: those that scikit-image carries and no bundled network was trained on."""
+"""The demo's photographs, from scikit-image; no bundled network was trained on them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ CREDITS = {
     "chelsea": "Stefan van der Walt, CC0",
     "coffee": "Rachel Michetti, CC0",
 }
-"""Who took them, and their terms: the docstrings of `skimage.data`."""
+"""Authors and licenses, from the docstrings of `skimage.data`."""
 
 
 def read_photograph(name: str) -> np.ndarray:
-    """A photograph of `CREDITS`, float32 ``[H, W, C]`` in [0, 1].
+    """A photograph of `CREDITS`, float32 `[H, W, C]` in [0, 1].
 
     Raises:
-      ImageError: scikit-image, which carries it, is not installed.
+        ImageError: scikit-image, which carries it, is not installed.
     """
-    # Its file is read, nothing of the package is run: its own loader might start a download.
+    # Read the file directly: the package's own loader might start a download.
     package = importlib.util.find_spec("skimage")
     if package is None or package.origin is None:
         raise ImageError(

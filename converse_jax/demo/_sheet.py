@@ -29,11 +29,11 @@ class Row:
     """One photograph degraded, restored, and as it was.
 
     Attributes:
-      before, after, clean: floating point ``[H, W, 1]`` or ``[H, W, 3]`` in [0, 1], one shape.
-      psnr_before, psnr_after: in dB.
-      degraded, restored: captions.
-      detail: row, column and side of the square that is magnified.
-      credit: below the original.
+        before, after, clean: floating point `[H, W, 1]` or `[H, W, 3]` in [0, 1], one shape.
+        psnr_before, psnr_after: in dB.
+        degraded, restored: captions.
+        detail: row, column and side of the square that is magnified.
+        credit: caption below the original.
     """
 
     before: np.ndarray
@@ -48,7 +48,7 @@ class Row:
 
 
 def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Before the work, raise an ImageError where the sheet could not be written."""
+    """Raise an ImageError if the sheet could not be written; to be called before the work."""
     path = Path(target)
     if os.path.lexists(path) and not overwrite:
         raise ImageError(
@@ -70,18 +70,18 @@ def write_sheet(
     row_gap: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Draw the sheet and save it; the panels of a row are as high as its photograph demands.
+    """Draw the sheet and save it; panels keep the aspect ratio of their photograph.
 
     Args:
-      target: the image to make.
-      title: in large letters.
-      subtitle: in small ones below.
-      rows: from the top down.
-      row_gap: pixels between a caption and the next row, more than the least.
-      overwrite: replace a file of that name.
+        target: the image to make.
+        title: in large letters.
+        subtitle: in small ones below.
+        rows: from the top down.
+        row_gap: extra pixels between a caption and the next row.
+        overwrite: replace an existing file.
 
     Raises:
-      ImageError: target exists or cannot be written.
+        ImageError: target exists or cannot be written.
     """
     from PIL import Image as PilImage
     from PIL import ImageDraw, ImageFont

@@ -9,7 +9,7 @@ import numpy as np
 
 def _check_size(size: int) -> None:
     if size < 1:
-        raise ValueError(f"size: got {size}; give the kernel's side in pixels, at least 1")
+        raise ValueError(f"size: got {size}; expected the kernel's side in pixels, at least 1")
 
 
 def _offsets(size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +53,7 @@ def gaussian_kernel(
     _check_size(size)
     along, across = sigma if isinstance(sigma, tuple) else (sigma, sigma)
     if not (along > 0 and across > 0):
-        raise ValueError(f"sigma: got {sigma!r}; give positive standard deviations in pixels")
+        raise ValueError(f"sigma: got {sigma!r}; expected positive standard deviations in pixels")
     a, b = _along_and_across(size, angle)
     kernel = np.exp(-0.5 * ((a / along) ** 2 + (b / across) ** 2))
     return kernel / kernel.sum()
@@ -91,9 +91,9 @@ def random_motion_kernel(size: int, rng: np.random.Generator) -> np.ndarray:
 
         v_t = r v_{t-1} + n_t,   p_t = p_{t-1} + v_t,   k = mean_t bilinear(center + p_t)
 
-    with n_t standard normal in the plane and r chosen so that the velocity forgets itself in an
-    eighth of the exposure. The path is moved so that its centroid is the kernel's center
-    (the blur shifts nothing) and scaled to reach between half way and all the way to the border.
+    with n_t standard normal in the plane and r chosen so that the velocity decorrelates in an
+    eighth of the exposure. The path is moved so that its centroid is the kernel's center (the blur
+    shifts nothing) and scaled to reach between half way and all the way to the border.
 
     Args:
         size: side of the kernel in pixels; its center is the tap `(size//2, size//2)`.
@@ -109,7 +109,7 @@ def random_motion_kernel(size: int, rng: np.random.Generator) -> np.ndarray:
     restoration from motion blur", IEEE TIP 21(8), 2012, without its impulsive shakes.
     """
     _check_size(size)
-    # Sixteen instants a pixel: the drawn curve has no gaps even where it runs fast.
+    # Sixteen samples per pixel: no gaps in the curve even where it is fast.
     steps = 16 * size
     memory = 1.0 - 8.0 / steps
     noise = rng.standard_normal((steps, 2))
@@ -142,8 +142,8 @@ def circular_blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
         out[i, j] = sum_{u, v} k[u, v] image[(i - u + kh//2) mod H, (j - v + kw//2) mod W]
 
-    True convolution (the kernel is turned), centered at the tap `(kh//2, kw//2)`, for even
-    kernels too; a kernel larger than the image wraps. Done with one FFT in float64.
+    True convolution (the kernel is flipped), centered at the tap `(kh//2, kw//2)`, for even kernels
+    too; a kernel larger than the image wraps. Computed by FFT in float64.
 
     Args:
         image: `[H, W]` or `[H, W, C]`, floating point.
@@ -153,17 +153,21 @@ def circular_blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
         The blurred image in `image`'s shape and dtype.
 
     Raises:
-        ValueError: another dtype or rank, or an empty array.
+        ValueError: wrong dtype or rank, or an empty array.
 
     Source: the data model Y = X (*) K of the paper, eq. 4, with s = 1.
     """
     image, kernel = np.asarray(image), np.asarray(kernel)
     if not np.issubdtype(image.dtype, np.floating):
-        raise ValueError(f"image: got dtype {image.dtype}; give floats, e.g. uint8 pixels / 255.0")
+        raise ValueError(
+            f"image: got dtype {image.dtype}; expected floats, e.g. uint8 pixels / 255.0"
+        )
     if image.ndim not in (2, 3) or 0 in image.shape:
-        raise ValueError(f"image: got shape {image.shape}; give a non-empty [H, W] or [H, W, C]")
+        raise ValueError(
+            f"image: got shape {image.shape}; expected a non-empty [H, W] or [H, W, C]"
+        )
     if kernel.ndim != 2 or kernel.size == 0:
-        raise ValueError(f"kernel: got shape {kernel.shape}; give a non-empty [kh, kw]")
+        raise ValueError(f"kernel: got shape {kernel.shape}; expected a non-empty [kh, kw]")
     height, width = image.shape[:2]
     y = (np.arange(kernel.shape[0]) - kernel.shape[0] // 2) % height
     x = (np.arange(kernel.shape[1]) - kernel.shape[1] // 2) % width

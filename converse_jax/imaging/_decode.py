@@ -1,8 +1,8 @@
-"""Bytes of an image file to a `Image`.
+"""Decode the bytes of an image file to an `Image`.
 
-Pillow decodes what has 8 bits a sample or less and reads the metadata; it has no 16-bit RGB (it
-silently keeps the upper 8 bits) and drops TIFF's unnamed alpha, so 16-bit PNG and the plain
-kinds of TIFF are decoded by imagecodecs.
+Pillow decodes up to 8 bits per sample and reads the metadata; it has no 16-bit RGB (it silently
+keeps the upper 8 bits) and drops TIFF's unnamed alpha, so imagecodecs decodes 16-bit PNG and the
+plain kinds of TIFF.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC = 256, 257, 258, 262
 _SAMPLES, _PLANAR, _EXTRA, _FORMAT, _ICC = 277, 284, 338, 339, 34675
 # Photometric interpretation -> color channels: white is zero, black is zero, RGB; then, for
 # Pillow, palette, CMYK, YCbCr and Lab (which is told apart from damage there).
-_PLAIN_COLOURS = {0: 1, 1: 1, 2: 3}
-_OTHER_COLOURS = {3: 1, 5: 4, 6: 3, 8: 3}
+_PLAIN_COLORS = {0: 1, 1: 1, 2: 3}
+_OTHER_COLORS = {3: 1, 5: 4, 6: 3, 8: 3}
 _ASSOCIATED = 1  # the extra sample is an alpha that the colors are multiplied with
 
 
@@ -46,10 +46,10 @@ def sniff(data: bytes) -> str | None:
 
 
 def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """Decode the bytes of one image file; `name` stands in the messages.
+    """Decode the bytes of one image file; `name` is used in messages.
 
     Raises:
-        ImageError: whatever is wrong with the file.
+        ImageError: anything is wrong with the file.
     """
     if not data:
         raise ImageError(f"{name}: the file is empty; fetch or export the image again")
@@ -71,7 +71,7 @@ def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Ima
             f"{name}: has more pixels than Pillow's own limit; "
             "cut it into parts, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
         ) from None
-    except Exception as error:  # damaged files make decoders raise nearly anything
+    except Exception as error:  # damaged files make decoders raise almost anything
         reason = one_line(error)
         raise ImageError(
             f"{name}: the {kind.upper()} file is damaged or cut short ({reason}); "
@@ -133,7 +133,7 @@ def _decode_other(data: bytes, kind: str, name: str, max_pixels: int) -> Image:
         if depth == 16:
             import imagecodecs
 
-            image.load()  # for the metadata alone, which may stand behind the pixels
+            image.load()  # for the metadata alone, which may follow the pixels
             pixels, alpha = _split(imagecodecs.png_decode(data), 65535)
         else:
             image.load()
@@ -158,7 +158,7 @@ def _image(
     icc_profile: bytes | None,
     exif: bytes | None,
 ) -> Image:
-    """The upright `Image` of what a file held."""
+    """The upright `Image` from what a file held."""
     return Image(
         pixels=np.ascontiguousarray(turned(pixels, orientation)),
         alpha=None if alpha is None else np.ascontiguousarray(turned(alpha, orientation)),
@@ -183,7 +183,7 @@ def _from_pillow(
     """A loaded Pillow image of 8 bits a sample or less to colors and alpha in [0, 1]."""
     mode, key = image.mode, image.info.get("transparency")
     if mode in ("1", "L") and key is not None:
-        # The key is given at the file's own depth, while the pixels are already spread to 255.
+        # The key is given at the file's own depth, while the pixels are already scaled to 255.
         level = 255 * bool(key) if mode == "1" else int(key) * 255 // (2**depth - 1)
         gray = np.asarray(image.convert("L"))
         alpha = np.where(gray == level, 0.0, 1.0).astype(np.float32)
@@ -207,7 +207,7 @@ def _decode_tiff(data: bytes, name: str, max_pixels: int) -> Image:
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
     file = io.BytesIO(data)
-    # BigTIFF's header is the longer; version 43 instead of 42.
+    # BigTIFF (version 43 instead of 42) has a longer header.
     tags = ImageFileDirectory_v2(data[: 16 if b"+" in data[2:4] else 8])
     file.seek(tags.next)
     tags.next = -1  # stays so where the directory cannot be read to its end
@@ -220,8 +220,8 @@ def _decode_tiff(data: bytes, name: str, max_pixels: int) -> Image:
 
     bits = tuple(tags.get(_BITS, (1,)))
     photometric, samples = tags.get(_PHOTOMETRIC, -1), tags.get(_SAMPLES, 1)
-    plain = photometric in _PLAIN_COLOURS and set(bits) in ({8}, {16})
-    extra = samples - (_PLAIN_COLOURS | _OTHER_COLOURS).get(photometric, samples)
+    plain = photometric in _PLAIN_COLORS and set(bits) in ({8}, {16})
+    extra = samples - (_PLAIN_COLORS | _OTHER_COLORS).get(photometric, samples)
     if extra not in ((0, 1) if plain else (0,)):
         raise ImageError(
             f"{name}: has {samples} channels, of which not all can be kept; "
@@ -249,7 +249,7 @@ def _decode_tiff(data: bytes, name: str, max_pixels: int) -> Image:
         with _open(data, "tiff") as image:
             image.load()
             pixels, alpha = _from_pillow(image, name)
-            # Pillow turns a TIFF while loading it; what is left to do says the image itself.
+            # Pillow turns a TIFF while loading it; the loaded image says what is left to do.
             orientation, depth = image.getexif().get(ORIENTATION, 1), 8
     return _image(pixels, alpha, depth, orientation, tags.get(_ICC), _tiff_exif(data, tags))
 

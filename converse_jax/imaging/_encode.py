@@ -1,4 +1,4 @@
-"""A `Image` to the bytes of an image file."""
+"""Encode an `Image` to the bytes of an image file."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _HOLDS = {
 
 
 def encode_image(image: Image, format: str) -> bytes:
-    """Encode an image; nothing of its pixels is lost but what `bits` and JPEG imply.
+    """Encode an image, losslessly except for rounding to `bits` and for JPEG.
 
     PNG, TIFF and WebP are lossless, JPEG has quality 95 without chroma subsampling. WebP has no
-    gray: it comes back as RGB. The ICC profile goes along where it fits the channels, EXIF
-    wherever the format has a place for it (BMP has for neither).
+    gray: it comes back as RGB. The ICC profile is kept if it fits the channels, EXIF if the format
+    has a place for it (BMP has one for neither).
 
     Args:
         image: values outside [0, 1] are clipped.
@@ -38,10 +38,10 @@ def encode_image(image: Image, format: str) -> bytes:
 
     Raises:
         ImageError: an unknown format, one that cannot hold the alpha or the 16 bits,
-            pixels that are not finite, or a size the format does not reach.
+            pixels that are not finite, or a size beyond the format's limit.
     """
     if format not in _HOLDS:
-        raise ImageError(f"format: got {format!r}; choose one of {sorted(_HOLDS)}")
+        raise ImageError(f"format: got {format!r}; expected one of {sorted(_HOLDS)}")
     holds_alpha, holds_16 = _HOLDS[format]
     if image.alpha is not None and not holds_alpha:
         raise ImageError(
@@ -63,8 +63,8 @@ def encode_image(image: Image, format: str) -> bytes:
         return _encode_pillow(samples, format, profile, image.exif)
     except ImportError:
         raise
-    except Exception as error:  # the encoders raise nearly anything
-        # WebP ends at 16383 pixels a side, JPEG at 65535 and at 64 KiB of EXIF, for example.
+    except Exception as error:  # the encoders raise almost anything
+        # For example, WebP ends at 16383 pixels a side, JPEG at 65535 and at 64 KiB of EXIF.
         reason = one_line(error)
         height, width = samples.shape[:2]
         raise ImageError(
@@ -112,7 +112,7 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _encode_png16(samples: np.ndarray, profile: bytes | None, exif: bytes | None) -> bytes:
-    """16-bit PNG, which Pillow does not write; the codec knows no metadata, so it is put in."""
+    """16-bit PNG, which Pillow does not write; the codec writes no metadata, so it is inserted."""
     import imagecodecs
 
     data = bytes(
@@ -131,8 +131,8 @@ def _encode_png16(samples: np.ndarray, profile: bytes | None, exif: bytes | None
 def _encode_tiff(samples: np.ndarray, profile: bytes | None, exif: bytes | None) -> bytes:
     """A little-endian TIFF of one deflated strip with horizontal differences (TIFF 6.0, sec. 14).
 
-    Written here because Pillow has no 16-bit RGB and no gray with alpha at 16 bits, and because
-    imagecodecs writes no EXIF. Pillow lays out the directory.
+    Pillow has no 16-bit RGB or 16-bit gray with alpha, and imagecodecs writes no EXIF, so the file
+    is built here. Pillow lays out the directory.
     """
     from PIL import Image as PilImage
     from PIL.TiffImagePlugin import ImageFileDirectory_v2

@@ -1,4 +1,4 @@
-"""EXIF blocks: turned upright, and moved in and out of a TIFF's own directory."""
+"""EXIF blocks: made upright, and moved in and out of a TIFF's own directory."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 33432)
 def upright(raw: bytes | None) -> bytes | None:
     """The EXIF block with orientation 1 and without its thumbnail's directory.
 
-    The few bytes concerned are changed where they stand and nothing else moves: rewriting an
-    EXIF block breaks the offsets inside camera makers' notes. A block that cannot be followed is
-    given up (None). The thumbnail shows the image before it was turned and restored.
+    Only the bytes concerned are changed, in place: rewriting an EXIF block would break the offsets
+    inside camera makers' notes. A block that cannot be parsed is dropped (None). The thumbnail
+    would show the image before it was turned and restored.
     """
     if not raw:
         return None
@@ -47,7 +47,7 @@ def upright(raw: bytes | None) -> bytes | None:
 
 
 def turned(array: np.ndarray, orientation: object) -> np.ndarray:
-    """The array as EXIF orientation 1..8 says it is to be looked at; other values change nothing.
+    """The array turned upright by EXIF orientation 1..8; other values change nothing.
 
     Source: EXIF 2.32, tag 274: at which sides of the image the file's row 0 and column 0 are.
     """
@@ -71,8 +71,8 @@ def turned(array: np.ndarray, orientation: object) -> np.ndarray:
 def descriptive_tags(block: Image.Exif) -> dict[int, Any]:
     """The tags of an EXIF block or TIFF directory that describe the photograph.
 
-    The EXIF and GPS directories are dictionaries in it. The interoperability directory is left
-    out: here it is an offset into a file that is not written again.
+    The EXIF and GPS directories are dictionaries in it. The interoperability directory is left out:
+    it is an offset into the original file.
     """
     tags: dict[int, Any] = {tag: block[tag] for tag in _DESCRIPTIVE if tag in block}
     for directory in (_EXIF_DIRECTORY, _GPS_DIRECTORY):

@@ -1,4 +1,4 @@
-"""Image files in and out."""
+"""Read and write image files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from converse_jax.imaging._image import EXTENSIONS, MAX_PIXELS, Image, ImageErro
 def read_image(
     source: str | os.PathLike[str] | bytes | BinaryIO, *, max_pixels: int = MAX_PIXELS
 ) -> Image:
-    """Read a still image with all that its file holds.
+    """Read a still image with its metadata.
 
     PNG, JPEG, TIFF, WebP and BMP, recognized by their contents; gray, RGB, palette and bilevel at
     8 bits or less, gray and RGB at 16 (in full, PNG and TIFF), each with or without alpha or a
     transparent color; CMYK (JPEG, TIFF) is converted to RGB without its profile. The image is
-    turned as EXIF says. Of a JPEG with appended previews (MPO) the first image is read.
+    turned upright as EXIF says. Of a JPEG with appended previews (MPO) the first image is read.
 
     Args:
         source: a path, the bytes of a file, or a file open for reading bytes.
@@ -31,7 +31,7 @@ def read_image(
 
     Raises:
         ImageError: no such file, an empty, damaged or truncated one, one that is not an
-            image, too many pixels, an animation or several pages, a kind that is not read.
+            image, too many pixels, an animation or several pages, or an unsupported kind.
     """
     if isinstance(source, bytes):
         return decode_image(source, "<bytes>", max_pixels=max_pixels)
@@ -45,7 +45,7 @@ def read_image(
 
 
 def _file_bytes(name: str) -> bytes:
-    # os.path, not pathlib: it answers False where a name is impossible, and raises nothing.
+    # os.path, not pathlib: it returns False for an impossible name instead of raising.
     if os.path.isdir(name):
         raise ImageError(f"{name}: is a folder; list_images names the images in it")
     if not os.path.exists(name):
@@ -67,15 +67,15 @@ def write_image(
     overwrite: bool = False,
     format: str | None = None,
 ) -> None:
-    """Write an image file, whole or not at all.
+    """Write an image file, completely or not at all.
 
     The bytes go to a temporary file in the same folder, which then takes the target's name in
-    one step. Without `overwrite` that step fails if the name has come into being meanwhile.
+    one step. Without `overwrite` that step fails if the file has been made meanwhile.
 
     Args:
         target: the path of the file; its folder must exist.
         image: what to write; see `encode_image` for what each format holds.
-        overwrite: whether a file of that name may be replaced.
+        overwrite: replace an existing file.
         format: "png", "jpeg", "tiff", "webp" or "bmp"; by default, what the extension says.
 
     Raises:
@@ -115,10 +115,10 @@ def _exists(path: Path) -> ImageError:
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """The image files in a folder and the folders below it, sorted by path.
+    """The image files in a folder and its subfolders, sorted by path.
 
-    Recognized by extension, in any case; names that begin with a dot are left out, and links to
-    folders are not followed.
+    They are recognized by extension, ignoring case; names that begin with a dot are left out, and
+    links to folders are not followed.
 
     Raises:
         ImageError: there is no such folder.

@@ -18,7 +18,7 @@ EXTENSIONS = {
     ".webp": "webp",
     ".bmp": "bmp",
 }
-"""The file name endings that are read and written, and the format each stands for."""
+"""The file name extensions that are read and written, and their formats."""
 
 
 class ImageError(ValueError):
@@ -32,12 +32,12 @@ class Image:
     Attributes:
         pixels: float32 `[H, W, C]` in [0, 1], C = 1 (gray) or 3 (RGB), upright, not premultiplied.
         alpha: float32 `[H, W]` in [0, 1], or None if the file has no transparency.
-        bits: 8 or 16, the bits a sample has in the file.
+        bits: bits per sample in the file, 8 or 16.
         icc_profile: the color profile that `pixels` are in, or None.
         exif: the EXIF block, beginning with `Exif\0\0`, its orientation 1; or None.
 
     Raises:
-        ImageError: arrays of other shapes or dtypes, or another bit depth.
+        ImageError: wrong shapes, dtypes or bit depth.
     """
 
     pixels: np.ndarray
@@ -49,13 +49,15 @@ class Image:
     def __post_init__(self) -> None:
         p, a = self.pixels, self.alpha
         if p.ndim != 3 or p.shape[-1] not in (1, 3) or 0 in p.shape:
-            raise ImageError(f"pixels: got shape {p.shape}; give [H, W, 1] or [H, W, 3]")
+            raise ImageError(f"pixels: got shape {p.shape}; expected [H, W, 1] or [H, W, 3]")
         if p.dtype != np.float32:
-            raise ImageError(f"pixels: got dtype {p.dtype}; give float32 in [0, 1]")
+            raise ImageError(f"pixels: got dtype {p.dtype}; expected float32 in [0, 1]")
         if a is not None and (a.shape != p.shape[:2] or a.dtype != np.float32):
-            raise ImageError(f"alpha: got {a.dtype} {a.shape}; give float32 {p.shape[:2]} or None")
+            raise ImageError(
+                f"alpha: got {a.dtype} {a.shape}; expected float32 {p.shape[:2]} or None"
+            )
         if self.bits not in (8, 16):
-            raise ImageError(f"bits: got {self.bits!r}; give 8 or 16")
+            raise ImageError(f"bits: got {self.bits!r}; expected 8 or 16")
 
 
 def fitting_profile(profile: bytes | None, channels: int) -> bytes | None:

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and luma of 8-bit images, as the tables of the field count them."""
+"""PSNR, SSIM and luma of 8-bit images, as published tables measure them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _LUMA_BLACK = 16.0
 
 
 def _checked(a: np.ndarray, b: np.ndarray, border: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two images as float64 `[H, W, C]`, `border` pixels taken off every side."""
+    """The two images as float64 `[H, W, C]`, cropped by `border` pixels on every side."""
     a, b = np.asarray(a), np.asarray(b)
     for name, image in (("a", a), ("b", b)):
         if image.dtype != np.uint8:
             raise ValueError(
-                f"{name}: got dtype {image.dtype}; give uint8 images, to_uint8(x) makes them"
+                f"{name}: got dtype {image.dtype}; expected uint8 images, to_uint8(x) makes them"
             )
         if image.ndim not in (2, 3) or 0 in image.shape:
             raise ValueError(
-                f"{name}: got shape {image.shape}; give a non-empty [H, W] or [H, W, C]"
+                f"{name}: got shape {image.shape}; expected a non-empty [H, W] or [H, W, C]"
             )
     if a.shape != b.shape:
-        raise ValueError(f"a, b: got shapes {a.shape} and {b.shape}; give images of one shape")
+        raise ValueError(f"a, b: got shapes {a.shape} and {b.shape}; expected images of one shape")
     height, width = a.shape[:2]
     if border < 0 or 2 * border >= min(height, width):
         raise ValueError(
             f"border: got {border} for an image of {height}x{width}; "
-            f"give 0 to {(min(height, width) - 1) // 2}"
+            f"expected 0 to {(min(height, width) - 1) // 2}"
         )
     inner = (slice(border, height - border), slice(border, width - border))
     shape = (height - 2 * border, width - 2 * border, -1)
@@ -54,7 +54,7 @@ def psnr(a: np.ndarray, b: np.ndarray, *, border: int = 0) -> float:
         Decibels; `inf` for identical images.
 
     Raises:
-        ValueError: another dtype, different shapes, a border that leaves nothing.
+        ValueError: wrong dtype, different shapes, a border that leaves nothing.
     """
     x, y = _checked(a, b, border)
     error = float(np.mean((x - y) ** 2))
@@ -94,7 +94,7 @@ def ssim(a: np.ndarray, b: np.ndarray, *, border: int = 0) -> float:
         At most 1, which identical images reach.
 
     Raises:
-        ValueError: another dtype, different shapes, or less than 11x11 pixels inside the border.
+        ValueError: wrong dtype, different shapes, or less than 11x11 pixels inside the border.
 
     Source: Z. Wang et al., "Image quality assessment: from error visibility to structural
     similarity", IEEE TIP 13(4), 2004, eq. 13.
@@ -127,16 +127,16 @@ def rgb_to_y(image: np.ndarray) -> np.ndarray:
         for floats, Y / 255 in `image`'s dtype, not rounded.
 
     Raises:
-        ValueError: another dtype or shape.
+        ValueError: wrong dtype or shape.
 
     Source: ITU-R BT.601, in the form MATLAB documents for `rgb2ycbcr`.
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"image: got shape {image.shape}; give an RGB image [H, W, 3]")
+        raise ValueError(f"image: got shape {image.shape}; expected an RGB image [H, W, 3]")
     if image.dtype == np.uint8:
         # Dividing last, as the authors do, keeps ties of the rounding on the same side.
         return np.round(image @ _LUMA / 255.0 + _LUMA_BLACK).astype(np.uint8)
     if np.issubdtype(image.dtype, np.floating):
         return ((image @ _LUMA + _LUMA_BLACK) / 255.0).astype(image.dtype)
-    raise ValueError(f"image: got dtype {image.dtype}; give uint8, or floats in [0, 1]")
+    raise ValueError(f"image: got dtype {image.dtype}; expected uint8, or floats in [0, 1]")

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def protocol_noise(shape: tuple[int, ...], sigma: float, seed: int = 0) -> np.ndarray:
-    """The Gaussian noise every published number was measured with.
+    """The Gaussian noise that all published numbers were measured with.
 
         n = normal(0, sigma / 255) from NumPy's legacy generator, freshly seeded
 
@@ -14,9 +14,9 @@ def protocol_noise(shape: tuple[int, ...], sigma: float, seed: int = 0) -> np.nd
     NumPy's global state is neither read nor changed. The seed is used anew for each image.
 
     Args:
-        shape: of the noise; the protocol draws it in the image's shape, `(H, W, C)`.
+        shape: shape of the noise; in the protocol that of the image, `(H, W, C)`.
         sigma: standard deviation in 8-bit gray levels, at least 0.
-        seed: of the generator; 0 in the protocol.
+        seed: seed of the generator; 0 in the protocol.
 
     Returns:
         float64 `shape`, in units of the [0, 1] range.
@@ -27,5 +27,7 @@ def protocol_noise(shape: tuple[int, ...], sigma: float, seed: int = 0) -> np.nd
     Source: the authors' released test scripts.
     """
     if not sigma >= 0:
-        raise ValueError(f"sigma: got {sigma}; give a standard deviation of at least 0 (of 255)")
+        raise ValueError(
+            f"sigma: got {sigma}; expected a standard deviation of at least 0 (of 255)"
+        )
     return np.random.RandomState(seed).normal(0.0, sigma / 255.0, shape)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 _SIDE = 8  # of a block, in pixels
-_BLOCKS = 16384  # at most about so many are looked at
+_BLOCKS = 16384  # at most about this many are examined
 _FLAT = 0.02  # share of the blocks that may be flat enough to show noise alone
 _FEWEST = 32  # of them, in small images
 _QUANTILE = 0.1  # the flat blocks' energy is read here: less of it is texture than of their mean
@@ -15,31 +15,30 @@ _LOW = 4  # coefficients u + v < 4 rank the blocks, the others measure
 
 
 def estimate_noise(image: np.ndarray) -> float:
-    """The standard deviation of an image's noise, texture told from it as well as one can.
+    """Estimate the standard deviation of an image's noise, telling it from texture.
 
         sigma^2 = mean_c  Q_q { mean_{u+v>=4} D_b[c, u, v]^2 : b flat }  k / chi2_k(q)
 
-    D_b is the orthonormal DCT of an 8x8 block b, of gray and two differences of colors in RGB (an
-    orthonormal basis: white noise stays as it is, texture is in gray almost alone). Flat are the 2%
-    of the blocks with the least energy of gray in the coefficients 0 < u+v < 4. Of white noise the
-    energy of the k other coefficients has a chi^2 distribution; its quantile Q_q, q = 0.1, is
-    divided by that of chi^2_k / k, and says more of noise, less of texture, than a mean.
+    D_b is the orthonormal DCT of an 8x8 block b, for RGB of gray and two color differences (an
+    orthonormal basis: white noise stays white, and texture is almost only in gray). The 2% of the
+    blocks with the least gray energy in the coefficients 0 < u+v < 4 count as flat. For white noise
+    the energy of the k other coefficients has a chi^2 distribution; its quantile Q_q, q = 0.1, is
+    divided by that of chi^2_k / k, and is less affected by texture than a mean.
 
-    On the photographs of BSDS500/val white noise of 5 to 50 levels of 255 is found to 0.3 to 0.7 on
-    average, and 0.6 to 0.7 in the median one without noise; dense texture from edge to edge is
-    taken for up to 12. Of noise that a camera smoothed and JPEG thinned out about half is found.
-    Blocks with samples that are not finite, or of which a tenth is exactly 0 or 1 (clipped), are
-    left out.
+    On BSDS500/val, white noise of 5 to 50 levels (of 255) is estimated to within 0.3 to 0.7 on
+    average. Without noise the median estimate is 0.6 to 0.7, but dense texture from edge to edge
+    reads as up to 12. About half of the noise is found after a camera's smoothing and JPEG. Blocks
+    with non-finite samples, or with a tenth of them exactly 0 or 1 (clipped), are ignored.
 
     Args:
-      image: float ``[H, W, C]`` in [0, 1]; noise may leave the range.
+        image: float `[H, W, C]` in [0, 1]; noise may leave the range.
 
     Returns:
-      At least 0, in units of [0, 1]; 0 for images of less than 8 pixels a side, or without a block
-      that could be measured.
+        At least 0, in units of [0, 1]; 0 for images with a side below 8 pixels or without a usable
+        block.
 
     Raises:
-      ValueError: another dtype or shape.
+        ValueError: wrong dtype or shape.
 
     Source: after N. Ponomarenko et al., "An automatic approach to lossy compression of AVIRIS
     images", IGARSS 2007 (noise from the DCT of flat blocks); constants chosen on BSDS500/train.
@@ -57,7 +56,7 @@ def estimate_noise(image: np.ndarray) -> float:
     if not len(blocks):
         return 0.0
     basis = _GRAY_AND_COLORS if image.shape[2] == 3 else np.eye(image.shape[2], dtype=np.float32)
-    # Not `@`: on small arrays, in many loading threads, BLAS's own threads take ten times as long.
+    # Not `@`: for small arrays in many loading threads, BLAS's own threads take ten times as long.
     gray = np.einsum("c,bcp->bp", basis[0], blocks)
     rank = np.square(np.einsum("bp,pw->bw", gray, _LOW_WAVES)).sum(axis=1)
     count = min(max(int(_FLAT * len(rank)), _FEWEST), len(rank))
@@ -70,7 +69,7 @@ def estimate_noise(image: np.ndarray) -> float:
 
 
 def _sampled_blocks(image: np.ndarray) -> np.ndarray:
-    """Blocks ``[b, C, 64]`` on a grid of an odd step, so that JPEG's own grid is met everywhere."""
+    """Blocks `[b, C, 64]` on a grid of an odd step, so that they meet JPEG's grid at any offset."""
     step = max(3, math.isqrt(image.shape[0] * image.shape[1] // _BLOCKS)) | 1
     windows = np.lib.stride_tricks.sliding_window_view(image, (_SIDE, _SIDE), axis=(0, 1))
     windows = windows[::step, ::step]
@@ -80,7 +79,7 @@ def _sampled_blocks(image: np.ndarray) -> np.ndarray:
 
 
 def _waves() -> tuple[np.ndarray, np.ndarray]:
-    """The DCT's basis images of low and of high frequency, ``[64, waves]`` each."""
+    """The DCT's basis images of low and of high frequency, `[64, waves]` each."""
     t = np.arange(_SIDE)
     rows = np.cos(np.pi * np.outer(t, t + 0.5) / _SIDE) * math.sqrt(2 / _SIDE)
     rows[0] /= math.sqrt(2)

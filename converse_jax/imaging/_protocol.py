@@ -26,10 +26,12 @@ def _check_clean(clean: np.ndarray) -> np.ndarray:
     clean = np.asarray(clean)
     if clean.dtype != np.uint8:
         raise ValueError(
-            f"clean: got dtype {clean.dtype}; give the 8-bit image, to_uint8(x) makes it"
+            f"clean: got dtype {clean.dtype}; expected the 8-bit image, to_uint8(x) makes it"
         )
     if clean.ndim not in (2, 3) or 0 in clean.shape:
-        raise ValueError(f"clean: got shape {clean.shape}; give a non-empty [H, W] or [H, W, C]")
+        raise ValueError(
+            f"clean: got shape {clean.shape}; expected a non-empty [H, W] or [H, W, C]"
+        )
     return clean
 
 
@@ -45,23 +47,23 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
         uint8, the same shape; halves go to the even neighbor, as NumPy rounds.
 
     Raises:
-        ValueError: another dtype, or a value that is not a number.
+        ValueError: wrong dtype, or NaN.
     """
     image = np.asarray(image)
     if not np.issubdtype(image.dtype, np.floating):
-        raise ValueError(f"image: got dtype {image.dtype}; give floats in [0, 1]")
+        raise ValueError(f"image: got dtype {image.dtype}; expected floats in [0, 1]")
     if np.isnan(image).any():
         raise ValueError("image: holds NaN, so there is nothing to measure; check the network")
     return np.round(np.clip(image, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def to_reference_uint8(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """An image in 8 bits with as many channels as a model has.
+    """An image in 8 bits with a model's number of channels.
 
     Args:
         pixels: `[H, W, 1]` or `[H, W, 3]`, floating point in [0, 1].
-        channels: 1: of a color image the luma, 0.299 R + 0.587 G + 0.114 B; 3: a gray image
-            is repeated.
+        channels: 1 takes the luma of a color image, 0.299 R + 0.587 G + 0.114 B; 3 repeats a gray
+            image.
 
     Returns:
         uint8 `[H, W, channels]`.
@@ -86,7 +88,7 @@ def degrade_denoise(clean: np.ndarray, *, sigma: float = 25.0) -> tuple[np.ndarr
         The input, float32 in `clean`'s shape, and the target, `clean` itself.
 
     Raises:
-        ValueError: another dtype or rank, or a negative sigma.
+        ValueError: wrong dtype or rank, or a negative sigma.
 
     Source: paper sec. 5.1 and the authors' test script.
     """
@@ -109,13 +111,13 @@ def degrade_sr(clean: np.ndarray, *, scale: int = 4) -> tuple[np.ndarray, np.nda
         bottom and right to `[H', W', ...]`, multiples of `scale`.
 
     Raises:
-        ValueError: another dtype or rank, a scale below 1, an image smaller than the scale.
+        ValueError: wrong dtype or rank, a scale below 1, an image smaller than the scale.
 
     Source: paper sec. 5.2 and the authors' test script.
     """
     clean = _check_clean(clean)
     if scale < 1:
-        raise ValueError(f"scale: got {scale}; give an integer factor of at least 1, e.g. 4")
+        raise ValueError(f"scale: got {scale}; expected an integer factor of at least 1, e.g. 4")
     target = modcrop(clean, scale)
     height, width = target.shape[:2]
     small = resize(target / 255.0, (height // scale, width // scale))
@@ -130,19 +132,19 @@ def degrade_deblur(
         y = floor(x (*) k) / 255 + n,   n ~ normal(0, sigma / 255)
 
     The blurred image is truncated to 8 bits, not rounded: that is what the published numbers
-    were measured on (`scipy.ndimage.convolve` gives its input's dtype back).
+    were measured on (`scipy.ndimage.convolve` returns its input's dtype).
 
     Args:
         clean: uint8 `[H, W]` or `[H, W, C]`, at least 8 pixels on a side.
-        kernel: `[kh, kw]`, not negative, sum 1.
+        kernel: `[kh, kw]`, non-negative, sum 1.
         sigma: standard deviation of the noise in 8-bit levels.
 
     Returns:
-        The input, float32, and the target, `clean` cropped at the bottom and right to multiples
-        of 8; one shape.
+        The input, float32, and the target, `clean` cropped at the bottom and right to multiples of
+        8, of the same shape.
 
     Raises:
-        ValueError: another dtype or rank, an image below 8x8, a kernel that is not 2-D or not
+        ValueError: wrong dtype or rank, an image below 8x8, a kernel that is not 2-D or not
             a blur (negative taps or a sum that is not 1 would leave the range of 8 bits).
 
     Source: paper sec. 5.3 and the authors' test script.
@@ -152,11 +154,11 @@ def degrade_deblur(
     clean = _check_clean(clean)
     kernel = np.asarray(kernel, dtype=np.float64)
     if kernel.ndim != 2 or kernel.size == 0:
-        raise ValueError(f"kernel: got shape {kernel.shape}; give a non-empty [kh, kw]")
+        raise ValueError(f"kernel: got shape {kernel.shape}; expected a non-empty [kh, kw]")
     if kernel.min() < 0 or abs(kernel.sum() - 1.0) > 1e-3:
         raise ValueError(
             f"kernel: got taps from {kernel.min():.3g}, sum {kernel.sum():.6g}; "
-            "give a blur kernel: no negative tap, sum 1"
+            "expected a blur kernel: no negative tap, sum 1"
         )
     target = modcrop(clean, 8)
     weights = kernel[..., None] if target.ndim == 3 else kernel
@@ -187,7 +189,7 @@ def score(restored: np.ndarray, target: np.ndarray, *, task: Task, scale: int = 
     """
     borders = {"denoise": 0, "sr": scale, "deblur": 1}
     if task not in borders:
-        raise ValueError(f"task: got {task!r}; choose one of {sorted(borders)}")
+        raise ValueError(f"task: got {task!r}; expected one of {sorted(borders)}")
     border = borders[task]
     full = psnr(restored, target, border=border), ssim(restored, target, border=border)
     luma = full

@@ -45,7 +45,7 @@ def _taps(length: int, out_length: int, scale: float, method: str) -> tuple[np.n
 
 
 def _resize_rows(image: np.ndarray, out_length: int, scale: float, method: str) -> np.ndarray:
-    """Resize the first axis; one tap at a time, so that memory stays that of the result."""
+    """Resize the first axis, one tap at a time to need no more memory than the result."""
     index, weight = _taps(image.shape[0], out_length, scale, method)
     weight = weight.reshape(weight.shape + (1,) * (image.ndim - 1))
     out = np.zeros((out_length, *image.shape[1:]))
@@ -79,31 +79,35 @@ def resize(
         The resized image in `image`'s dtype, computed in float64.
 
     Raises:
-        ValueError: another dtype, rank, size, scale or method.
+        ValueError: wrong dtype, rank, size, scale or method.
 
     Source: R. Keys, "Cubic convolution interpolation for digital image processing", 1981;
     the widened kernel and the output size are those MATLAB documents for `imresize`.
     """
     image = np.asarray(image)
     if not np.issubdtype(image.dtype, np.floating):
-        raise ValueError(f"image: got dtype {image.dtype}; give floats, e.g. uint8 pixels / 255.0")
+        raise ValueError(
+            f"image: got dtype {image.dtype}; expected floats, e.g. uint8 pixels / 255.0"
+        )
     if image.ndim not in (2, 3) or 0 in image.shape:
-        raise ValueError(f"image: got shape {image.shape}; give a non-empty [H, W] or [H, W, C]")
+        raise ValueError(
+            f"image: got shape {image.shape}; expected a non-empty [H, W] or [H, W, C]"
+        )
     if method not in _KERNELS:
-        raise ValueError(f"method: got {method!r}; choose one of {sorted(_KERNELS)}")
+        raise ValueError(f"method: got {method!r}; expected one of {sorted(_KERNELS)}")
     if (size is None) == (scale is None):
         raise ValueError("size, scale: give exactly one of them, e.g. resize(x, scale=0.25)")
     height, width = image.shape[:2]
     if size is not None:
         if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"size: got {size!r}; give (height, width), both at least 1")
+            raise ValueError(f"size: got {size!r}; expected (height, width), both at least 1")
         out_height, out_width = size
         scales = (out_height / height, out_width / width)
     else:
         assert scale is not None
         if not (math.isfinite(scale) and scale > 0):
-            raise ValueError(f"scale: got {scale!r}; give a positive number")
-        # 49 * (1 / 49) and 10 * 1.1 miss an integer by rounding alone: forgive that much.
+            raise ValueError(f"scale: got {scale!r}; expected a positive number")
+        # 49 * (1 / 49) and 10 * 1.1 miss an integer by rounding alone: tolerate that much.
         out_height, out_width = (math.ceil(n * scale * (1 - 1e-12)) for n in (height, width))
         scales = (scale, scale)
     rows = _resize_rows(image.astype(np.float64), out_height, scales[0], method)
@@ -125,11 +129,11 @@ def modcrop(image: np.ndarray, multiple: int) -> np.ndarray:
         ValueError: a multiple below 1, or an image with a side shorter than it.
     """
     if multiple < 1:
-        raise ValueError(f"multiple: got {multiple}; give an integer of at least 1")
+        raise ValueError(f"multiple: got {multiple}; expected an integer of at least 1")
     height, width = (n - n % multiple for n in image.shape[:2])
     if height == 0 or width == 0:
         raise ValueError(
             f"image: got {image.shape[0]}x{image.shape[1]}, of which no multiple of {multiple} "
-            f"can be cropped; give an image of at least {multiple}x{multiple}"
+            f"can be cropped; expected an image of at least {multiple}x{multiple}"
         )
     return image[:height, :width]

@@ -1,4 +1,4 @@
-"""The networks of the paper, one a file, and the registry that other networks may join."""
+"""The networks of the paper, one per file, and the registry for other networks."""
 
 from converse_jax.models._registry import Registered, register, registered
 from converse_jax.models.dncnn import ConverseDnCNN

@@ -1,4 +1,4 @@
-"""Which networks there are: those of this package, and those of anybody else's file."""
+"""Registry of networks: this package's, and users' own."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from flax import nnx
 
 TASKS = ("denoise", "sr", "deblur")
-"""Kinds of restoration: one that keeps the size, one that enlarges, one with periodic borders."""
+"""Kinds of restoration: keeping the size, enlarging, and with periodic borders."""
 
 INPUTS = ("sigma", "kernel")
-"""What a network may be called with besides the image, in this order or another."""
+"""What a network may be called with besides the image, in any order."""
 
 Inputs = Sequence[str] | Callable[[Mapping[str, Any]], Sequence[str]]
 
@@ -26,9 +26,9 @@ class Registered:
     """A network that `load` can build.
 
     Attributes:
-      make: its class.
-      tasks: kinds of restoration it can learn.
-      defined_in: the module or file of the class, where that is not this package.
+        make: its class.
+        tasks: kinds of restoration it can learn.
+        defined_in: the module or file of the class, if not in this package.
     """
 
     make: type[nnx.Module]
@@ -47,32 +47,36 @@ _NETWORKS: dict[str, Registered] = {}
 def register(
     *, task: str | Sequence[str], name: str | None = None, inputs: Inputs = ()
 ) -> Callable[[_Module], _Module]:
-    """A decorator: a network of one's own that trains, loads and restores like those here.
+    """Decorator that makes a network of your own train, load and restore like those here.
 
     Its `__init__` takes arguments that JSON can hold, and `rngs`; also `dtype` and `block` if it
-    wants to be trained with ``--dtype`` and ``--remat``. It is called with images ``[..., H, W,
-    channels]`` and its further inputs. All that is learned is an `nnx.Param`.
+    is to be trained with `--dtype` and `--remat`. It is called with images `[..., H, W,
+    channels]` and its further inputs. All that is learned is an `nnx.Param`.
+
+    A network that takes a blur kernel has an attribute `blur_size`, the side of its kernels. If it
+    is called without the kernel once `nn.prepare` has put the kernel into transfer functions, its
+    class says so: `kernel_in_transfers = True`.
 
     Args:
-      task: "denoise", "sr" or "deblur", or several: what it can learn.
-      name: of the architecture in model cards; that of the class by default.
-      inputs: what it is called with after the image, "sigma" or "kernel"; a function of the
-        arguments it is made with, where that depends on them.
+        task: "denoise", "sr" or "deblur", or several: what it can learn.
+        name: name of the architecture in model cards; the class's name by default.
+        inputs: what it is called with after the image, "sigma", "kernel", both or nothing; or a
+            function that returns this for the network's arguments.
 
     Raises:
-      ValueError: an unknown task or input, or a name that another class has.
+        ValueError: an unknown task or input, or a name that is taken.
     """
     tasks = (task,) if isinstance(task, str) else tuple(task)
     if not tasks or not set(tasks) <= set(TASKS):
-        raise ValueError(f"task: got {task!r}; give one or more of {', '.join(TASKS)}")
+        raise ValueError(f"task: got {task!r}; expected one or more of {', '.join(TASKS)}")
     if not callable(inputs) and not set(inputs) <= set(INPUTS):
-        raise ValueError(f"inputs: got {inputs!r}; give a tuple of some of {', '.join(INPUTS)}")
+        raise ValueError(f"inputs: got {inputs!r}; expected a tuple of some of {', '.join(INPUTS)}")
 
     def decorate(make: _Module) -> _Module:
         key = make.__name__ if name is None else name
         new = Registered(make, tasks, _origin(make), inputs)
         old = _NETWORKS.get(key)
-        # The same file may be run again, in a notebook for one.
+        # The same file may be run again, for example in a notebook.
         if old is not None and old.defined_in != new.defined_in:
             raise ValueError(
                 f"name: {key!r} is taken by a network of {old.defined_in or 'converse_jax'}; "
@@ -96,5 +100,5 @@ def _origin(make: type) -> str:
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None or "." in module:
         return module
-    # Cards go round: below the working folder its own name says nothing.
+    # Cards are passed on: below the working folder, do not reveal its path.
     return os.path.relpath(file) if os.path.realpath(file).startswith(os.getcwd() + "/") else file

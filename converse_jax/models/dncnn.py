@@ -25,14 +25,14 @@ class ConverseDnCNN(nnx.Module):
     Defaults are the paper's: 5x5 kernels, circular padding 4, 734,913 parameters. The authors'
     released weights have 7x7 kernels and padding 6, 796,353 parameters.
 
-    Three options make the fast denoisers out of it. With ``downscale = s`` the blocks see a map of
-    1/s of the size, whose channels are the s x s pixels of each cell, so they cost 1/s^2; images of
-    other sizes are continued at the right and the bottom, and cropped again. With ``noise_level``
-    one network serves all levels: ``model(x, sigma)``. With ``residual`` it learns the difference
-    to its input.
+    Three options make it a fast denoiser. With `downscale = s` the blocks see maps at 1/s of the
+    resolution, whose channels are the s x s pixels of each cell, at 1/s^2 of the cost; images whose
+    sides are not multiples of s are padded at the right and the bottom, and cropped again. With
+    `noise_level` one network serves all levels: `model(x, sigma)`. With `residual` it learns
+    the difference from its input.
 
-    Source: the paper's section 5.1 and figure 3a. Cells as channels and the level as an input are
-    those of K. Zhang, W. Zuo, L. Zhang, "FFDNet: Toward a Fast and Flexible Solution for CNN-based
+    Source: the paper's section 5.1 and figure 3a. Cells as channels and the level as an input
+    follow K. Zhang, W. Zuo, L. Zhang, "FFDNet: Toward a Fast and Flexible Solution for CNN-based
     Image Denoising", IEEE TIP 2018.
     """
 
@@ -57,26 +57,26 @@ class ConverseDnCNN(nnx.Module):
         """Make the network.
 
         Args:
-          channels: 1 for gray images, 3 for color.
-          num_features: width.
-          num_blocks: depth.
-          kernel_size: of the spatial operator of each block.
-          downscale: side of the cells of pixels that the blocks see as one.
-          noise_level: take the noise level as one more channel.
-          residual: add the input to the output.
-          padding: of the spatial operator; None means ``kernel_size - 1``.
-          padding_mode: of the spatial operator.
-          block: makes a block, with the arguments of `ConverseBlock`.
-          dtype: type of the computation.
-          param_dtype: type of the parameters.
-          precision: of the matrix products.
-          rngs: random streams; `params` is drawn from.
+            channels: 1 for gray images, 3 for color.
+            num_features: width.
+            num_blocks: depth.
+            kernel_size: side of the kernels of each block's spatial operator.
+            downscale: side of the cells of pixels that the blocks see as one.
+            noise_level: take the noise level as one more channel.
+            residual: add the input to the output.
+            padding: padding of the spatial operator; None means `kernel_size - 1`.
+            padding_mode: padding mode of the spatial operator.
+            block: makes a block, with the arguments of `ConverseBlock`.
+            dtype: type of the computation.
+            param_dtype: type of the parameters.
+            precision: precision of the matrix products.
+            rngs: random streams; `params` is used.
 
         Raises:
-          ValueError: a downscale below 1.
+            ValueError: a downscale below 1.
         """
         if downscale < 1:
-            raise ValueError(f"downscale must be an integer >= 1, got {downscale!r}")
+            raise ValueError(f"downscale: got {downscale!r}; expected an integer >= 1")
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision}
         linear: Callable[..., nnx.Linear] = functools.partial(
             nnx.Linear, kernel_init=nnx.initializers.normal(0.02), rngs=rngs, **types
@@ -103,16 +103,15 @@ class ConverseDnCNN(nnx.Module):
     def __call__(
         self, x: Float[Array | np.ndarray, "*batch H W C"], sigma: ArrayLike | None = None
     ) -> Float[Array, "*batch H W C"]:
-        """Denoise images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped.
+        """Denoise images `[..., H, W, channels]` in [0, 1]; the result is not clipped.
 
         Args:
-          x: images.
-          sigma: for a network with ``noise_level``, and for no other: the standard deviation of the
-            noise in the units of x. One number, one for each image ``[...]``, or a map ``[..., H,
-            W]``.
+            x: images.
+            sigma: for a network with `noise_level` only: the standard deviation of the noise in the
+                units of x. One number, one for each image `[...]`, or a map `[..., H, W]`.
 
         Raises:
-          ValueError: a level that is missing, of no use, or of another shape.
+            ValueError: a level that is missing, not taken, or of a wrong shape.
         """
         if self.noise_level != (sigma is not None):
             raise ValueError(
@@ -138,14 +137,14 @@ class ConverseDnCNN(nnx.Module):
 
 
 def _continued(x: Array, edge: tuple[tuple[int, int], ...]) -> Array:
-    """The map with its last rows and columns repeated."""
+    """Pad a map by repeating its last row and column."""
     if not any(map(any, edge)):
         return x
     return jnp.pad(x, ((0, 0),) * (x.ndim - 3) + edge, mode="edge")
 
 
 def _to_cells(x: Array, s: int) -> Array:
-    """``[..., s H, s W, C] -> [..., H, W, s s C]``: space to depth."""
+    """`[..., s H, s W, C] -> [..., H, W, s s C]`: space to depth."""
     if s == 1:
         return x
     *batch, height, width, channels = x.shape
@@ -155,7 +154,7 @@ def _to_cells(x: Array, s: int) -> Array:
 
 
 def _from_cells(x: Array, s: int) -> Array:
-    """``[..., H, W, s s C] -> [..., s H, s W, C]``: depth to space, the inverse of `_to_cells`."""
+    """`[..., H, W, s s C] -> [..., s H, s W, C]`: depth to space, the inverse of `_to_cells`."""
     if s == 1:
         return x
     *batch, height, width, channels = x.shape
@@ -165,12 +164,12 @@ def _from_cells(x: Array, s: int) -> Array:
 
 
 def _level_map(sigma: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Noise levels ``[]``, ``[...]`` or ``[..., H, W]`` as a map ``[..., H, W]``."""
+    """Noise levels `[]`, `[...]` or `[..., H, W]` as a map `[..., H, W]`."""
     if sigma.shape == shape[:-2]:
         sigma = sigma[..., None, None]
     elif sigma.ndim and sigma.shape[-2:] != shape[-2:]:
         raise ValueError(
-            f"sigma has shape {sigma.shape}: give one number, one for each image {shape[:-2]}, or "
+            f"sigma: got shape {sigma.shape}; expected a number, one per image {shape[:-2]}, or "
             f"a map {shape}"
         )
     return jnp.broadcast_to(sigma, shape)

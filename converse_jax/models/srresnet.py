@@ -28,8 +28,9 @@ class ConverseSRResNet(nnx.Module):
     x3) and GELU; a block, GELU, 1x1 out without bias. Defaults are as released for x4: 5x5 kernels,
     replicate padding, eps 1e-3 in the up-sampling layers, 699,072 parameters.
 
-    A block costs as much as the map it works on is large, so the last of x4 costs as much as the 16
-    of the body. With ``high_blocks=False`` the blocks after the first enlargement are left out.
+    The cost of a block is proportional to the size of its map, so the last one of x4 costs as much
+    as the 16 of the body. With `high_blocks=False` the blocks after the first enlargement are
+    left out.
 
     Source: the paper's section 5.2 and figure 3b; leaving blocks out is ours.
     """
@@ -55,26 +56,26 @@ class ConverseSRResNet(nnx.Module):
         """Make the network.
 
         Args:
-          scale: 2, 3 or 4 (two steps of 2).
-          channels: 3 for color images, 1 for gray.
-          num_features: width.
-          num_blocks: depth of the low-resolution part.
-          kernel_size: of the spatial operator of each block.
-          padding: of the spatial operator; None means ``kernel_size - 1``.
-          padding_mode: of the spatial operator and of the up-sampling layers.
-          x0: initial estimate of the up-sampling layers (the paper's table 3).
-          high_blocks: have blocks at the resolutions above that of the input.
-          block: makes a block, with the arguments of `ConverseBlock`.
-          dtype: type of the computation.
-          param_dtype: type of the parameters.
-          precision: of the matrix products.
-          rngs: random streams; `params` is drawn from.
+            scale: 2, 3 or 4 (two steps of 2).
+            channels: 3 for color images, 1 for gray.
+            num_features: width.
+            num_blocks: depth of the low-resolution part.
+            kernel_size: side of the kernels of each block's spatial operator.
+            padding: padding of the spatial operator; None means `kernel_size - 1`.
+            padding_mode: padding mode of the spatial operator and of the up-sampling layers.
+            x0: initial estimate of the up-sampling layers (the paper's table 3).
+            high_blocks: use blocks above the input resolution too.
+            block: makes a block, with the arguments of `ConverseBlock`.
+            dtype: type of the computation.
+            param_dtype: type of the parameters.
+            precision: precision of the matrix products.
+            rngs: random streams; `params` is used.
 
         Raises:
-          ValueError: another scale.
+            ValueError: a scale other than 2, 3 or 4.
         """
         if scale not in STEPS:
-            raise ValueError(f"scale must be 2, 3 or 4, got {scale!r}")
+            raise ValueError(f"scale: got {scale!r}; expected 2, 3 or 4")
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision}
         linear: Callable[..., nnx.Linear] = functools.partial(
             nnx.Linear, kernel_init=nnx.initializers.normal(0.02), rngs=rngs, **types
@@ -109,15 +110,12 @@ class ConverseSRResNet(nnx.Module):
         self.high_block = make_block() if high_blocks else None
         self.tail = linear(num_features, channels, use_bias=False)
 
-    def __call__(
-        self, x: Float[Array | np.ndarray, "*batch H W C"]
-    ) -> Float[Array, "*batch sH sW C"]:
-        """Enlarge images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped."""
-        images = jnp.asarray(x)
-        height, width = images.shape[-3:-1]
-        size = (*images.shape[:-3], self.scale * height, self.scale * width, images.shape[-1])
-        enlarged = jax.image.resize(images, size, "bilinear")
-        y = gelu(self.head(images))
+    def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch sH sW C"]:
+        """Enlarge images `[..., H, W, channels]` in [0, 1]; the result is not clipped."""
+        height, width = x.shape[-3:-1]
+        size = (*x.shape[:-3], self.scale * height, self.scale * width, x.shape[-1])
+        enlarged = jax.image.resize(x, size, "bilinear")
+        x = gelu(self.head(x))
         for block in self.body:
             y = block(y)
         for block, upsampler in itertools.zip_longest(self.up_blocks, self.upsamplers):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from converse_jax.ops import PaddingMode
 
 
 def _uniform_linear(inputs: int, outputs: int, **kwargs: Any) -> nnx.Linear:
-    """Weights and biases uniform in +-1/sqrt(inputs), as the authors' framework draws them."""
+    """Weights and biases uniform in +-1/sqrt(inputs), as PyTorch draws them."""
 
     def init(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, **_: Any) -> Array:
         bound = 1 / math.sqrt(inputs)
@@ -56,18 +56,18 @@ class ConverseNet(nnx.Module):
         """Make the network.
 
         Args:
-          channels: 3 for color images, 1 for gray.
-          num_features: width.
-          num_blocks: blocks of one iteration; all iterations share them.
-          kernel_size: of the spatial operator of each block.
-          num_iterations: how often the blocks are applied.
-          padding: of the spatial operator; None means ``kernel_size - 1``.
-          padding_mode: of the spatial operator.
-          block: makes a block, with the arguments of `ConverseBlock`.
-          dtype: type of the computation.
-          param_dtype: type of the parameters.
-          precision: of the matrix products.
-          rngs: random streams; `params` is drawn from.
+            channels: 3 for color images, 1 for gray.
+            num_features: width.
+            num_blocks: blocks of one iteration; all iterations share them.
+            kernel_size: side of the kernels of each block's spatial operator.
+            num_iterations: how often the blocks are applied.
+            padding: padding of the spatial operator; None means `kernel_size - 1`.
+            padding_mode: padding mode of the spatial operator.
+            block: makes a block, with the arguments of `ConverseBlock`.
+            dtype: type of the computation.
+            param_dtype: type of the parameters.
+            precision: precision of the matrix products.
+            rngs: random streams; `params` is used.
         """
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision}
         self.channels = channels
@@ -86,11 +86,9 @@ class ConverseNet(nnx.Module):
         )
         self.tail = _uniform_linear(num_features, channels, rngs=rngs, **types)
 
-    def __call__(
-        self, x: Float[Array | np.ndarray, "*batch H W C"]
-    ) -> Float[Array, "*batch H W C"]:
-        """Deblur images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped."""
-        y = self.head(jnp.asarray(x))
+    def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
+        """Deblur images `[..., H, W, channels]` in [0, 1]; the result is not clipped."""
+        x = self.head(x)
         for _ in range(self.num_iterations):
             for block in self.body:
                 y = block(y)
@@ -98,7 +96,7 @@ class ConverseNet(nnx.Module):
 
 
 class KernelNet(nnx.Module):
-    """Blur kernel ``[..., k, k]`` -> 16 maps of the same size, ``[..., k, k, 16]``.
+    """Blur kernel `[..., k, k]` -> 16 maps of the same size, `[..., k, k, 16]`.
 
     Three fully connected layers, k*k - 64 - 64 - 16*k*k, with GELU between.
     """
@@ -133,13 +131,16 @@ class ConverseUSRNet(nnx.Module):
     all, and the same 7 blocks with residual scales; 1x1 out. Defaults are as released: 3x3
     kernels, circular padding 2, eps 1e-3, 307,987 parameters.
 
-    From random kernels training is slow to begin: hundreds of steps later the result is still worse
-    than the input. With ``kernel_residual=True`` the kernels of the data modules are learned as
-    differences to the blur kernel (first iteration) and to a unit impulse (the others), and the
+    From random kernels training starts slowly: after hundreds of steps the result is still worse
+    than the input. With `kernel_residual=True` the kernels of the data modules are learned as
+    differences from the blur kernel (first iteration) and from a unit impulse (the others), and the
     untrained network is one reverse convolution of the image, if the kernel sums to 1.
 
-    Source: the paper's section 5.3 and figure 3c; ``kernel_residual`` is ours.
+    Source: the paper's section 5.3 and figure 3c; `kernel_residual` is ours.
     """
+
+    kernel_in_transfers: ClassVar[bool] = True
+    """Once prepared, the network is called without the kernel (see `register`)."""
 
     def __init__(
         self,
@@ -162,20 +163,21 @@ class ConverseUSRNet(nnx.Module):
         """Make the network.
 
         Args:
-          channels: 3 for color images, 1 for gray.
-          num_features: width.
-          num_blocks: blocks of one iteration; all iterations share them.
-          kernel_size: of the spatial operator of each block.
-          blur_size: taps on each side of the blur kernels it takes.
-          num_iterations: of data module and blocks.
-          padding: of the spatial operator of each block; None means ``kernel_size - 1``.
-          padding_mode: of the spatial operator of each block. The data module has no padding.
-          kernel_residual: learn the kernels of the data modules as differences, starting at 0.
-          block: makes a block, with the arguments of `ConverseBlock`.
-          dtype: type of the computation.
-          param_dtype: type of the parameters.
-          precision: of the matrix products.
-          rngs: random streams; `params` is drawn from.
+            channels: 3 for color images, 1 for gray.
+            num_features: width.
+            num_blocks: blocks of one iteration; all iterations share them.
+            kernel_size: side of the kernels of each block's spatial operator.
+            blur_size: side of the blur kernels it takes, in pixels.
+            num_iterations: how often data module and blocks are applied.
+            padding: padding of the spatial operator of each block; None means `kernel_size - 1`.
+            padding_mode: padding mode of the spatial operator of each block; the data module does
+                not pad.
+            kernel_residual: learn the kernels of the data modules as differences, starting at 0.
+            block: makes a block, with the arguments of `ConverseBlock`.
+            dtype: type of the computation.
+            param_dtype: type of the parameters.
+            precision: precision of the matrix products.
+            rngs: random streams; `params` is used.
         """
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision}
         linear: Callable[..., nnx.Linear] = functools.partial(_uniform_linear, rngs=rngs, **types)
@@ -214,7 +216,7 @@ class ConverseUSRNet(nnx.Module):
 
     @property
     def lam(self) -> Float[Array, " C"]:
-        """Regularization of the data module, ``sigmoid(lam_logit - 9) + 1e-3``."""
+        """Regularization of the data module, `sigmoid(lam_logit - 9) + 1e-3`."""
         return lam_from_logit(self.lam_logit[...], 1e-3)
 
     def __call__(
@@ -224,17 +226,17 @@ class ConverseUSRNet(nnx.Module):
         *,
         scale: int = 1,
     ) -> Float[Array, "*batch sH sW C"]:
-        """Deblur images ``[..., H, W, channels]`` in [0, 1]; the result is not clipped.
+        """Deblur images `[..., H, W, channels]` in [0, 1]; the result is not clipped.
 
         Args:
-          x: images.
-          kernel: blur kernels ``[..., blur_size, blur_size]``; leading axes broadcast against
-            those of x: none for one kernel, one for a kernel an example. A network that was
-            prepared for a kernel takes none.
-          scale: also enlarge by this factor (in the first iteration).
+            x: images.
+            kernel: blur kernels `[..., blur_size, blur_size]`, whose leading axes broadcast against
+                those of x, so one for all images or one per image. A network prepared for a kernel
+                takes none.
+            scale: also enlarge by this factor (in the first iteration).
 
         Raises:
-          ValueError: a kernel of another size, none, or one for a network prepared for another.
+            ValueError: a kernel that is missing, of a wrong size, or given to a prepared network.
         """
         prepared = len(self.data[0].transfers) > 0 and not self.data[0].preparing
         if prepared != (kernel is None):
@@ -245,7 +247,8 @@ class ConverseUSRNet(nnx.Module):
             )
         if kernel is not None and kernel.shape[-2:] != (self.blur_size,) * 2:
             raise ValueError(
-                f"kernel must be [..., {self.blur_size}, {self.blur_size}], got {kernel.shape}: "
+                f"kernel: got shape {kernel.shape}; "
+                f"expected [..., {self.blur_size}, {self.blur_size}]: "
                 "pad a smaller kernel with zeros, centered"
             )
         kernel = None if kernel is None else jnp.asarray(kernel)

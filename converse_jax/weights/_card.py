@@ -14,21 +14,21 @@ class ModelCard:
     """What a user should know before using a set of weights.
 
     Attributes:
-      name: short name, e.g. "converse-dncnn".
-      architecture: name of the network in `converse_jax.models.registered()`.
-      config: arguments that build it.
-      task: "denoise", "sr" or "deblur".
-      channels: 1 for gray images, 3 for color.
-      sigma: noise level it was trained for, on the scale of 0 to 255; None if unknown or several.
-      sigma_range: the smallest and the largest level it was trained for, if there were several.
-      scale: enlargement; 1 for denoising and deblurring.
-      needs_kernel: whether the blur kernel is an input.
-      needs_sigma: whether the noise level is an input.
-      source: who made the weights, and from what.
-      license: terms of the weights.
-      sha256: of the file the weights were first read from.
-      defined_in: file or module of the network's class, if it is none of this package; never run.
-      notes: further remarks, e.g. measured PSNR.
+        name: short name, e.g. "converse-dncnn".
+        architecture: name of the network in `converse_jax.models.registered()`.
+        config: arguments that build it.
+        task: "denoise", "sr" or "deblur".
+        channels: 1 for gray images, 3 for color.
+        sigma: noise level it was trained for, on the scale of 0 to 255; None if unknown or several.
+        sigma_range: the smallest and the largest level it was trained for, if there were several.
+        scale: enlargement; 1 for denoising and deblurring.
+        needs_kernel: whether the blur kernel is an input.
+        needs_sigma: whether the noise level is an input.
+        source: who made the weights, and from what.
+        license: terms of the weights.
+        sha256: hash of the file that the weights were first read from.
+        defined_in: file or module of the network's class, if not in this package; it is never run.
+        notes: further remarks, e.g. measured PSNR.
     """
 
     name: str
@@ -53,12 +53,16 @@ class ModelCard:
 
     @classmethod
     def from_metadata(cls, metadata: dict[str, str]) -> ModelCard:
-        """Read a card; raises ValueError, with the reason, if the metadata holds none."""
+        """Read a card from safetensors metadata.
+
+        Raises:
+            ValueError: the metadata holds no readable card.
+        """
         if metadata.get("format") != FORMAT:
             raise ValueError(f"its metadata has format {metadata.get('format')!r}, not {FORMAT!r}")
         try:
             values = json.loads(metadata["card"])
-            if "licence" in values:  # as the first files have it
+            if "licence" in values:  # as spelled in the first files
                 values.setdefault("license", values["licence"])
             known = {f.name for f in fields(cls)}
             return cls(**{key: value for key, value in values.items() if key in known})

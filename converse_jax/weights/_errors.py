@@ -1,4 +1,4 @@
-"""What every reader of weights says of a file it refuses."""
+"""Errors that the readers of weights share."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def check_file(path: Path) -> None:
         raise WeightsError("no such file: check the path")
     if path.is_dir():
         raise WeightsError("is a folder: name the weights file inside it")
-    if not path.is_file():  # a named pipe would block for ever
+    if not path.is_file():  # a named pipe would block forever
         raise WeightsError("not a regular file: name a weights file")
     if path.stat().st_size == 0:
         raise WeightsError("the file is empty: fetch it again")

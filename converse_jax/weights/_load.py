@@ -1,4 +1,4 @@
-"""Weights in and out: `load` and `save`, and the models that come with the package."""
+"""Load and save weights, and list the models that come with the package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from converse_jax.weights._torch_names import AUTHORS, recognize, translate
 
 BUNDLED = Path(__file__).parent / "bundled"
 
-# Of the paper's experiments: the authors' files do not say.
+# From the paper's experiments: the authors' files do not record them.
 _SIGMAS = {"denoise": 25.0, "sr": None, "deblur": 2.55}
 
 
@@ -38,17 +38,17 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
     """Load a network with its weights; nothing in a file is ever executed or downloaded.
 
     Args:
-      name_or_path: a name of `list_models`, a `.safetensors` file written by `save`, or one of the
-        authors' `.pth` files, whose architecture, width, depth and kernel size are recognized from
-        the contents.
+        name_or_path: a name of `list_models`, a `.safetensors` file written by `save`, or one of
+            the authors' `.pth` files, whose architecture, width, depth and kernel size are
+            recognized from the contents.
 
     Returns:
-      ``(model, card)``.
+        `(model, card)`.
 
     Raises:
-      WeightsError: no such name or file, a network that is not registered (`models.register`), or a
-        file that cannot be trusted or does not fit; the message says why, and lists every missing,
-        unexpected and misshapen parameter.
+        WeightsError: no such name or file, a network that is not registered (`models.register`), or
+            a file that cannot be trusted or does not fit; the message says why, and lists every
+            missing, unexpected and misshapen parameter.
     """
     path = weights_file(name_or_path)
     if path.suffix == ".safetensors":
@@ -77,7 +77,7 @@ def weights_file(name_or_path: str | os.PathLike[str]) -> Path:
     """The file that `load` reads for a name or a path.
 
     Raises:
-      WeightsError: no such name or file.
+        WeightsError: no such name or file.
     """
     path = Path(name_or_path)
     bundled = BUNDLED / f"{name_or_path}.safetensors"
@@ -98,12 +98,12 @@ def assemble(
     """Make the network that a card describes, with these weights.
 
     Args:
-      card: its architecture and config.
-      arrays: by the dotted names of our modules' parameters, e.g. "body.0.expand1.kernel".
-      origin: what to call the weights in a message.
+        card: its architecture and config.
+        arrays: by the dotted names of our modules' parameters, e.g. "body.0.expand1.kernel".
+        origin: name of the weights in messages.
 
     Raises:
-      WeightsError: an unknown architecture, or weights that do not fit it.
+        WeightsError: an unknown architecture, or weights that do not fit it.
     """
     model = _build(origin, card.architecture, card.config, card.defined_in)
     return _fill(origin, model, arrays, [])
@@ -115,7 +115,7 @@ def save(
     """Write a network's weights and its card as one `.safetensors` file, atomically.
 
     Raises:
-      WeightsError: the file exists and overwrite is False, or it cannot be written.
+        WeightsError: the file exists and overwrite is False, or it cannot be written.
     """
     arrays = {name: np.asarray(variable[...]) for name, variable in _parameters(model).items()}
     write_safetensors(path, arrays, card.to_metadata(), overwrite=overwrite)
@@ -125,12 +125,12 @@ def load_torch_state(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> Non
     """Put PyTorch-named arrays into one of our networks, in place.
 
     Raises:
-      WeightsError: missing, unexpected or misshapen parameters, all of them.
+        WeightsError: missing, unexpected or misshapen parameters; the message lists all.
     """
     architecture = type(model).__name__
     if architecture not in AUTHORS:
         raise WeightsError(
-            f"model: got {architecture}, of which the authors have no weights; give one of "
+            f"model: got {architecture}, of which the authors have no weights; expected one of "
             f"{', '.join(AUTHORS)}"
         )
     ours, unknown = translate(architecture, arrays)

@@ -1,12 +1,12 @@
 """The pickle of a state dict, read as data: no name in it is imported, nothing in it is called.
 
-A pickle is a program. A ``pickle.Unpickler`` whose ``find_class`` is restricted still runs it: one
-memo index can ask for gigabytes, a tuple built of itself and used as a key hashes for ever, and
-BUILD writes into whatever ``find_class`` returned. `interpret` therefore reads the few opcodes a
+A pickle is a program. A `pickle.Unpickler` whose `find_class` is restricted still runs it: one
+memo index can ask for gigabytes, a tuple built from itself and used as a key hashes forever, and
+BUILD writes into whatever `find_class` returned. `interpret` therefore reads the few opcodes a
 state dict needs, and builds only numbers, strings, tuples, lists, dicts and descriptions of
-tensors; a name such as ``torch._utils._rebuild_tensor_v2`` is compared, never imported.
+tensors; a name such as `torch._utils._rebuild_tensor_v2` is compared, never imported.
 
-Source: the opcodes are those of ``pickletools``.
+Source: the opcodes are those of `pickletools`.
 """
 
 import math
@@ -52,7 +52,7 @@ class _Global:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Storage:
-    """A flat run of `numel` numbers in the member ``data/<key>``."""
+    """A flat run of `numel` numbers in the member `data/<key>`."""
 
     key: str
     dtype: np.dtype[Any]
@@ -191,7 +191,7 @@ def _call(function: object, args: object) -> object:
 
 
 def _check_build(target: object, state: object) -> None:
-    """Accept, and drop, the ``_metadata`` attribute of a state dict: the only state one has."""
+    """Accept, and drop, the `_metadata` attribute of a state dict: the only state one has."""
     if not (isinstance(target, dict) and isinstance(state, dict) and set(state) <= {"_metadata"}):
         raise WeightsError(
             f"data.pkl sets attributes of {shown(target)} other than _metadata: {ASK_STATE_DICT}"
@@ -199,7 +199,7 @@ def _check_build(target: object, state: object) -> None:
 
 
 def _storage(persistent_id: object) -> Storage:
-    """The description behind ``("storage", type, key, location, numel)``."""
+    """The description behind `("storage", type, key, location, numel)`."""
     if type(persistent_id) is not tuple or len(persistent_id) != 5:
         raise WeightsError(f"data.pkl refers to {shown(persistent_id)}, no storage: {ASK_AGAIN}")
     tag, kind, key, _, numel = persistent_id
@@ -216,7 +216,7 @@ def _storage(persistent_id: object) -> Storage:
 def _tensor(storage: object, offset: object, size: object, stride: object) -> TensorView:
     """The description of a tensor, once shown to lie inside its storage.
 
-    With sizes n_i and strides s_i its last element is ``offset + sum_i (n_i - 1) s_i``.
+    With sizes n_i and strides s_i its last element is `offset + sum_i (n_i - 1) s_i`.
     """
     if not isinstance(storage, Storage):
         raise WeightsError(f"a tensor lies in {shown(storage)}, not in a storage: {ASK_AGAIN}")

@@ -1,8 +1,8 @@
 """Read a PyTorch state dict without PyTorch, and without running anything the file says.
 
-A ``.pth`` file of ``torch.save`` (PyTorch 1.6 and later) is a zip archive whose members lie under
-one root folder, uncompressed: ``data.pkl`` (a pickle of the state dict), ``byteorder``, and
-``data/0``, ``data/1``, ... (the raw numbers of one storage each).
+A `.pth` file of `torch.save` (PyTorch 1.6 and later) is a zip archive whose members lie under
+one root folder, uncompressed: `data.pkl` (a pickle of the state dict), `byteorder`, and
+`data/0`, `data/1`, ... (the raw numbers of one storage each).
 
 The archive is checked here, the pickle in it is read by `interpret`.
 
@@ -36,20 +36,20 @@ _WRAPPERS = ("state_dict", "params", "params_ema")
 
 
 def read_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read the state dict of a zip-format ``.pth`` file: parameter names to arrays.
+    """Read the state dict of a zip-format `.pth` file: parameter names to arrays.
 
-    A checkpoint that wraps its state dict under one of ``state_dict``, ``params`` or ``params_ema``
-    is unwrapped, and the prefix ``module.`` of DataParallel is removed when every name carries it.
+    A checkpoint that wraps its state dict under one of `state_dict`, `params` or `params_ema`
+    is unwrapped, and the prefix `module.` of DataParallel is removed when every name carries it.
 
     Args:
-        path: a file of ``torch.save``, PyTorch 1.6 or later.
+        path: a file of `torch.save`, PyTorch 1.6 or later.
 
     Returns:
         Contiguous arrays in the machine's byte order that own their data, in the file's order and
-        in PyTorch's layout; bfloat16 is ``ml_dtypes.bfloat16``.
+        in PyTorch's layout; bfloat16 is `ml_dtypes.bfloat16`.
 
     Raises:
-        WeightsError: whatever is wrong with the file; nothing in it is ever executed.
+        WeightsError: anything is wrong with the file; nothing in it is ever executed.
     """
     path = Path(path)
     try:
@@ -62,7 +62,7 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         reason = error.strerror or type(error).__name__
         raise WeightsError(f"{shown_path(path)}: cannot be read ({reason})") from error
     except Exception as error:
-        # A hostile file may raise anything, MemoryError and RecursionError too: callers handle one.
+        # A hostile file may raise anything, even MemoryError: callers handle one type.
         problem = f"not a readable PyTorch file ({type(error).__name__})"
         raise WeightsError(f"{shown_path(path)}: {problem}: {ASK_AGAIN}") from error
 
@@ -109,7 +109,7 @@ def _check_archive(archive: zipfile.ZipFile, length: int) -> str:
             raise WeightsError(f"member {shown(name)} is encrypted: ask for an open file")
         stored = member.compress_type == zipfile.ZIP_STORED
         if not stored or member.file_size != member.compress_size:
-            # torch.save never compresses; refusing to inflate ends the subject of zip bombs.
+            # torch.save never compresses; refusing to inflate rules out zip bombs.
             raise WeightsError(
                 f"member {shown(name)} is compressed, which torch.save never does: "
                 "re-save it with PyTorch, or zip the same folder again with zip -0"

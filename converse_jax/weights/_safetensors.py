@@ -1,7 +1,7 @@
-"""Write and read safetensors files: the form in which the project keeps its own weights.
+"""Write and read safetensors files, the format of the project's own weights.
 
 Source: https://huggingface.co/docs/safetensors (eight bytes of header length, a JSON header, the
-numbers). The file of one set of weights is always the same bytes, so that a card can pin its hash.
+numbers). Equal weights give equal bytes, so that a card can pin their hash.
 """
 
 import json
@@ -25,13 +25,13 @@ def write_safetensors(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write arrays, bit for bit, with a few words about them; the file appears whole or not at all.
+    """Write arrays, bit for bit, with metadata; the file appears completely or not at all.
 
     Args:
         path: the file to make; its folder must exist.
         arrays: names to arrays of any layout and byte order.
-        metadata: words kept in the header, read back unchanged.
-        overwrite: replace a file that is already there.
+        metadata: strings kept in the header.
+        overwrite: replace an existing file.
 
     Raises:
         WeightsError: the file exists and `overwrite` is False, or it cannot be written, or an array
@@ -62,7 +62,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
     """Read a safetensors file: its arrays, which own their data, and its metadata.
 
     Raises:
-        WeightsError: the file is missing, incomplete, or no safetensors file.
+        WeightsError: the file is missing, incomplete, or not a safetensors file.
     """
     path = Path(path)
     try:

@@ -1,4 +1,4 @@
-"""The authors' PyTorch state dicts: whose they are, and where each array goes in our networks."""
+"""The authors' PyTorch state dicts: which network each belongs to, and where its arrays go."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ AUTHORS = tuple(_MODULES)
 def recognize(arrays: Mapping[str, np.ndarray]) -> tuple[str, dict[str, Any]] | None:
     """Class name and arguments of the network that PyTorch-named arrays belong to.
 
-    Padding, the number of ConverseNet's iterations and the step of a single up-sampling layer
-    (x2 or x3) leave no trace in the arrays: the defaults are taken, and x2.
+    The arrays do not show padding, the number of ConverseNet's iterations, or the step of a single
+    up-sampling layer (x2 or x3): the defaults are taken, and x2.
 
     Returns:
-      ``(architecture, config)``, or None if the names are of none of the four networks.
+        `(architecture, config)`, or None if the names match none of the four networks.
     """
     shape = {name: array.shape for name, array in arrays.items()}
     for architecture, head, block in (
@@ -94,8 +94,8 @@ def translate(
     """Rename and reshape PyTorch arrays to ours.
 
     Returns:
-      Our arrays by dotted path, e.g. ``body.0.spatial.kernel``, and the names that mean nothing
-      to this architecture.
+        Our arrays by dotted path, e.g. `body.0.spatial.kernel`, and the names unknown to this
+        architecture.
     """
     known, unknown = {}, []
     for name, array in arrays.items():
@@ -108,7 +108,7 @@ def translate(
 
 
 def _path(modules: Mapping[str, str], name: str) -> str | None:
-    # The longest prefix wins: "conv1" is also the beginning of nothing else at this level.
+    # The longest prefix wins.
     for theirs in sorted(modules, key=len, reverse=True):
         if name == theirs:
             return modules[theirs]

@@ -97,7 +97,7 @@ def test_refusals_name_the_argument() -> None:
         ssim(a, b.astype(np.float32))
     with pytest.raises(ValueError, match=r"a, b: got shapes \(16, 12, 3\) and \(16, 12\)"):
         psnr(a, b[..., 0])
-    with pytest.raises(ValueError, match="border: got 6 for an image of 16x12; give 0 to 5"):
+    with pytest.raises(ValueError, match="border: got 6 for an image of 16x12; expected 0 to 5"):
         psnr(a, b, border=6)
     with pytest.raises(ValueError, match="border: got -1"):
         psnr(a, b, border=-1)

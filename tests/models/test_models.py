@@ -154,9 +154,11 @@ def test_kernel_net_orders_its_output_as_maps() -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="scale must be 2, 3 or 4, got 5"):
+    with pytest.raises(ValueError, match="scale: got 5; expected 2, 3 or 4"):
         ConverseSRResNet(5, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match=r"kernel must be \[..., 7, 7\], got \(5, 5\): pad"):
+    with pytest.raises(
+        ValueError, match=r"kernel: got shape \(5, 5\); expected \[..., 7, 7\]: pad"
+    ):
         small(ConverseUSRNet)(image(1, 8, 8, 3), image(5, 5))
 
 
@@ -209,7 +211,7 @@ def test_levels_that_cannot_be() -> None:
         told(x)
     with pytest.raises(ValueError, match=r"sigma: the network takes no noise level"):
         plain(x, 0.1)
-    with pytest.raises(ValueError, match=r"sigma has shape \(3,\): give one number, one for each"):
+    with pytest.raises(ValueError, match=r"sigma: got shape \(3,\); expected a number, one per"):
         told(x, jnp.zeros(3))
-    with pytest.raises(ValueError, match="downscale must be an integer >= 1, got 0"):
+    with pytest.raises(ValueError, match="downscale: got 0; expected an integer >= 1"):
         small(ConverseDnCNN, downscale=0)

@@ -131,6 +131,10 @@ def test_full_size_networks_are_the_papers() -> None:
         (["configs/quickstart.py", "--stepz", "5"], "--steps"),
         (["configs/quickstart.py", "--data.patchsize", "5"], "--data.patch-size"),
         (["configs/quickstart.py", "--steps", "many"], "--steps"),
+        (
+            ["configs/quickstart.py", "--data.inputs", "noisy", "--task.sigma", "25"],
+            "--task.sigma: got a degradation, but the pairs of data.inputs are used as they are",
+        ),
     ],
 )
 def test_mistakes_in_the_command(
@@ -161,7 +165,7 @@ def test_mistakes_in_the_command(
         ("from train.config import Config\nconfig = Config(nam='x')\n", "line 2: TypeError"),
         (
             "from tests.train import tiny\nconfig = tiny.config('x', steps='many')\n",
-            "mine.py: steps: got 'many'; give an integer",
+            "mine.py: steps: got 'many'; expected an integer",
         ),
     ],
 )
@@ -176,10 +180,10 @@ def test_files_that_are_no_configuration(source: str, text: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"steps": 0}, "steps: got 0; give at least 1"),
+        ({"steps": 0}, "steps: got 0; expected at least 1"),
         ({"batch_size": 6, "accumulation": 4}, "accumulation: got 4, which does not divide"),
         ({"ema": 1.0}, "ema: got 1.0"),
-        ({"data_patch_size": 4}, "data.patch-size: got 4; give at least 8"),
+        ({"data_patch_size": 4}, "data.patch-size: got 4; expected at least 8"),
         ({"data_train": ()}, "data.train: got nothing"),
         ({"model": ConverseDnCNNConfig(channels=2)}, "model.channels: got 2"),
         (
@@ -189,7 +193,7 @@ def test_files_that_are_no_configuration(source: str, text: str, tmp_path: Path)
         ({"model": ConverseNetConfig()}, "ConverseNetConfig learns deblur, and"),
         (
             {"model": ConverseSRResNetConfig(), "task": SuperResolve(3)},
-            "data.patch-size: got 16, no multiple of the scale 3; give 15",
+            "data.patch-size: got 16, not a multiple of scale 3; expected 15",
         ),
         ({"model": ConverseSRResNetConfig(), "task": SuperResolve(5)}, "task.scale: got 5"),
         (
@@ -200,7 +204,7 @@ def test_files_that_are_no_configuration(source: str, text: str, tmp_path: Path)
         ({"optimizer": Optimizer(weight_decay=-1.0)}, "optimizer.weight-decay: got -1.0"),
         ({"task": Denoise(sigma=-1)}, "task.sigma: got -1"),
         ({"task": Denoise(sigma=30, sigma_max=20)}, "task.sigma-max: got 20"),
-        ({"model": ConverseNetConfig(), "task": Deblur(kernel_size=6)}, "give an odd number"),
+        ({"model": ConverseNetConfig(), "task": Deblur(kernel_size=6)}, "expected an odd number"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -213,37 +217,37 @@ def test_values_that_cannot_be(changes: dict[str, Any], text: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"loss": "mse"}, 'loss: got \'mse\'; give "l1" or "charbonnier" or "l2"'),
+        ({"loss": "mse"}, 'loss: got \'mse\'; expected "l1" or "charbonnier" or "l2"'),
         (
             {"optimizer": Optimizer(schedule="cosin")},
-            'optimizer.schedule: got \'cosin\'; give "halving" or "cosine" or "constant"',
+            'optimizer.schedule: got \'cosin\'; expected "halving" or "cosine" or "constant"',
         ),
-        ({"steps": "many"}, "steps: got 'many'; give an integer"),
-        ({"steps": 2.5}, "steps: got 2.5; give an integer"),
-        ({"steps": True}, "steps: got True; give an integer"),
-        ({"remat": 1}, "remat: got 1; give True or False"),
+        ({"steps": "many"}, "steps: got 'many'; expected an integer"),
+        ({"steps": 2.5}, "steps: got 2.5; expected an integer"),
+        ({"steps": True}, "steps: got True; expected an integer"),
+        ({"remat": 1}, "remat: got 1; expected True or False"),
         (
             {"data_train": "/x"},
-            "data.train: got '/x'; give a tuple, each a text, e.g. (x,) of one",
+            "data.train: got '/x'; expected a tuple, each a string, e.g. (x,) for one",
         ),
-        ({"data_train": (3,)}, "data.train: got (3,); give a tuple"),
-        ({"data_tfds_dir": Path("x")}, "give a text or None"),
-        ({"ema": float("nan")}, "ema: got nan; give a finite number"),
-        ({"optimizer": Optimizer(clip=float("inf"))}, "optimizer.clip: got inf; give a finite"),
-        ({"optimizer": Optimizer(betas=(0.9,))}, "give a tuple of 2: a number, a number"),
-        ({"task": Denoise(sigma="25")}, "task.sigma: got '25'; give a number"),
+        ({"data_train": (3,)}, "data.train: got (3,); expected a tuple"),
+        ({"data_tfds_dir": Path("x")}, "expected a string or None"),
+        ({"ema": float("nan")}, "ema: got nan; expected a finite number"),
+        ({"optimizer": Optimizer(clip=float("inf"))}, "optimizer.clip: got inf; expected a finite"),
+        ({"optimizer": Optimizer(betas=(0.9,))}, "expected a tuple of 2: a number, a number"),
+        ({"task": Denoise(sigma="25")}, "task.sigma: got '25'; expected a number"),
         ({"task": Denoise(sigma_max=float("nan"))}, "task.sigma-max: got nan"),
-        ({"task": None}, "task: got None; give a Task of train.tasks"),
+        ({"task": None}, "task: got None; expected a Task of train.tasks"),
         (
             {"model": ConverseDnCNNConfig},
-            "model: got <class 'train.networks.ConverseDnCNNConfig'>; give ",
+            "model: got <class 'train.networks.ConverseDnCNNConfig'>; expected ",
         ),
         ({"optimizer": Optimizer(betas=(float("nan"), 0.9))}, "optimizer.betas: got (nan, 0.9)"),
         (
             {"model": ConverseDnCNNConfig(padding_mode="mirror")},
-            "model.padding-mode: got 'mirror'; give ",
+            "model.padding-mode: got 'mirror'; expected ",
         ),
-        ({"name": None}, "name: got None; give a text"),
+        ({"name": None}, "name: got None; expected a string"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -120,7 +120,7 @@ def test_weights_with_workers(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("weights", "text"),
-    [((1.0,), "data.weights: got 1 for the 2"), ((1.0, 0.0), "got 1.0, 0.0; give positive")],
+    [((1.0,), "data.weights: got 1 for the 2"), ((1.0, 0.0), "got 1.0, 0.0; expected positive")],
 )
 def test_weights_that_cannot_be(weights: tuple[float, ...], text: str) -> None:
     with pytest.raises(TrainError, match=text):
@@ -213,21 +213,24 @@ def test_pairs_that_are_none(tmp_path: Path) -> None:
     ("changes", "text"),
     [
         ({"data_inputs": ("a", "b")}, "data.inputs: got 2 for the 1 of data.train"),
-        ({"data_validation_inputs": ("a",)}, "data.validation-inputs: got 1; give 0"),
+        ({"data_validation_inputs": ("a",)}, "data.validation-inputs: got 1; expected 0"),
         (
             {"data_inputs": ("a",), "data_validation": ("b",)},
-            "data.validation-inputs: got 0; give 1",
+            "data.validation-inputs: got 0; expected 1",
         ),
         ({"task": Paired()}, "data.inputs: got nothing"),
         ({"data_inputs": ("a",), "task": SuperResolve(2)}, "learns denoise, and Paired is sr"),
-        ({"data_inputs": ("a",), "task": Paired(scale=2)}, "task.scale: got 2; give 1 for denoise"),
+        (
+            {"data_inputs": ("a",), "task": Paired(scale=2)},
+            "task.scale: got 2; expected 1 for denoise",
+        ),
         (
             {"data_inputs": ("a",), "model": ConverseUSRNetConfig(), "task": Deblur()},
-            "pairs give no kernel, which the network ConverseUSRNetConfig is told",
+            "pairs hold no kernel, which ConverseUSRNetConfig needs",
         ),
         (
             {"data_inputs": ("a",), "model": ConverseDnCNNConfig(noise_level=True)},
-            "pairs give no sigma",
+            "pairs hold no sigma",
         ),
     ],
 )

@@ -193,7 +193,7 @@ def test_help_has_the_fields_of_ones_own(
         FunctionalNetwork(again)
     example = {"input": np.zeros((8, 8, 1), np.float32), "target": np.zeros((4, 4, 1))}
     FunctionalNetwork(config).check_output({"input": example["input"], "target": example["input"]})
-    with pytest.raises(TrainError, match=r"makes \[1, 8, 8, 1\] of an .* are \[1, 4, 4, 1\]"):
+    with pytest.raises(TrainError, match=r"makes \[1, 8, 8, 1\] from an .* are \[1, 4, 4, 1\]"):
         FunctionalNetwork(config).check_output(example)
 
 
@@ -220,7 +220,7 @@ def test_example_of_the_readme(tmp_path: Path) -> None:
         ("x = (\n", "line 1: SyntaxError"),
         (
             "from converse_jax import models\n@models.register(task='paint')\nclass A: ...\n",
-            "line 2: ValueError: task: got 'paint'; give one or more of denoise, sr, deblur",
+            "line 2: ValueError: task: got 'paint'; expected one or more of denoise, sr, deblur",
         ),
         (
             (
@@ -234,7 +234,7 @@ def test_example_of_the_readme(tmp_path: Path) -> None:
                 "from converse_jax import models as m\n@m.register(task='sr', inputs=('depth',))\n"
                 "class A: ...\n"
             ),
-            "line 2: ValueError: inputs: got ('depth',); give a tuple of some of sigma, kernel",
+            "line 2: ValueError: inputs: got ('depth',); expected a tuple of some of sigma, kernel",
         ),
     ],
 )

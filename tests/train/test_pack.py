@@ -98,8 +98,8 @@ def test_damaged_checkpoint_is_passed_over(
 @pytest.mark.parametrize(
     ("harm", "text"),
     [
-        (lambda p: parts(p)[1].unlink(), ".zip.001: is missing; bring it as well"),
-        (lambda p: parts(p)[-1].write_bytes(b"?"), "is damaged; bring it anew"),
+        (lambda p: parts(p)[1].unlink(), ".zip.001: is missing; copy it as well"),
+        (lambda p: parts(p)[-1].write_bytes(b"?"), "is damaged; copy it again"),
         (lambda p: (p / "manifest.json").unlink(), "manifest.json: is missing"),
         (lambda p: (p / "manifest.json").write_text('{"format": '), "manifest.json: is damaged"),
         (lambda p: (p / "manifest.json").write_text('{"format": "x"}'), "is of format 'x'"),

@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import converse_jax
@@ -11,8 +13,11 @@ from tests.train import tiny
 from train import export
 from train.config import Args, Config, Optimizer
 from train.loop import train
-from train.meter import Means
+from train.measure import HeldOut
+from train.meter import Means, Meter
 from train.networks import ConverseSRResNetConfig
+from train.report import write_report
+from train.state import FunctionalNetwork, make_mesh
 from train.tasks import SuperResolve
 
 
@@ -91,6 +96,44 @@ def test_super_resolution_is_measured_on_luma_and_says_so(
     notes = converse_jax.load(target)[1].notes
     assert notes["held_out_metric"] == "psnr_y"
     assert notes["held_out_psnr"] == pytest.approx(last["psnr_y"])
+
+
+def held_out(config: Config, *levels: float) -> HeldOut:
+    """Examples of a gray ramp plus so many levels of 255; no network is run."""
+    target = np.tile(np.arange(32, dtype=np.float32) / 255, (32, 1))[..., None]
+    examples = [{"input": target + np.float32(x / 255), "target": target} for x in levels]
+    return HeldOut(config, {"": examples}, FunctionalNetwork(config), make_mesh())
+
+
+def report(config: Config, run: Path, measured: HeldOut, restored: list[np.ndarray]) -> str:
+    run.mkdir()
+    return write_report(run, config, measured, measured.score(restored), Meter(), 0, None)
+
+
+def test_examples_that_are_already_clean_are_not_measured(config: Config, tmp_path: Path) -> None:
+    measured = held_out(config, 10, 0, 0.4)
+    inputs = [example["input"] for example in measured.examples]
+    # The first is improved; the others are damaged.
+    restored = [x + np.float32(-5 / 255) for x in inputs]
+    text = report(config, tmp_path / "run", measured, restored)
+    assert text.startswith(
+        "tiny: 4 steps. On 1 held-out images (2 already clean left out) PSNR 34.15 dB"
+    )
+    assert "+6.02 dB above the input of 28.13 dB" in text
+    assert "inf" not in text
+    # Exact but for one value of one level, at least.
+    exact = measured.score([example["target"] for example in measured.examples])
+    assert exact.psnr == pytest.approx(10 * math.log10(255**2 * 32 * 32))
+
+
+def test_nothing_is_compared_where_all_examples_are_already_clean(
+    config: Config, tmp_path: Path
+) -> None:
+    measured = held_out(config, 0)
+    text = report(config, tmp_path / "run", measured, [measured.examples[0]["target"] + 0.5])
+    assert text.startswith(
+        "tiny: 4 steps. All 1 held-out images are already clean: nothing is measured."
+    )
 
 
 def test_patches_of_all_sittings_are_counted(config: Config, four: Path) -> None:

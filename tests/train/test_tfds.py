@@ -237,7 +237,7 @@ def test_div2k_wants_both_partners(div2k: Path, run: Callable[..., str]) -> None
     (low / "0004x2.png").unlink()
     message = run("div2k", div2k, "--config", "bicubic_x2")
     assert f"{div2k / 'DIV2K_train_HR' / '0002.png'}: nothing in {low} belongs to it" in message
-    assert "give one of bicubic_x2, " in run("div2k", div2k, "--config", "bicubic_x5")
+    assert "expected one of bicubic_x2, " in run("div2k", div2k, "--config", "bicubic_x5")
 
 
 def test_unchanged_folder_is_prepared_once(
@@ -360,9 +360,9 @@ def test_preparing_says_what_is_wrong(
     gone = tmp_path / "gone"
     assert f"{gone}: there is no such folder" in run("folder", gone, "--name", "x")
     assert f"{gone / 'DIV2K_train_HR'}: there is no such folder" in run("div2k", gone)
-    assert "--name: got 'B-1'; use small" in run("folder", source, "--name", "B-1")
-    assert "got 8 and 0; give both" in run("folder", source, "--name", "x", "--tile", 8)
-    assert "got 0 and 8; give both" in run("folder", source, "--name", "x", "--step", 8)
+    assert "--name: got 'B-1'; expected a-z" in run("folder", source, "--name", "B-1")
+    assert "got 8 and 0; expected both" in run("folder", source, "--name", "x", "--tile", 8)
+    assert "got 0 and 8; expected both" in run("folder", source, "--name", "x", "--step", 8)
     assert "required: --name" in run("folder", source)
     (source / "b" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert f"{source / 'b' / 'broken.png'}: " in run("folder", source, "--name", "x")
@@ -446,7 +446,7 @@ def test_without_tfds(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "TFDS is not installed" in failure("div2k", data)
     monkeypatch.undo()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "array_record, which is made for Linux only" in failure("div2k", data)
+    assert "array_record, which exists for Linux only" in failure("div2k", data)
 
 
 def test_terminal_gets_a_bar(
