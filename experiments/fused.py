@@ -28,10 +28,16 @@ from jaxtyping import Array, Float
 
 from converse_jax.ops._checks import compute_dtype
 from converse_jax.ops._dft import Filter, analyze, correlate, transfer
-from converse_jax.ops._dft_matrices import Border, Cropped, Padded, analysis_matrix
+from converse_jax.ops._dft_matrices import (
+    Border,
+    Cropped,
+    Padded,
+    analysis_matrix,
+    synthesis_matrix,
+)
+from converse_jax.ops._function import Function, constant
 from converse_jax.ops._memory import depends_on
 from converse_jax.ops._options import Options
-from converse_jax.ops._partition import Fn, partitioned
 
 LONGEST = 128
 """Pixels on a side of a map, before padding, up to which it stays on the chip."""
@@ -40,33 +46,51 @@ _BLOCK = 16
 """Rows and columns of the spectrum at a time: the fewest that the matrix units take."""
 
 
-def solve(options: Options) -> Fn:
+@functools.cache
+def solve(options: Options) -> Function:
     """`converse2d` on groups of maps in float32 of at most `LONGEST` pixels a side, at scale 1."""
     padded, cropped = Padded(options.padding, options.padding_mode), Cropped(options.padding)
 
-    def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
+    def local(x: Array, kernel: Array, lam: Array) -> Array:
         dtype = compute_dtype(x)
         kernel = depends_on(kernel.astype(dtype), x)
         filters = transfer(kernel, lam.astype(dtype), options.padded(*x.shape[2:4]), options)
-        return (filter_maps(x.astype(dtype), filters, padded, cropped).astype(x.dtype),)
+        return filter_maps(x.astype(dtype), filters, padded, cropped).astype(x.dtype)
 
-    return partitioned(local, ("m n h w c", "m a b c", "m c"), ("m n i j c",))
+    labels = ("m n h w c", "m a b c", "m c"), "m n i j c"
+    return Function(local, linear=(0,), labels=labels)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def filter_maps(
     x: Float[Array, "m n H W C"], transfer: Filter, before: Border, after: Border
 ) -> Float[Array, "m n H W C"]:
-    """``synthesize(apply_filter(analyze(x, before), transfer), after)``, maps without phases.
+    """`synthesize(apply_filter(analyze(x, before), transfer), after)`, maps without phases.
 
     Elsewhere than on NVIDIA GPUs the kernel is interpreted: for tests.
 
     Args:
-      x: maps, float32, of at most `LONGEST` pixels a side.
-      transfer: ``[m, L, 1, K, 1, C]`` each.
-      before: how a map is analyzed.
-      after: how the result is synthesized.
+        x: maps, float32, of at most `LONGEST` pixels a side.
+        transfer: `[m, L, 1, K, 1, C]` each.
+        before: how a map is analyzed.
+        after: how the result is synthesized.
     """
+    return _filter_maps(before, after)(x, transfer)
+
+
+@functools.cache
+def _filter_maps(before: Border, after: Border) -> Function:
+    def transposed(position: int, other: Any, y: Array) -> Any:
+        if position == 0:
+            even, mirror, down, across = other
+            return filter_maps(y, (even, mirror, -down, -across), after, before)
+        shape = other.shape[2:4]
+        return correlate(analyze(other, shape, 1, before), analyze(y, shape, 1, after), 1)
+
+    fn = functools.partial(_on_chip, before=before, after=after)
+    return Function(fn, linear=(0, 1), transposed=transposed)
+
+
+def _on_chip(x: Array, transfer: Filter, *, before: Border, after: Border) -> Array:
     args = (x, *_matrices(x.shape[2:4], before, after, x.dtype), *transfer)
     return jax.lax.platform_dependent(
         *args,
@@ -77,37 +101,18 @@ def filter_maps(
     )
 
 
-def _filter_maps_fwd(
-    x: Array, transfer: Filter, before: Border, after: Border
-) -> tuple[Array, tuple[Array, Filter]]:
-    return filter_maps(x, transfer, before, after), (x, transfer)
-
-
-def _filter_maps_bwd(
-    before: Border, after: Border, kept: tuple[Array, Filter], y: Array
-) -> tuple[Array, Filter]:
-    x, (even, mirror, down, across) = kept
-    shape = x.shape[2:4]
-    return (
-        filter_maps(y, (even, mirror, -down, -across), after, before),
-        correlate(analyze(x, shape, 1, before), analyze(y, shape, 1, after), 1),
-    )
-
-
-filter_maps.defvjp(_filter_maps_fwd, _filter_maps_bwd)
-
-
 def _matrices(shape: tuple[int, ...], before: Border, after: Border, dtype: Any) -> list[Array]:
     """Analysis and synthesis, cosine and sine, of rows and of columns, padded with zeros."""
     height, width = shape
+    matrix = functools.partial(constant, dtype=dtype)
     return [
-        matrix
+        padded
         for sine in (False, True)
-        for matrix in (
-            _padded(analysis_matrix(before, height, sine, dtype).T).T,
-            _padded(analysis_matrix(before, width, sine, dtype).T),
-            _padded(after.matrix(height, sine, dtype)),
-            _padded(after.matrix(width, sine, dtype)).T,
+        for padded in (
+            _padded(matrix(analysis_matrix, before, height, sine).T).T,
+            _padded(matrix(analysis_matrix, before, width, sine).T),
+            _padded(matrix(synthesis_matrix, after, height, sine)),
+            _padded(matrix(synthesis_matrix, after, width, sine)).T,
         )
     ]
 

@@ -14,8 +14,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from converse_jax.models._registry import register
-from converse_jax.nn import ConverseBlock
-from converse_jax.ops import PaddingMode
+from converse_jax.nn import ConverseBlock, use_method
+from converse_jax.ops import Method, PaddingMode
 
 
 @register(task="denoise", inputs=lambda config: ("sigma",) if config.get("noise_level") else ())
@@ -52,6 +52,7 @@ class ConverseDnCNN(nnx.Module):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
+        method: Method = "auto",
         rngs: nnx.Rngs,
     ) -> None:
         """Make the network.
@@ -70,6 +71,7 @@ class ConverseDnCNN(nnx.Module):
             dtype: type of the computation.
             param_dtype: type of the parameters.
             precision: precision of the matrix products.
+            method: method of all reverse convolutions, see `converse2d`.
             rngs: random streams; `params` is used.
 
         Raises:
@@ -99,6 +101,7 @@ class ConverseDnCNN(nnx.Module):
             for _ in range(num_blocks)
         )
         self.tail = linear(num_features, cell)
+        use_method(self, method)
 
     def __call__(
         self, x: Float[Array | np.ndarray, "*batch H W C"], sigma: ArrayLike | None = None
@@ -126,6 +129,7 @@ class ConverseDnCNN(nnx.Module):
         y = _to_cells(_continued(x, (*edge, (0, 0))), s)
         if sigma is not None:
             levels = _level_map(jnp.asarray(sigma, x.dtype), x.shape[:-1])
+            levels = levels + jnp.zeros_like(x[..., 0])  # is sharded as the images are
             levels = _to_cells(_continued(levels[..., None], (*edge, (0, 0))), s)
             levels = levels.mean(-1, keepdims=True)
             y = jnp.concatenate([y, levels], axis=-1)

@@ -14,8 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from converse_jax.models._registry import register
-from converse_jax.nn import Converse2D, ConverseBlock, gelu
-from converse_jax.ops import InitialEstimate, PaddingMode
+from converse_jax.nn import Converse2D, ConverseBlock, gelu, use_method
+from converse_jax.ops import InitialEstimate, Method, PaddingMode
 
 STEPS = {2: (2,), 3: (3,), 4: (2, 2)}
 
@@ -51,6 +51,7 @@ class ConverseSRResNet(nnx.Module):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
+        method: Method = "auto",
         rngs: nnx.Rngs,
     ) -> None:
         """Make the network.
@@ -69,6 +70,7 @@ class ConverseSRResNet(nnx.Module):
             dtype: type of the computation.
             param_dtype: type of the parameters.
             precision: precision of the matrix products.
+            method: method of all reverse convolutions, see `converse2d`.
             rngs: random streams; `params` is used.
 
         Raises:
@@ -109,13 +111,17 @@ class ConverseSRResNet(nnx.Module):
         self.upsamplers = nnx.List(make_upsampler(scale=step) for step in STEPS[scale])
         self.high_block = make_block() if high_blocks else None
         self.tail = linear(num_features, channels, use_bias=False)
+        use_method(self, method)
 
-    def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch sH sW C"]:
+    def __call__(
+        self, x: Float[Array | np.ndarray, "*batch H W C"]
+    ) -> Float[Array, "*batch sH sW C"]:
         """Enlarge images `[..., H, W, channels]` in [0, 1]; the result is not clipped."""
-        height, width = x.shape[-3:-1]
-        size = (*x.shape[:-3], self.scale * height, self.scale * width, x.shape[-1])
-        enlarged = jax.image.resize(x, size, "bilinear")
-        x = gelu(self.head(x))
+        images = jnp.asarray(x)
+        height, width = images.shape[-3:-1]
+        size = (*images.shape[:-3], self.scale * height, self.scale * width, images.shape[-1])
+        enlarged = jax.image.resize(images, size, "bilinear")
+        y = gelu(self.head(images))
         for block in self.body:
             y = block(y)
         for block, upsampler in itertools.zip_longest(self.up_blocks, self.upsamplers):

@@ -14,8 +14,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from converse_jax.models._registry import register
-from converse_jax.nn import ConverseBlock, Operator, gelu, lam_from_logit
-from converse_jax.ops import PaddingMode
+from converse_jax.nn import ConverseBlock, Operator, gelu, lam_from_logit, use_method
+from converse_jax.ops import Method, PaddingMode
 
 
 def _uniform_linear(inputs: int, outputs: int, **kwargs: Any) -> nnx.Linear:
@@ -51,6 +51,7 @@ class ConverseNet(nnx.Module):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
+        method: Method = "auto",
         rngs: nnx.Rngs,
     ) -> None:
         """Make the network.
@@ -67,6 +68,7 @@ class ConverseNet(nnx.Module):
             dtype: type of the computation.
             param_dtype: type of the parameters.
             precision: precision of the matrix products.
+            method: method of all reverse convolutions, see `converse2d`.
             rngs: random streams; `params` is used.
         """
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision}
@@ -85,10 +87,13 @@ class ConverseNet(nnx.Module):
             for _ in range(num_blocks)
         )
         self.tail = _uniform_linear(num_features, channels, rngs=rngs, **types)
+        use_method(self, method)
 
-    def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
+    def __call__(
+        self, x: Float[Array | np.ndarray, "*batch H W C"]
+    ) -> Float[Array, "*batch H W C"]:
         """Deblur images `[..., H, W, channels]` in [0, 1]; the result is not clipped."""
-        x = self.head(x)
+        y = self.head(jnp.asarray(x))
         for _ in range(self.num_iterations):
             for block in self.body:
                 y = block(y)
@@ -158,6 +163,7 @@ class ConverseUSRNet(nnx.Module):
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
+        method: Method = "auto",
         rngs: nnx.Rngs,
     ) -> None:
         """Make the network.
@@ -177,6 +183,7 @@ class ConverseUSRNet(nnx.Module):
             dtype: type of the computation.
             param_dtype: type of the parameters.
             precision: precision of the matrix products.
+            method: method of all reverse convolutions, see `converse2d`.
             rngs: random streams; `params` is used.
         """
         types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "precision": precision}
@@ -213,6 +220,7 @@ class ConverseUSRNet(nnx.Module):
             head: Any = nnx.state(self.head)
             inverse = jnp.linalg.pinv(head["kernel"][...])
             nnx.update(self.tail, {"kernel": inverse, "bias": -head["bias"][...] @ inverse})
+        use_method(self, method)
 
     @property
     def lam(self) -> Float[Array, " C"]:

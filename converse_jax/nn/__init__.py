@@ -1,13 +1,16 @@
-"""Flax NNX layers. Linen users: ``nnx.bridge.to_linen(Converse2D, 64, name="converse")``."""
+"""Flax NNX layers. Linen users: `nnx.bridge.to_linen(Converse2D, 64, name="converse")`."""
 
 from converse_jax.nn._block import Block, ConverseBlock
 from converse_jax.nn._converse import Converse2D, lam_from_logit, softmax_normal
+from converse_jax.nn._converse_nd import Converse1D, Converse3D
 from converse_jax.nn._gelu import gelu
-from converse_jax.nn._operator import Operator, TransferState, prepare, shard_spatially
+from converse_jax.nn._operator import Operator, TransferState, prepare, shard_spatially, use_method
 
 __all__ = [
     "Block",
+    "Converse1D",
     "Converse2D",
+    "Converse3D",
     "ConverseBlock",
     "Operator",
     "TransferState",
@@ -16,4 +19,5 @@ __all__ = [
     "prepare",
     "shard_spatially",
     "softmax_normal",
+    "use_method",
 ]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from converse_jax.nn._converse import Converse2D, Initializer, softmax_normal
 from converse_jax.nn._gelu import gelu
-from converse_jax.nn._normalize import normalized_linear, plain_linear
+from converse_jax.nn._normalize import linear_with_bias, normalized_linear
 from converse_jax.nn._recompute import recomputed
 from converse_jax.ops import InitialEstimate, Method, PaddingMode
 
@@ -22,8 +22,8 @@ SpatialOperator = Callable[[Float[Array, "*batch H W C"]], Float[Array, "*batch 
 class Block(nnx.Module):
     """Spatial mixing, then channel mixing, each with layer normalization and a residual.
 
-    ``x = x + scale1 * project1(gelu(spatial(gelu(expand1(norm1(x))))))``
-    ``x = x + scale2 * project2(gelu(expand2(norm2(x))))``
+    `x = x + scale1 * project1(gelu(spatial(gelu(expand1(norm1(x))))))`
+    `x = x + scale2 * project2(gelu(expand2(norm2(x))))`
 
     LayerNorm over the channels of each pixel (eps 1e-5), 1x1 convolutions C -> 2C and 2C -> C,
     exact GELU. The scales are 1, or learned per channel, initialized to 0. Layers may be replaced,
@@ -38,7 +38,6 @@ class Block(nnx.Module):
         *,
         residual_scale: bool = False,
         recompute: bool = True,
-        plain: bool = False,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
@@ -47,17 +46,17 @@ class Block(nnx.Module):
         """Make the block.
 
         Args:
-          num_features: channels C.
-          spatial: makes the spatial operator for a number of channels (called with 2C): a layer
-            that keeps the shape of ``[..., H, W, 2C]``.
-          residual_scale: learn a factor for each channel of both branches, starting at 0 (the
-            "alpha" of Converse-USRNet).
-          recompute: compute normalizations and 1x1 convolutions again in the backward pass: a third
-            less memory, and on CPUs less time, as the first touch of memory is slow there.
-          plain: leave out hints to compilers and derivative rules of our own, see `converse2d`.
-          dtype, param_dtype: types of the computation and of the parameters, as in Flax.
-          precision: of the matrix products, as in Flax.
-          rngs: random streams; `params` is drawn from.
+            num_features: channels C.
+            spatial: makes the spatial operator for a number of channels (called with 2C): a layer
+                that keeps the shape of `[..., H, W, 2C]`.
+            residual_scale: learn a factor for each channel of both branches, starting at 0 (the
+                "alpha" of Converse-USRNet).
+            recompute: compute normalizations and 1x1 convolutions again in the backward pass: a
+                third less memory, and on CPUs less time, as the first touch of memory is slow
+                there.
+            dtype, param_dtype: types of the computation and of the parameters, as in Flax.
+            precision: of the matrix products, as in Flax.
+            rngs: random streams; `params` is drawn from.
         """
         wide = 2 * num_features
         shared: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
@@ -74,33 +73,31 @@ class Block(nnx.Module):
         self.expand2 = linear(num_features, wide)
         self.project2 = linear(wide, num_features)
         self.recompute = recompute
-        self.plain = plain
         self.scale1 = nnx.Param(jnp.zeros(num_features, param_dtype)) if residual_scale else None
         self.scale2 = nnx.Param(jnp.zeros(num_features, param_dtype)) if residual_scale else None
 
     def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch H W C"]:
-        """Apply the block to maps ``[..., H, W, C]``."""
+        """Apply the block to maps `[..., H, W, C]`."""
         y = self.spatial(self._part(_expand, (self.norm1, self.expand1), x))
         x = _add(x, _scaled(self._part(_project, self.project1, y), self.scale1))
         mix = (self.norm2, self.expand2, self.project2)
         return _add(x, _scaled(self._part(_mix_channels, mix, x), self.scale2))
 
     def _part(self, fn: Callable[..., Array], modules: Any, x: Array) -> Array:
-        fn = functools.partial(fn, plain=self.plain)
-        return recomputed(fn, modules, x) if self.recompute and not self.plain else fn(modules, x)
+        return recomputed(fn, modules, x) if self.recompute else fn(modules, x)
 
 
-def _expand(modules: tuple[Any, Any], x: Array, *, plain: bool) -> Array:
-    return gelu(normalized_linear(*modules, x, plain=plain), plain=plain)
+def _expand(modules: tuple[Any, Any], x: Array) -> Array:
+    return gelu(normalized_linear(*modules, x))
 
 
-def _project(project: Any, y: Array, *, plain: bool) -> Array:
-    return plain_linear(project, gelu(y, plain=plain), plain=plain)
+def _project(project: Any, y: Array) -> Array:
+    return linear_with_bias(project, gelu(y))
 
 
-def _mix_channels(modules: tuple[Any, Any, Any], x: Array, *, plain: bool) -> Array:
+def _mix_channels(modules: tuple[Any, Any, Any], x: Array) -> Array:
     norm, expand, project = modules
-    return _project(project, normalized_linear(norm, expand, x, plain=plain), plain=plain)
+    return _project(project, normalized_linear(norm, expand, x))
 
 
 def _add(x: Array, y: Array) -> Array:
@@ -109,7 +106,9 @@ def _add(x: Array, y: Array) -> Array:
 
 
 def _scaled(y: Array, scale: nnx.Param | None) -> Array:
-    return y if scale is None else y * jnp.broadcast_to(scale[...].astype(y.dtype), y.shape)
+    if scale is None:
+        return y
+    return y * jnp.expand_dims(scale[...].astype(y.dtype), tuple(range(y.ndim - 1)))
 
 
 class ConverseBlock(Block):
@@ -128,7 +127,6 @@ class ConverseBlock(Block):
         method: Method = "auto",
         residual_scale: bool = False,
         recompute: bool = True,
-        plain: bool = False,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
@@ -145,7 +143,6 @@ class ConverseBlock(Block):
             x0=x0,
             kernel_init=kernel_init,
             method=method,
-            plain=plain,
             **types,
         )
         super().__init__(
@@ -153,7 +150,6 @@ class ConverseBlock(Block):
             converse,
             residual_scale=residual_scale,
             recompute=recompute,
-            plain=plain,
             precision=precision,
             **types,
         )

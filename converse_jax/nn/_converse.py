@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from converse_jax.nn._operator import Operator
 from converse_jax.ops import InitialEstimate, Method, PaddingMode
+from converse_jax.ops._checks import check_choice, integer
 
 Initializer = Callable[..., Array]
 
 
-def softmax_normal(key: Array, shape: tuple[int, int, int], dtype: Any = jnp.float32) -> Array:
-    """Kernels ``[kh, kw, C]``: standard normal taps through a softmax, so that each sums to 1.
+def softmax_normal(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """Kernels `[kh, kw, C]`: standard normal taps through a softmax, so that each sums to 1.
 
     The paper's eq. 8. The softmax is applied once, here: trained kernels are free.
     """
@@ -25,17 +28,17 @@ def softmax_normal(key: Array, shape: tuple[int, int, int], dtype: Any = jnp.flo
     return jax.nn.softmax(taps.reshape(-1, shape[-1]), axis=0).reshape(shape)
 
 
-def lam_from_logit(logit: Float[Array, "*C"], eps: float) -> Float[Array, "*C"]:
-    """``lambda = sigmoid(b - 9) + eps``, the paper's eq. 9."""
+def lam_from_logit(logit: Float[Array | np.ndarray, "*C"], eps: float) -> Float[Array, "*C"]:
+    """`lambda = sigmoid(b - 9) + eps`, the paper's eq. 9."""
     return jax.nn.sigmoid(logit - 9) + eps
 
 
 class Converse2D(Operator):
     """Reverse convolution with a learned kernel and lambda for each channel.
 
-    ``y = converse2d(x, kernel, lam)`` with ``lam = sigmoid(lam_logit - 9) + eps``.
+    `y = converse2d(x, kernel, lam)` with `lam = sigmoid(lam_logit - 9) + eps`.
 
-    Parameters: `kernel` ``[kh, kw, C]``, `lam_logit` ``[C]``.
+    Parameters: `kernel` `[kh, kw, C]`, `lam_logit` `[C]`.
 
     Source: the paper's section 4. Its released code differs in one default: eps is 1e-3 in the
     up-sampling layers of Converse-SRResNet.
@@ -52,10 +55,10 @@ class Converse2D(Operator):
         eps: float = 1e-5,
         x0: InitialEstimate = "nearest",
         kernel_init: Initializer = softmax_normal,
+        lam_init: float | None = None,
         kernel_metadata: dict[str, Any] | None = None,
         lam_metadata: dict[str, Any] | None = None,
         method: Method = "auto",
-        plain: bool = False,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
@@ -64,67 +67,84 @@ class Converse2D(Operator):
         """Make the layer.
 
         Args:
-          num_features: channels C.
-          kernel_size: taps on each side, or ``(kh, kw)``.
-          scale, padding_mode, x0, method, plain: as for `converse2d`.
-          padding: pixels on each side; None means ``max(kh, kw) - 1``.
-          eps: the smallest lambda, > 0.
-          kernel_init: initializer of the kernel, ``(key, shape, dtype) -> array``.
-          kernel_metadata, lam_metadata: of the `nnx.Param` of each, e.g. its sharding.
-          dtype: type of the result; None takes the common type of input and parameters. The
-            spectrum is computed in float32 (float64 for float64) in any case.
-          param_dtype: type of the parameters.
-          precision: accepted as by other layers, without effect: no product here may lose digits.
-          rngs: random streams; `params` is drawn from.
+            num_features: channels C.
+            kernel_size: taps on each side, or `(kh, kw)`.
+            scale, padding_mode, x0, method: as for `converse2d`.
+            padding: pixels on each side; None means `max(kh, kw) - 1`.
+            eps: the smallest lambda, > 0.
+            kernel_init: initializer of the kernel, `(key, shape, dtype) -> array`.
+            lam_init: the initial lambda; None is the paper's, `sigmoid(-9) + eps`.
+            kernel_metadata, lam_metadata: of the `nnx.Param` of each, e.g. its sharding.
+            dtype: type of the result; None takes the common type of input and parameters. The
+                spectrum is computed in float32 (float64 for float64) in any case.
+            param_dtype: type of the parameters.
+            precision: accepted as by other layers, without effect: no product here may lose digits.
+            rngs: random streams; `params` is drawn from.
 
         Raises:
-          ValueError: an impossible size, padding or eps.
-          TypeError: a `kernel_size` that is not a number or a pair of numbers.
+            ValueError: an impossible size, padding, eps or initial lambda, or an unknown option.
+            TypeError: a `kernel_size` that is not a number or a pair of numbers.
         """
-        kh, kw = _pair(kernel_size)
+        kh, kw = kernel_shape(kernel_size, 2)
         if isinstance(padding, str):
             raise ValueError(
                 f"padding: got {padding!r}; expected pixels, and the kind of border as "
                 f"padding_mode={padding.lower()!r}"
             )
-        if eps <= 0:
-            raise ValueError(f"eps: got {eps}; expected > 0, as lambda may come that close to 0")
-        super().__init__(method=method, plain=plain)
+        check_choice("padding_mode", padding_mode, PaddingMode)
+        check_choice("x0", x0, InitialEstimate)
+        check_choice("method", method, Method)
+        super().__init__(method=method)
         self.num_features = num_features
-        self.scale = scale
-        self.padding = max(kh, kw) - 1 if padding is None else padding
+        self.scale = integer("scale", scale, 1)
+        self.padding = max(kh, kw) - 1 if padding is None else integer("padding", padding, 0)
         self.padding_mode = padding_mode
         self.eps = eps
         self.x0 = x0
         self.dtype = dtype
         kernel = kernel_init(rngs.params(), (kh, kw, num_features), param_dtype)
         self.kernel = nnx.Param(kernel, **(kernel_metadata or {}))
-        self.lam_logit = nnx.Param(jnp.zeros(num_features, param_dtype), **(lam_metadata or {}))
+        logits = jnp.full(num_features, initial_logit(lam_init, eps), param_dtype)
+        self.lam_logit = nnx.Param(logits, **(lam_metadata or {}))
 
     @property
     def lam(self) -> Float[Array, " C"]:
-        """The regularization of each channel, ``sigmoid(lam_logit - 9) + eps``."""
+        """The regularization of each channel, `sigmoid(lam_logit - 9) + eps`."""
         return lam_from_logit(self.lam_logit[...], self.eps)
 
     def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch sH sW C"]:
-        """Apply the operator to maps ``[..., H, W, C]``; raises as `converse2d`."""
-        kernel = self.kernel[...]
+        """Apply the operator to maps `[..., H, W, C]`; raises as `converse2d`."""
+        kernel, logit = self.kernel[...], self.lam_logit[...]
         x = x.astype(jnp.result_type(x, kernel) if self.dtype is None else self.dtype)
         return self.operate(
             x,
             kernel,
-            self.lam,
+            lam_from_logit(logit, self.eps),
             scale=self.scale,
             padding=self.padding,
             padding_mode=self.padding_mode,
             x0=self.x0,
+            source=(kernel, logit),
         )
 
 
-def _pair(kernel_size: Any) -> tuple[int, int]:
-    pair = (kernel_size,) * 2 if isinstance(kernel_size, int) else kernel_size
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise TypeError(f"kernel_size: got {kernel_size!r}; expected k or (kh, kw)")
-    if min(pair) < 1:
+def kernel_shape(kernel_size: Any, spatial: int) -> tuple[int, ...]:
+    """Taps on each spatial axis, from one number or a tuple."""
+    shape = (kernel_size,) * spatial if isinstance(kernel_size, int | np.integer) else kernel_size
+    if not isinstance(shape, tuple | list) or len(shape) != spatial:
+        expected = {1: "k or (k,)", 2: "k or (kh, kw)", 3: "k or (kd, kh, kw)"}[spatial]
+        raise TypeError(f"kernel_size: got {kernel_size!r}; expected {expected}")
+    if min(shape) < 1:
         raise ValueError(f"kernel_size: got {kernel_size}; expected at least 1")
-    return pair[0], pair[1]
+    return tuple(map(int, shape))
+
+
+def initial_logit(lam_init: float | None, eps: float) -> float:
+    """The `lam_logit` of which `lam_from_logit` makes the initial lambda; None: the paper's, 0."""
+    if eps <= 0:
+        raise ValueError(f"eps: got {eps}; expected > 0, as lambda may come that close to 0")
+    if lam_init is None:
+        return 0.0
+    if not eps < lam_init < 1 + eps:
+        raise ValueError(f"lam_init: got {lam_init}; expected eps={eps} < lam_init < 1 + eps")
+    return math.log((lam_init - eps) / (1 + eps - lam_init)) + 9

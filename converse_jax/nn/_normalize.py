@@ -11,20 +11,21 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from converse_jax.ops._checks import compute_dtype
+from converse_jax.ops._function import Function
 from converse_jax.ops._memory import sharded_row_major
 
 
 def normalized_linear(
-    norm: Any, linear: Any, x: Float[Array, "*batch C"], *, plain: bool = False
+    norm: Any, linear: Any, x: Float[Array, "*batch C"]
 ) -> Float[Array, "*batch D"]:
-    """``linear(norm(x))``, with scale and shift of the normalization moved into the matrix.
+    """`linear(norm(x))`, with scale and shift of the normalization moved into the matrix.
 
-    ``(n g + h) W + b = n (g W) + (h W + b)``: one fewer pass over the map. XLA's CPU backend would
+    `(n g + h) W + b = n (g W) + (h W + b)`: one fewer pass over the map. XLA's CPU backend would
     spread g, h and b to the size of the map, those of all layers at once, before it uses them. If
-    `plain`, or if a layer is not a standard one, the layers themselves are called.
+    a layer is not a standard one, the layers themselves are called.
     """
     of_norm, of_linear = _parameters(norm, nnx.LayerNorm), _parameters(linear, nnx.Linear)
-    if plain or of_norm is None or of_linear is None:
+    if of_norm is None or of_linear is None:
         return linear(norm(x))
     (scale, shift), (weight, bias) = of_norm, of_linear
     moved = jnp.dot(shift, weight, precision=jax.lax.Precision.HIGHEST) + bias
@@ -32,12 +33,10 @@ def normalized_linear(
     return _affine(linear, n, scale[:, None] * weight, moved)
 
 
-def plain_linear(
-    linear: Any, x: Float[Array, "*batch C"], *, plain: bool = False
-) -> Float[Array, "*batch D"]:
-    """``linear(x)``, whose bias XLA's CPU backend cannot spread to the size of the map either."""
+def linear_with_bias(linear: nnx.Linear, x: Float[Array, "*batch C"]) -> Float[Array, "*batch D"]:
+    """`linear(x)`, whose bias XLA's CPU backend cannot spread to the size of the map either."""
     parameters = _parameters(linear, nnx.Linear)
-    if plain or parameters is None:
+    if parameters is None:
         return linear(x)
     return _affine(linear, x.astype(_dtype(linear, x)), *parameters)
 
@@ -59,33 +58,35 @@ def _dtype(linear: Any, x: Array) -> Any:
 
 def _affine(linear: Any, x: Array, weight: Array, bias: Array) -> Array:
     product = jnp.dot(x, weight.astype(x.dtype), precision=linear.precision)
-    return sharded_row_major(product) + jnp.broadcast_to(bias.astype(x.dtype), product.shape)
+    # An array of the same rank: its type says that it is broadcast, also over sharded axes.
+    bias = jnp.expand_dims(bias.astype(x.dtype), tuple(range(x.ndim - 1)))
+    return sharded_row_major(product) + bias
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def normalize(x: Float[Array, "*batch C"], eps: float) -> Float[Array, "*batch C"]:
-    """``(x - mean) / sqrt(var + eps)`` over the last axis, computed in float32 at least.
+    """`(x - mean) / sqrt(var + eps)` over the last axis, computed in float32 at least.
 
-    The variance is the mean of ``(x - mean)^2``: E[x^2] - mean^2 would cancel, and cost a digit.
+    The variance is the mean of `(x - mean)^2`: E[x^2] - mean^2 would cancel, and cost a digit.
+    The backward pass keeps x alone.
     """
-    return _centered(x, eps)[0]
+    return _normalize(eps)(x)
 
 
-def _centered(x: Array, eps: float) -> tuple[Array, Array]:
-    x = x.astype(compute_dtype(x))
-    centered = x - _mean(x)
-    inverse = jax.lax.rsqrt(_mean(centered * centered) + eps)
-    return centered * inverse, inverse
+@functools.cache
+def _normalize(eps: float) -> Function:
+    def centered(x: Array) -> tuple[Array, Array]:
+        x = x.astype(compute_dtype(x))
+        centered = x - _mean(x)
+        inverse = jax.lax.rsqrt(_mean(centered * centered) + eps)
+        return centered * inverse, inverse
+
+    def backward(x: Array, cotangent: Array) -> tuple[Array]:
+        n, inverse = centered(x)
+        gradient = inverse * (cotangent - _mean(cotangent) - n * _mean(cotangent * n))
+        return (gradient.astype(x.dtype),)
+
+    return Function(lambda x: centered(x)[0], vjp=backward, leading=0)
 
 
 def _mean(x: Array) -> Array:
     return sharded_row_major(jnp.mean(x, -1, keepdims=True))
-
-
-def _backward(eps: float, x: Array, cotangent: Array) -> tuple[Array]:
-    n, inverse = _centered(x, eps)
-    gradient = inverse * (cotangent - _mean(cotangent) - n * _mean(cotangent * n))
-    return (gradient.astype(x.dtype),)
-
-
-normalize.defvjp(lambda x, eps: (normalize(x, eps), x), _backward)

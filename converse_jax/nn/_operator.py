@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from converse_jax.ops import (
@@ -21,12 +22,13 @@ from converse_jax.ops import (
     converse2d,
     converse2d_transfer,
 )
+from converse_jax.ops._checks import check_choice
 
 M = TypeVar("M", bound=nnx.Module)
 
 
 class TransferState(nnx.Variable[Transfer]):
-    """A prepared transfer function; ``nnx.state(model, TransferState)`` are those of a model."""
+    """A prepared transfer function; `nnx.state(model, TransferState)` are those of a model."""
 
 
 @dataclass(frozen=True)
@@ -38,46 +40,63 @@ class SpatialSharding:
 
     def over(self, x: Float[Array, "*batch H W C"], dimension: int) -> Array:
         """x with one of its last three axes shared."""
-        parts: list[Any] = [PartitionSpec.UNCONSTRAINED] * (x.ndim - 3) + [None] * 3
+        explicit = self.mesh.axis_types[self.mesh.axis_names.index(self.axis)] == AxisType.Explicit
+        leading = (
+            jax.typeof(x).sharding.spec if explicit else [PartitionSpec.UNCONSTRAINED] * x.ndim
+        )
+        parts: list[Any] = [*leading[: x.ndim - 3], None, None, None]
         parts[dimension] = self.axis
-        return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, PartitionSpec(*parts)))
+        sharding = NamedSharding(self.mesh, PartitionSpec(*parts))
+        share = jax.reshard if explicit else jax.lax.with_sharding_constraint
+        return share(x, sharding)
+
+
+class Preparation:
+    """What `prepare` has seen of the operators of a network."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[int, str], tuple[Any, tuple[Any, ...]]] = {}
+
+    def same(self, operator: Operator, name: str, source: tuple[Any, ...]) -> bool:
+        """Whether an operator is called with the sources of its first call of this name."""
+        _, first = self._seen.setdefault((id(operator), name), (operator, source))
+        return all(a is b for a, b in zip(first, source, strict=True))
 
 
 class Operator(nnx.Module):
     """Base of the layers whose call is `converse2d` with a kernel of theirs.
 
     Attributes:
-      method: see `converse2d`.
-      plain: see `converse2d`.
-      spatial_sharding: set by `shard_spatially`.
-      preparing: set by `prepare` while it looks on: transfer functions are kept, none is applied.
+        method: see `converse2d`.
+        spatial_sharding: set by `shard_spatially`.
+        preparing: set by `prepare` while it looks on: transfer functions are kept, none is applied.
     """
 
-    def __init__(self, *, method: Method = "auto", plain: bool = False) -> None:
+    def __init__(self, *, method: Method = "auto") -> None:
         """Take the static attributes; `Module.set_attributes` changes them later."""
         self.method = method
-        self.plain = plain
         self.spatial_sharding: SpatialSharding | None = None
-        self.preparing = False
+        self.preparing: Preparation | None = None
         self.transfers: nnx.Dict[TransferState] = nnx.Dict()
 
     def operate(
         self,
         x: Float[Array, "*batch H W C"],
-        kernel: Float[Array, "*kernels kh kw C"] | None,
+        kernel: Float[Array | np.ndarray, "*kernels kh kw C"] | None,
         lam: Float[Array, "*lams"],
         *,
         scale: int = 1,
         padding: int = 0,
         padding_mode: PaddingMode = "circular",
         x0: InitialEstimate = "nearest",
+        source: tuple[Any, ...] | None = None,
     ) -> Float[Array, "*broadcast sH sW C"]:
         """`converse2d`, from a prepared transfer function if there is one for this size.
 
-        A kernel of None stands for the one that was prepared.
+        A kernel of None stands for the one that was prepared. `source` is what kernel and lambda
+        are computed from, if not themselves: calls from different sources share no preparation.
         """
         border: dict[str, Any] = {"padding": padding, "padding_mode": padding_mode}
-        border["plain"] = self.plain
         how: dict[str, Any] = {"scale": scale, "x0": x0, "method": self.method}
         padded = (x.shape[-3] + 2 * padding, x.shape[-2] + 2 * padding)
         name = f"{padded[0]}x{padded[1]}_x{scale}"
@@ -90,11 +109,20 @@ class Operator(nnx.Module):
             )
         if not self.preparing:
             return self._sharded(lambda x: converse2d(x, kernel, lam, **how, **border), x)
-        transfer = converse2d_transfer(kernel, lam, padded, **how, plain=self.plain)
-        self.transfers[name] = TransferState(transfer)
+        self._prepare(
+            name, source or (kernel, lam), lambda: converse2d_transfer(kernel, lam, padded, **how)
+        )
         # No kernel depends on a map: zeros have the shape, and cost nothing.
         size = (scale * x.shape[-3], scale * x.shape[-2])
         return jnp.zeros((*x.shape[:-3], *size, x.shape[-1]), x.dtype)
+
+    def _prepare(self, name: str, source: tuple[Any, ...], make: Callable[[], Transfer]) -> None:
+        """Keep the transfer function, or none where one size is seen with several kernels."""
+        assert self.preparing is not None
+        if not self.preparing.same(self, name, source):
+            self.transfers.pop(name, None)
+        elif name not in self.transfers:
+            self.transfers[name] = TransferState(make())
 
     def _sharded(self, operator: Callable[[Array], Array], x: Array) -> Array:
         shared = self.spatial_sharding
@@ -106,12 +134,25 @@ class Operator(nnx.Module):
         return shared.over(shared.over(y, -1), -3)
 
 
+def use_method(model: nnx.Module, method: Method) -> None:
+    """Have all reverse convolutions of a network computed by a method of `converse2d`.
+
+    "auto" leaves those as they are that were made with a method.
+
+    Raises:
+        ValueError: an unknown method.
+    """
+    check_choice("method", method, Method)
+    if method != "auto":
+        model.set_attributes(Operator, method=method, raise_if_not_found=False)
+
+
 def shard_spatially(model: M, mesh: Mesh, axis: str) -> M:
     """A copy of a network that shares the maps of single images over a mesh axis.
 
     Between the operators each device holds some rows of every map; around an operator it holds all
     rows of some channels, as each operator reads whole maps. An operator so costs two exchanges of
-    its map, each of ``(devices - 1) / devices`` of it, and no device ever holds a whole one. The
+    its map, each of `(devices - 1) / devices` of it, and no device ever holds a whole one. The
     result is that of one device, to rounding. The number of channels inside the blocks, twice the
     width, should be a multiple of the number of devices; rows and channels that do not divide
     evenly are padded by the compiler.
@@ -119,9 +160,9 @@ def shard_spatially(model: M, mesh: Mesh, axis: str) -> M:
         y = nnx.jit(shard_spatially(model, mesh, "rows"))(x)
 
     Args:
-      model: a network of this package, or any module made of its layers.
-      mesh: the devices.
-      axis: name of the mesh axis that is shared.
+        model: a network of this package, or any module made of its layers.
+        mesh: the devices.
+        axis: name of the mesh axis that is shared.
     """
     model = nnx.clone(model)
     model.set_attributes(Operator, spatial_sharding=SpatialSharding(mesh, axis))
@@ -135,18 +176,20 @@ def prepare(model: M, x: Any, *args: Any) -> M:
         clean = [denoise(image) for image in images]
 
     An operator then costs the transforms alone. What is prepared takes as much memory as one
-    feature map of each operator; ``nnx.pop(model, TransferState)`` gives it back. Images of other
-    sizes are restored as before. Parameters are captured: later updates are not seen.
+    feature map of each operator; `nnx.pop(model, TransferState)` gives it back. Images of other
+    sizes are restored as before, and so are operators that see several kernels at one size.
+    Parameters are captured: later updates are not seen.
 
     Args:
-      model: a network of this package, or any module made of its layers, under `nnx.jit`,
-        `nnx.remat`, `nnx.scan` and `nnx.vmap` as well; within a bare `jax.jit` nothing is prepared.
-      x: images, or a `jax.ShapeDtypeStruct` of their shape.
-      *args: further arguments of the network, as the blur kernel of Converse-USRNet, which is then
-        left out of the calls.
+        model: a network of this package, or any module made of its layers, under `nnx.jit`,
+            `nnx.remat`, `nnx.scan` and `nnx.vmap` as well; within a bare `jax.jit` nothing is
+            prepared.
+        x: images, or a `jax.ShapeDtypeStruct` of their shape.
+        *args: further arguments of the network, as the blur kernel of Converse-USRNet, which is
+            then left out of the calls.
     """
     model = nnx.clone(model)
-    model.set_attributes(Operator, preparing=True, raise_if_not_found=False)
+    model.set_attributes(Operator, preparing=Preparation(), raise_if_not_found=False)
 
     @nnx.jit
     def look_on(model: Any, *args: Any) -> None:
@@ -154,5 +197,5 @@ def prepare(model: M, x: Any, *args: Any) -> M:
         model(jnp.zeros(x.shape, x.dtype), *args)
 
     look_on(model, *args)
-    model.set_attributes(Operator, preparing=False, raise_if_not_found=False)
+    model.set_attributes(Operator, preparing=None, raise_if_not_found=False)
     return model

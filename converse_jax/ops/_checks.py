@@ -1,4 +1,4 @@
-"""Rejections of the operator: ``name: got X; expected Y``, and what to do where that helps."""
+"""Rejections of the operator: `name: got X; expected Y`, and what to do where that helps."""
 
 from __future__ import annotations
 
@@ -43,36 +43,59 @@ def check_lam(lam: Any) -> Array:
     return jnp.asarray(values, dtype=float if values.ndim == 0 else None)
 
 
-def check_map(name: str, x: Array) -> None:
-    """x is ``[..., H, W, C]`` with no empty spatial axis."""
-    if x.ndim < 3 or 0 in x.shape[-3:]:
+# Names of the axes of maps with 1, 2 and 3 spatial axes, and of kernels.
+_MAPS = {1: "L, C", 2: "H, W, C", 3: "D, H, W, C"}
+_KERNELS = {1: "k, C", 2: "kh, kw, C", 3: "kd, kh, kw, C"}
+
+
+def check_map(name: str, x: Array, spatial: int = 2) -> None:
+    """x is `[..., H, W, C]` with no empty spatial axis."""
+    if x.ndim < spatial + 1 or 0 in x.shape[-spatial - 1 :]:
         raise ValueError(
-            f"{name}: got shape {x.shape}; expected [..., H, W, C] with H, W, C >= 1"
-            + (f", e.g. {name}[..., None]" if x.ndim == 2 else "")
+            f"{name}: got shape {x.shape}; expected [..., {_MAPS[spatial]}] with "
+            f"{_MAPS[spatial]} >= 1" + (f", e.g. {name}[..., None]" if x.ndim == spatial else "")
         )
 
 
-def check_kernel(kernel: Array, scale: int, largest: tuple[int, int]) -> None:
-    """The kernel is ``[..., kh, kw, C]`` and no larger than the high-resolution map."""
-    if isinstance(scale, bool) or not isinstance(scale, int) or scale < 1:
-        raise ValueError(f"scale: got {scale!r}; expected an integer >= 1")
-    if kernel.ndim < 3 or 0 in kernel.shape[-3:]:
-        raise ValueError(
-            f"kernel: got shape {kernel.shape}; expected [..., kh, kw, C] with kh, kw, C >= 1"
+def integer(name: str, value: Any, least: int) -> int:
+    """A static integer of at least `least`; NumPy's are welcome."""
+    if isinstance(value, jax.core.Tracer):
+        raise TypeError(
+            f"{name}: got a traced value; expected an integer that is known when the function is "
+            f"traced: jax.jit(f, static_argnames={name!r}), or functools.partial(f, {name}=...)"
         )
-    kh, kw = kernel.shape[-3:-1]
-    if kh > largest[0] or kw > largest[1]:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}: got {value!r}; expected an integer >= {least}")
+    return int(value)
+
+
+def check_choice(name: str, value: str, choices: Any) -> None:
+    """A string is one of a Literal's."""
+    if value not in get_args(choices):
+        expected = ", ".join(map(repr, get_args(choices)))
+        raise ValueError(f"{name}: got {value!r}; expected {expected}")
+
+
+def check_kernel(kernel: Array, largest: tuple[int, ...]) -> None:
+    """The kernel is `[..., kh, kw, C]` and no larger than the high-resolution map."""
+    spatial = len(largest)
+    if kernel.ndim < spatial + 1 or 0 in kernel.shape[-spatial - 1 :]:
         raise ValueError(
-            f"kernel: got {kh}x{kw}; expected at most scale times the padded map, "
-            f"{largest[0]}x{largest[1]}"
+            f"kernel: got shape {kernel.shape}; expected [..., {_KERNELS[spatial]}] with "
+            f"{_KERNELS[spatial]} >= 1"
+        )
+    taps = kernel.shape[-spatial - 1 : -1]
+    if any(k > size for k, size in zip(taps, largest, strict=True)):
+        raise ValueError(
+            f"kernel: got {'x'.join(map(str, taps))}; expected at most scale times the padded map, "
+            f"{'x'.join(map(str, largest))}"
         )
 
 
-def check_operator(kernel: Array, lam: Array, padded: tuple[int, int], scale: int, x0: str) -> None:
+def check_operator(kernel: Array, lam: Array, padded: tuple[int, ...], scale: int, x0: str) -> None:
     """The options and the kernel fit each other and the padded map."""
-    check_kernel(kernel, scale, (scale * padded[0], scale * padded[1]))
-    if x0 not in get_args(InitialEstimate):
-        raise ValueError(f"x0: got {x0!r}; expected 'nearest' or 'zero'")
+    check_kernel(kernel, tuple(scale * size for size in padded))
+    check_choice("x0", x0, InitialEstimate)
     if lam.ndim > 0 and lam.shape[-1] != kernel.shape[-1]:
         raise ValueError(
             f"lam: got shape {lam.shape}; expected a scalar or [..., C] with the kernel's "
@@ -80,20 +103,31 @@ def check_operator(kernel: Array, lam: Array, padded: tuple[int, int], scale: in
         )
 
 
-def check_fit(name: str, x: Array, channels: int, leading: dict[str, tuple[int, ...]]) -> None:
+def check_fit(
+    name: str, x: Array, channels: int, leading: dict[str, tuple[int, ...]], spatial: int = 2
+) -> None:
     """x has these channels, and its leading axes broadcast against the others'."""
+    batch = x.shape[: -spatial - 1]
     if x.shape[-1] != channels:
         raise ValueError(
             f"{name}: got {x.shape[-1]} channels (last axis of {x.shape}); expected the {channels} "
             f"of {next(iter(leading))}, as each channel has a kernel of its own"
         )
+    for other, shape in leading.items():
+        if len(shape) > max(2, len(batch)) and set(shape[-2:]) == {1}:
+            # It broadcasts, to an outer product of examples that nobody means.
+            raise ValueError(
+                f"{other}: got leading axes {shape}; expected those of the batch alone, "
+                f"{batch}: {other}[:, 0, 0]"
+            )
     try:
-        jnp.broadcast_shapes(x.shape[:-3], *leading.values())
+        jnp.broadcast_shapes(batch, *leading.values())
     except ValueError:
         others = ", ".join(f"{other} {shape}" for other, shape in leading.items())
         raise ValueError(
-            f"{name}: got leading axes {x.shape[:-3]}; expected some that broadcast against "
+            f"{name}: got leading axes {batch}; expected some that broadcast against "
             f"{others}"
+            + (" (for volumes [..., D, H, W, C] see converse3d)" if spatial == 2 else "")
         ) from None
 
 

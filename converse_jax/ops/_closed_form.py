@@ -34,7 +34,7 @@ def closed_form(
     x0: str,
     over_phases: Callable[[Array], Array],
 ) -> tuple[Float[Array, "*rest"], Float[Array, "*rest"]]:
-    """``G_ij = b + conj(K_ij) (1 - b sum K) / (sum |K|^2 + lam)``, see the top of this file.
+    """`G_ij = b + conj(K_ij) (1 - b sum K) / (sum |K|^2 + lam)`, see the top of this file.
 
     Real and imaginary part of G from those of K; `over_phases` sums over i and j. It is written in
     real numbers: a complex division by a real number costs several times as much.

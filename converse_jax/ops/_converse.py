@@ -6,12 +6,10 @@ The equation and its derivation are in `_closed_form`, its evaluations in `_fft`
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -22,11 +20,13 @@ from converse_jax.ops._checks import (
     check_operator,
     compute_dtype,
     floating,
+    integer,
 )
+from converse_jax.ops._groups import broadcast_leading, over_groups, per_channel
 from converse_jax.ops._method import KERNEL, METHODS, apply, choose_method, solve
 from converse_jax.ops._options import InitialEstimate, Method, Options, PaddingMode
 from converse_jax.ops._pad import check_padding
-from converse_jax.ops._partition import Fn
+from converse_jax.ops._partition import over_explicit_axes
 
 
 @functools.partial(
@@ -39,11 +39,11 @@ class Transfer:
     """The operator for one (kernel, lambda, scale, size), ready to be applied: a pytree.
 
     Attributes:
-      filters: the s*s filters. Of "fft" their half spectra ``[..., C, s, s, H, W // 2 + 1]``,
-        complex; of "dft" four real arrays ``[..., W // 2 + 1, s, H // 2 + 1, s, C]``, the E, D, S
-        and T of `_dft`; of "direct" the taps ``[..., kh, kw, C]`` and ``1 / (sum k^2 + lambda)``.
-      shape: ``(H, W)`` of the padded map it applies to.
-      scale, x0, method: as for `converse2d`; the method is not "auto".
+        filters: the s*s filters. Of "fft" their half spectra `[..., C, s, s, H, W // 2 + 1]`,
+            complex; of "dft" four real arrays `[..., W // 2 + 1, s, H // 2 + 1, s, C]`, the E, D, S
+            and T of `_dft`; of "direct" the taps `[..., kh, kw, C]` and `1 / (sum k^2 + lambda)`.
+        shape: `(H, W)` of the padded map it applies to.
+        scale, x0, method: as for `converse2d`; the method is not "auto".
     """
 
     filters: tuple[Any, ...]  # JAX also builds pytrees of what stands for arrays
@@ -63,55 +63,50 @@ def converse2d(
     padding_mode: PaddingMode = "circular",
     x0: InitialEstimate = "nearest",
     method: Method = "auto",
-    plain: bool = False,
 ) -> Float[Array, "*broadcast sH sW C"]:
     """Reverse convolution: the X whose blurred and down-sampled version is the map x.
 
-    ``X* = argmin_X ||x - (X (*) K) down s||^2 + lam ||X - X0||^2``, with circular convolution, for
+    `X* = argmin_X ||x - (X (*) K) down s||^2 + lam ||X - X0||^2`, with circular convolution, for
     each feature map by itself.
 
     It is jitted, its options being static, and shards over examples and channels without
-    communication under plain `jax.jit`. Reverse-mode gradients of every order exist; forward mode
-    (`jax.jvp`, `jax.hessian`) needs ``plain=True``. The spectrum is computed in float32, or in
-    float64 if x is float64.
+    communication, whatever the axes of the mesh are. Every transformation of JAX applies. The
+    spectrum is computed in float32, or in float64 if x is float64.
 
     Args:
-      x: maps ``[..., H, W, C]``, any floating type, any leading axes or none.
-      kernel: ``[..., kh, kw, C]``, one per channel, the element ``(kh // 2, kw // 2)`` at the
-        origin. Leading axes broadcast against those of x: none for a single kernel, one for a
-        kernel per example. At most ``scale`` times the padded map in size.
-      lam: the regularization lambda > 0, a scalar or ``[..., C]``, leading axes as for kernel.
-      scale: the stride s >= 1 that is undone.
-      padding: pixels added to each side of x before, and ``scale * padding`` removed after.
-      padding_mode: "circular" (wraps, repeatedly if wider than the map), "replicate", "reflect" or
-        "constant" (zeros).
-      x0: the estimate that lambda pulls towards: "nearest" (x, each pixel repeated s x s times) or
-        "zero".
-      method: how it is evaluated, always exactly: "fft"; "dft", as matrix products; "direct",
-        without a transform, where the kernel has at most s taps a side; "auto", the fastest by our
-        measurements on the default device. Name one if you compile for another device.
-      plain: leave out all hints to compilers and all derivative rules of our own. Plain array
-        operations then give the same value: for forward mode, `jax.linear_transpose`, `jax.export`
-        of symbolic batches. XLA gathers sharded maps for it, and on CPUs it takes more time and
-        memory.
+        x: maps `[..., H, W, C]`, any floating type, any leading axes or none.
+        kernel: `[..., kh, kw, C]`, one per channel, the element `(kh // 2, kw // 2)` at the
+            origin. Leading axes broadcast against those of x: none for a single kernel, one for a
+            kernel per example. At most `scale` times the padded map in size.
+        lam: the regularization lambda > 0, a scalar or `[..., C]`, leading axes as for kernel.
+        scale: the stride s >= 1 that is undone.
+        padding: pixels added to each side of x before, and `scale * padding` removed after.
+        padding_mode: "circular" (wraps, repeatedly if wider than the map), "replicate", "reflect"
+            or "constant" (zeros).
+        x0: the estimate that lambda pulls towards: "nearest" (x, each pixel repeated s x s times)
+            or "zero".
+        method: how it is evaluated, always exactly: "fft"; "dft", as matrix products; "direct",
+            without a transform, where the kernel has at most s taps a side; "auto", the fastest by
+            our measurements on the default device. Name one if you compile for another device.
 
     Returns:
-      ``[..., scale * H, scale * W, C]`` in the type of x.
+        `[..., scale * H, scale * W, C]` in the type of x.
 
     Raises:
-      TypeError: x or kernel is not an array of real floating-point numbers.
-      ValueError: shapes that do not fit, or an option outside what is listed above.
+        TypeError: x or kernel is not an array of real floating-point numbers.
+        ValueError: shapes that do not fit, or an option outside what is listed above.
 
     Source: Huang et al., "Reverse Convolution and Its Applications to Image Restoration", ICCV
     2025, eq. 4-7.
     """
     x, kernel, lam = floating("x", x), floating("kernel", kernel), check_lam(lam)
     check_map("x", x)
-    padded = check_padding(padding, padding_mode, x.shape)
+    scale, padding = integer("scale", scale, 1), integer("padding", padding, 0)
+    padded = check_padding(padding, padding_mode, x.shape[-3:-1])
     check_operator(kernel, lam, padded, scale, x0)
     check_fit("x", x, kernel.shape[-1], {"kernel": kernel.shape[:-3], "lam": lam.shape[:-1]})
     chosen = choose_method(method, kernel.shape[-3:-1], padded, scale)
-    return _converse2d(x, kernel, lam, Options(scale, padding, padding_mode, x0, plain), chosen)
+    return _converse2d(x, kernel, lam, Options(scale, padding, padding_mode, x0), chosen)
 
 
 def converse2d_transfer(
@@ -122,25 +117,25 @@ def converse2d_transfer(
     scale: int = 1,
     x0: InitialEstimate = "nearest",
     method: Method = "auto",
-    plain: bool = False,
 ) -> Transfer:
-    """Prepare `converse2d` once for maps of one size: ``converse2d = apply_transfer o this``.
+    """Prepare `converse2d` once for maps of one size: `converse2d = apply_transfer o this`.
 
     Args:
-      kernel, lam, scale, x0, method, plain: as for `converse2d`.
-      shape: ``(H, W)`` of the map *including its padding*, ``H + 2 * padding``.
+        kernel, lam, scale, x0, method: as for `converse2d`.
+        shape: `(H, W)` of the map *including its padding*, `H + 2 * padding`.
 
     Returns:
-      A `Transfer` for `apply_transfer`.
+        A `Transfer` for `apply_transfer`.
 
     Raises:
-      TypeError, ValueError: as `converse2d`.
+        TypeError, ValueError: as `converse2d`.
     """
     kernel, lam = floating("kernel", kernel), check_lam(lam)
+    scale = integer("scale", scale, 1)
     shape = (int(shape[0]), int(shape[1]))
     check_operator(kernel, lam, shape, scale, x0)
     chosen = choose_method(method, kernel.shape[-3:-1], shape, scale)
-    filters = _transfer(kernel, lam, shape, Options(scale, x0=x0, plain=plain), chosen)
+    filters = _transfer(kernel, lam, shape, Options(scale, x0=x0), chosen)
     return Transfer(filters, shape, scale, x0, chosen)
 
 
@@ -150,27 +145,27 @@ def apply_transfer(
     *,
     padding: int = 0,
     padding_mode: PaddingMode = "circular",
-    plain: bool = False,
 ) -> Float[Array, "*broadcast sH sW C"]:
     """Apply a prepared operator, by the method it was prepared for.
 
     It is computed in the precision of the kernel that the transfer was prepared from.
 
     Args:
-      x: maps ``[..., H, W, C]``.
-      transfer: from `converse2d_transfer`, for maps of ``(H + 2 * padding, W + 2 * padding)``.
-      padding, padding_mode, plain: as for `converse2d`.
+        x: maps `[..., H, W, C]`.
+        transfer: from `converse2d_transfer`, for maps of `(H + 2 * padding, W + 2 * padding)`.
+        padding, padding_mode: as for `converse2d`.
 
     Returns:
-      As `converse2d`.
+        As `converse2d`.
 
     Raises:
-      TypeError: x is not an array of real floating-point numbers.
-      ValueError: x, with its padding, is not of the size or channels the transfer was made for.
+        TypeError: x is not an array of real floating-point numbers.
+        ValueError: x, with its padding, is not of the size or channels the transfer was made for.
     """
     x = floating("x", x)
     check_map("x", x)
-    padded = check_padding(padding, padding_mode, x.shape)
+    padding = integer("padding", padding, 0)
+    padded = check_padding(padding, padding_mode, x.shape[-3:-1])
     if padded != transfer.shape:
         raise ValueError(
             f"x: got {padded[0]}x{padded[1]} with padding={padding}; expected the "
@@ -180,19 +175,19 @@ def apply_transfer(
     filters = transfer.filters[0].shape
     leading = filters[: len(filters) - len(labels) + 1]
     check_fit("x", x, filters[labels.index("c") - len(labels)], {"transfer": leading})
-    options = Options(transfer.scale, padding, padding_mode, transfer.x0, plain)
+    options = Options(transfer.scale, padding, padding_mode, transfer.x0)
     return _apply_transfer(x, transfer, options)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _converse2d(x: Array, kernel: Array, lam: Array, options: Options, method: str) -> Array:
-    return _group_by_kernel(solve(method, options), x, _broadcast(kernel, lam), KERNEL)
+    return over_groups(solve(method, options), x, (kernel, per_channel(lam, kernel)), KERNEL)
 
 
 @functools.partial(jax.jit, static_argnums=(2,))
 def _apply_transfer(x: Array, transfer: Transfer, options: Options) -> Array:
-    fn, labels = apply(transfer.method, options), METHODS[transfer.method].TRANSFER
-    return _group_by_kernel(fn, x, transfer.filters, labels)
+    labels = METHODS[transfer.method].TRANSFER
+    return over_groups(apply(transfer.method, options), x, transfer.filters, labels)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
@@ -200,56 +195,14 @@ def _transfer(
     kernel: Array, lam: Array, shape: tuple[int, int], options: Options, method: str
 ) -> tuple[Array, ...]:
     dtype = compute_dtype(kernel)
-    kernel, lam = _broadcast(kernel.astype(dtype), lam.astype(dtype))
-    leading = kernel.shape[:-3]
-    kernel, lam = kernel.reshape(-1, *kernel.shape[-3:]), lam.reshape(-1, lam.shape[-1])
-    filters = METHODS[method].transfer(kernel, lam, shape, options)
-    return tuple(part.reshape(*leading, *part.shape[1:]) for part in filters)
 
+    def local(kernel: Array, lam: Array) -> tuple[Array, ...]:
+        kernel, lam = broadcast_leading((kernel, lam), KERNEL)
+        leading = kernel.shape[:-3]
+        kernel, lam = kernel.reshape(-1, *kernel.shape[-3:]), lam.reshape(-1, lam.shape[-1])
+        filters = METHODS[method].transfer(kernel, lam, shape, options)
+        return tuple(part.reshape(*leading, *part.shape[1:]) for part in filters)
 
-def _broadcast(kernel: Array, lam: Array) -> tuple[Array, Array]:
-    """Kernel ``[..., kh, kw, C]`` and lambda ``[..., C]`` with the same leading axes."""
-    leading = jnp.broadcast_shapes(kernel.shape[:-3], lam.shape[:-1])
-    kernel = jnp.broadcast_to(kernel, (*leading, *kernel.shape[-3:]))
-    return kernel, jnp.broadcast_to(lam, (*leading, kernel.shape[-1]))
-
-
-def _group_by_kernel(fn: Fn, x: Array, shared: tuple[Array, ...], labels: tuple[str, ...]) -> Array:
-    """Bring arguments to ``[groups, examples, ...]``: the maps of a group have `shared` in common.
-
-    All of `shared` have the same leading axes where their labels (see `partitioned`) have "m".
-    """
-    cores = [a.shape[a.ndim + 1 - len(s.split()) :] for a, s in zip(shared, labels, strict=True)]
-    leading = shared[0].shape[: shared[0].ndim - len(cores[0])]
-    batch = jnp.broadcast_shapes(x.shape[:-3], leading)
-    leading = (1,) * (len(batch) - len(leading)) + leading
-    # Trailing batch axes along which nothing shared varies become the examples of a group.
-    split = max((i + 1 for i, size in enumerate(leading) if size != 1), default=0)
-    groups, examples = math.prod(batch[:split]), math.prod(batch[split:])
-    x = jnp.broadcast_to(x, (*batch, *x.shape[-3:])).reshape(groups, examples, *x.shape[-3:])
-    grouped = []
-    for array, core in zip(shared, cores, strict=True):
-        array = jnp.broadcast_to(array.reshape(*leading[:split], *core), (*batch[:split], *core))
-        grouped.append(array.reshape(groups, *core))
-    (result,) = fn(*_match_varying_axes(x, *grouped))
-    return result.reshape(*batch, *result.shape[2:])
-
-
-def _match_varying_axes(*arrays: Array) -> tuple[Array, ...]:
-    """Inside `jax.shard_map`, mark a replicated kernel as varying before its spectrum is taken.
-
-    The transpose of this cast is the sum over devices: made here, it moves a kernel's gradient,
-    made later it would move a whole spectrum.
-    """
-    axes = frozenset[str]().union(*map(_varying_axes, arrays))
-    return tuple(
-        jax.lax.pcast(a, tuple(missing), to="varying") if missing else a
-        for a, missing in ((a, axes - _varying_axes(a)) for a in arrays)
-    )
-
-
-def _varying_axes(x: Array) -> frozenset[str]:
-    """Mesh axes over which x differs inside `shard_map`; JAX moved the attribute in 0.10."""
-    kind = jax.typeof(x)
-    manual = getattr(kind, "manual_axis_type", None)
-    return getattr(kind, "vma", frozenset()) if manual is None else manual.varying
+    results = tuple(labels.removeprefix("m ") for labels in METHODS[method].TRANSFER)
+    arrays = (kernel.astype(dtype), per_channel(lam, kernel).astype(dtype))
+    return over_explicit_axes(local, arrays, ("a b c", "c"), results)

@@ -32,12 +32,13 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from converse_jax.ops._adjoint import adjoint_pair, trilinear
 from converse_jax.ops._checks import compute_dtype
 from converse_jax.ops._closed_form import closed_form
 from converse_jax.ops._dft_matrices import (
@@ -49,26 +50,28 @@ from converse_jax.ops._dft_matrices import (
     product,
     product_each,
     sum_product,
+    synthesis_matrix,
     unfold,
 )
+from converse_jax.ops._function import Function, adjoint_pair, constant, trilinear
 from converse_jax.ops._memory import depends_on, in_channel_chunks, row_major
 from converse_jax.ops._options import Options
 from converse_jax.ops._otf import phase_dft
-from converse_jax.ops._partition import Fn, partitioned
 
 Quadrants = tuple[Array, ...]
-"""cc, cs, sc, ss, each ``[m, n, L, s, K, s, C]``: columns l and rows k, each with its phases.
+"""cc, cs, sc, ss, each `[m, n, L, s, K, s, C]`: columns l and rows k, each with its phases.
 
 In memory l and its phase come first, as the products leave it; the compiler sees to that.
 """
 
 Filter = tuple[Array, ...]
-"""E, D, S, T of the filters of the s*s phases, each ``[m, L, s, K, s, C]``."""
+"""E, D, S, T of the filters of the s*s phases, each `[m, L, s, K, s, C]`."""
 
 TRANSFER = ("m l q k p c",) * 4
-"""Labels (see `partitioned`) of what `transfer` returns."""
+"""Labels (see `Function`) of what `transfer` returns."""
 
 _SPECTRA = ("m n l q k p c",) * 4
+_INPUTS, _OUTPUT = ("m n h w c", "m a b c", "m c"), "m n i j c"
 
 # Up to this many taps, recomputing the spectrum of a kernel is cheaper than storing it.
 _MAX_UNROLLED_TAPS = 9
@@ -81,11 +84,10 @@ def transfer(
     options: Options,
 ) -> Filter:
     """E, D, S and T of the filters of the s*s phases, for padded maps of this shape."""
-    plus, minus = quadrant_otf(kernel, shape, options.scale, plain=options.plain)
+    plus, minus = quadrant_otf(kernel, shape, options.scale)
     lam = lam[:, None, None, None, None]
-    sums = functools.partial(over_phases, plain=options.plain)
-    plus_re, plus_im = closed_form(*plus, lam, options.x0, sums)
-    minus_re, minus_im = closed_form(*minus, lam, options.x0, sums)
+    plus_re, plus_im = closed_form(*plus, lam, options.x0, over_phases)
+    minus_re, minus_im = closed_form(*minus, lam, options.x0, over_phases)
     return (
         (plus_re + minus_re) / 2,
         (plus_re - minus_re) / 2,
@@ -96,71 +98,110 @@ def transfer(
 
 def apply(x: Float[Array, "m n H W C"], filters: Filter, options: Options) -> Array:
     """Filter groups of maps, given `transfer`."""
-    padded, cropped, plain = *_borders(options), options.plain
+    padded, cropped = _borders(options)
 
     def filter_maps(x: Array, *filters: Array) -> Array:
-        spectra = analyze(x, x.shape[2:4], 1, padded, plain=plain)
-        spectra = apply_filter(spectra, filters, 1, plain=plain)
-        return synthesize(spectra, x.shape[2:4], options.scale, cropped, plain=plain)
+        spectra = apply_filter(analyze(x, x.shape[2:4], 1, padded), filters, 1)
+        return synthesize(spectra, x.shape[2:4], options.scale, cropped)
 
-    return in_channel_chunks(filter_maps, x, *filters, scale=options.scale, plain=plain)
+    return in_channel_chunks(filter_maps, x, *filters, scale=options.scale)
 
 
-def solve(options: Options) -> Fn:
+class Solver(Function):
     """`converse2d` on groups of maps. Its backward pass keeps the spectra of x instead of x."""
-    padded, cropped, plain, scale = *_borders(options), options.plain, options.scale
 
-    def from_spectra(
-        spectra: Quadrants, kernel: Array, lam: Array, size: tuple[int, int], first: Array
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        padded, cropped = _borders(options)
+        self.analyze = lambda x: analyze(x.astype(compute_dtype(x)), x.shape[2:4], 1, padded)
+        self.synthesize = lambda spectra, size: synthesize(spectra, size, options.scale, cropped)
+        super().__init__(
+            lambda *args: in_channel_chunks(self._result, *args, scale=options.scale),
+            linear=(0,),
+            derive=self._result,
+            labels=(_INPUTS, _OUTPUT),
+        )
+        self._forward = Function(self._with_spectra, labels=(_INPUTS, (_OUTPUT, _SPECTRA)))
+
+    def linearized(self, active: tuple[int, ...], args: tuple[Array, ...]) -> tuple[Any, Function]:
+        """See `Function`; the residuals are the spectra of x, the kernel and lambda."""
+
+        def forward(x: Array, kernel: Array, lam: Array) -> tuple[Array, tuple[Any, ...]]:
+            result, spectra = self._forward(x, kernel, lam)
+            return result, (spectra, kernel, lam)
+
+        size, dtype = args[0].shape[2:4], args[0].dtype
+        return forward, self._once((active, size, dtype), lambda: self._along(active, size, dtype))
+
+    def _along(self, active: tuple[int, ...], size: tuple[int, ...], dtype: Any) -> Function:
+        def of_active(kept: tuple[Any, ...], first: Array) -> Callable[..., Array]:
+            """The result as a function of what is active, with spectra in place of x."""
+
+            def result(*values: Any) -> Array:
+                given = dict(zip(active, values, strict=True))
+                spectra, kernel, lam = (given.get(i, value) for i, value in enumerate(kept))
+                return self._of_spectra(spectra, kernel, lam, size, first)
+
+            return result
+
+        def along(kept: tuple[Any, ...], tangents: tuple[Array, ...]) -> Array:
+            primals = tuple(kept[i] for i in active)
+            directions = (
+                self.analyze(t) if i == 0 else t for i, t in zip(active, tangents, strict=True)
+            )
+            result = of_active(kept, tangents[0])
+            return jax.jvp(result, primals, tuple(directions))[1].astype(dtype)
+
+        def back(kept: tuple[Any, ...], cotangent: Array) -> tuple[Array, ...]:
+            primals = (kept[i] for i in active)
+            _, pull = jax.vjp(of_active(kept, cotangent), *primals)
+            cotangents = pull(cotangent.astype(kept[0][0].dtype))
+            # Analysis and synthesis are each other's adjoint, given the same matrices.
+            padded, _ = _borders(self.options)
+            return tuple(
+                synthesize(value, size, 1, padded).astype(dtype) if i == 0 else value
+                for i, value in zip(active, cotangents, strict=True)
+            )
+
+        kept_labels = (_SPECTRA, *_INPUTS[1:])
+        of_tangents = tuple(_INPUTS[i] for i in active)
+        tangent = Function(
+            along,
+            linear=(1,),
+            transposed=lambda _, kept, cotangent: pull_back(kept, cotangent),
+            labels=((kept_labels, of_tangents), _OUTPUT),
+        )
+        pull_back = Function(
+            back,
+            linear=(1,),
+            transposed=lambda _, kept, tangents: tangent(kept, tangents),
+            labels=((kept_labels, _OUTPUT), of_tangents),
+        )
+        return tangent
+
+    def _result(self, x: Array, kernel: Array, lam: Array) -> Array:
+        return self._with_spectra(x, kernel, lam)[0]
+
+    def _with_spectra(self, x: Array, kernel: Array, lam: Array) -> tuple[Array, Quadrants]:
+        spectra = self.analyze(x)
+        return self._of_spectra(spectra, kernel, lam, x.shape[2:4], x).astype(x.dtype), spectra
+
+    def _of_spectra(
+        self, spectra: Quadrants, kernel: Array, lam: Array, size: tuple[int, ...], first: Array
     ) -> Array:
         """The result for maps of this size. The kernel's spectrum is scheduled after `first`."""
         dtype = spectra[0].dtype
-        kernel = depends_on(kernel.astype(dtype), first, plain=plain)
-        filters = transfer(kernel, lam.astype(dtype), options.padded(*size), options)
-        if not plain and (spectra[0].shape[1] > 1 or scale > 1):  # plain sizes may be symbolic
+        kernel = depends_on(kernel.astype(dtype), first)
+        filters = transfer(kernel, lam.astype(dtype), self.options.padded(*size), self.options)
+        if self.options.scale > 1 or not _at_most_one(spectra[0].shape[1]):
             # Else it would be computed again for each example.
-            filters = tuple(row_major(t, plain=plain) for t in filters)
-        filtered = apply_filter(spectra, filters, 1, plain=plain)
-        return synthesize(filtered, size, scale, cropped, plain=plain)
+            filters = tuple(map(row_major, filters))
+        return self.synthesize(apply_filter(spectra, filters, 1), size)
 
-    def with_spectra(x: Array, kernel: Array, lam: Array) -> tuple[Array, ...]:
-        size = (x.shape[2], x.shape[3])
-        spectra = analyze(x.astype(compute_dtype(x)), size, 1, padded, plain=plain)
-        return from_spectra(spectra, kernel, lam, size, x).astype(x.dtype), *spectra
 
-    def alone(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
-        def result(*args: Array) -> Array:
-            return with_spectra(*args)[0]
-
-        return (in_channel_chunks(result, x, kernel, lam, scale=scale, plain=plain),)
-
-    def pull_back(*args: Array) -> tuple[Array, ...]:
-        *spectra, kernel, lam, cotangent = args
-        size = (cotangent.shape[2] // scale, cotangent.shape[3] // scale)
-
-        def result(spectra: Quadrants, kernel: Array, lam: Array) -> Array:
-            return from_spectra(spectra, kernel, lam, size, cotangent)
-
-        _, pull = jax.vjp(result, tuple(spectra), kernel, lam)
-        spectra_bar, kernel_bar, lam_bar = pull(cotangent.astype(spectra[0].dtype))
-        # Analysis and synthesis are each other's adjoint, given the same matrices.
-        x_bar = synthesize(spectra_bar, size, 1, padded)
-        return x_bar.astype(cotangent.dtype), kernel_bar, lam_bar
-
-    inputs, outputs = ("m n h w c", "m a b c", "m c"), ("m n i j c",)
-    operator = partitioned(alone, inputs, outputs, plain=plain)
-    if plain:
-        return operator
-    operator = jax.custom_vjp(operator)
-    forward = partitioned(with_spectra, inputs, outputs + _SPECTRA)
-    backward = partitioned(pull_back, _SPECTRA + inputs[1:] + outputs, inputs)
-
-    def keep_spectra(x: Array, kernel: Array, lam: Array) -> tuple[tuple[Array], Quadrants]:
-        result, *spectra = forward(x, kernel, lam)
-        return (result,), (*spectra, kernel, lam)
-
-    operator.defvjp(keep_spectra, lambda kept, cotangents: backward(*kept, *cotangents))
-    return operator
+def _at_most_one(size: Any) -> bool:
+    """Whether a size, which may be symbolic, is known to be 0 or 1."""
+    return isinstance(size, int) and size <= 1
 
 
 def _borders(options: Options) -> tuple[Padded, Cropped]:
@@ -177,49 +218,43 @@ def _from_memory(q: Float[Array, "L s m n K s C"]) -> Float[Array, "m n L s K s 
 
 
 def _analyze(
-    x: Float[Array, "m n sH sW C"],
-    shape: tuple[int, int],
-    scale: int,
-    border: Border,
-    *,
-    plain: bool = False,
+    x: Float[Array, "m n sH sW C"], shape: tuple[int, int], scale: int, border: Border
 ) -> Quadrants:
     """Quadrants of the spectra of the s*s phases, of the `shape`, of maps."""
     m, n, *_, channels = x.shape
-    (row_cos, row_sin), (col_cos, col_sin) = (
-        [analysis_matrix(border, size, sine, x.dtype) for sine in (False, True)] for size in shape
+    row_cos, row_sin, col_cos, col_sin = (
+        constant(analysis_matrix, border, size, sine, dtype=x.dtype)
+        for size in shape
+        for sine in (False, True)
     )
 
     def along_columns(half: Float[Array, "b K i W j c"]) -> list[Float[Array, "L j b K i c"]]:
-        even, odd = fold(half.transpose(3, 4, 0, 1, 2, 5), 0, plain=plain)
-        return [product(col_cos, even, plain=plain), product(col_sin, odd, plain=plain)]
+        even, odd = fold(half.transpose(3, 4, 0, 1, 2, 5), 0)
+        return [product(col_cos, even), product(col_sin, odd)]
 
     phases = x.reshape(m * n, shape[0], scale, shape[1], scale, channels)
-    even, odd = fold(phases, 1, plain=plain)
+    even, odd = fold(phases, 1)
     quadrants = along_columns(product_each(row_cos, even))
     quadrants += along_columns(product_each(row_sin, odd))
     return tuple(_from_memory(q.reshape(*q.shape[:2], m, n, *q.shape[3:])) for q in quadrants)
 
 
 def _synthesize(
-    quadrants: Quadrants,
-    shape: tuple[int, int],
-    scale: int,
-    border: Border,
-    *,
-    plain: bool = False,
+    quadrants: Quadrants, shape: tuple[int, int], scale: int, border: Border
 ) -> Float[Array, "m n sH sW C"]:
     """Maps of s times the `shape` from the quadrants of their phases."""
     m, n, *_, channels = quadrants[0].shape
     height, width = shape
-    (row_cos, row_sin), (col_cos, col_sin) = (
-        [border.matrix(size, sine, quadrants[0].dtype) for sine in (False, True)] for size in shape
+    row_cos, row_sin, col_cos, col_sin = (
+        constant(synthesis_matrix, border, size, sine, dtype=quadrants[0].dtype)
+        for size in shape
+        for sine in (False, True)
     )
 
     def along_columns(even: Array, odd: Array) -> Float[Array, "b K i W j c"]:
-        even, odd = product(col_cos, even, plain=plain), product(col_sin, odd, plain=plain)
+        even, odd = product(col_cos, even), product(col_sin, odd)
         # In this order the phases lie interleaved once the rows are there.
-        return row_major(unfold(even, odd, width, 0).transpose(2, 3, 4, 0, 1, 5), plain=plain)
+        return row_major(unfold(even, odd, width, 0).transpose(2, 3, 4, 0, 1, 5))
 
     cc, cs, sc, ss = (_in_memory(q).reshape(*q.shape[2:4], m * n, *q.shape[4:]) for q in quadrants)
     even = product_each(row_cos, along_columns(cc, cs))
@@ -230,9 +265,7 @@ def _synthesize(
 analyze, synthesize = adjoint_pair(_analyze, _synthesize)
 
 
-def _apply_filter(
-    quadrants: Quadrants, transfer: Filter, phases: int, *, plain: bool = False
-) -> Quadrants:
+def _apply_filter(quadrants: Quadrants, transfer: Filter, phases: int) -> Quadrants:
     """Quadrants of the s*s phases of the filtered maps, by the equations at the top of this file.
 
     `phases` is the scale of the quadrants given: 1, where the filters have s*s phases, or s.
@@ -245,24 +278,20 @@ def _apply_filter(
         E * sc + D * cs - S * cc + T * ss,
         E * ss - D * cc - S * cs - T * sc,
     )
-    return tuple(_from_memory(row_major(_in_memory(q), plain=plain)) for q in filtered)
+    return tuple(_from_memory(row_major(_in_memory(q))) for q in filtered)
 
 
-def _apply_filter_adjoint(
-    quadrants: Quadrants, transfer: Filter, phases: int, *, plain: bool = False
-) -> Quadrants:
+def _apply_filter_adjoint(quadrants: Quadrants, transfer: Filter, phases: int) -> Quadrants:
     """The adjoint of `apply_filter` in its quadrants: the same with the conjugate filters."""
     E, D, S, T = transfer
-    filtered = apply_filter(quadrants, (E, D, -S, -T), phases, plain=plain)
+    filtered = apply_filter(quadrants, (E, D, -S, -T), phases)
     if phases == quadrants[0].shape[-2]:
         return filtered
-    return tuple(over_phases(q, plain=plain) for q in filtered)
+    return tuple(over_phases(q) for q in filtered)
 
 
-def _correlate(
-    inputs: Quadrants, cotangents: Quadrants, phases: int, *, plain: bool = False
-) -> Filter:
-    """The adjoint of `apply_filter` in its filters t: ``<q, apply_filter(p, t)> = <., t>``."""
+def _correlate(inputs: Quadrants, cotangents: Quadrants, phases: int) -> Filter:
+    """The adjoint of `apply_filter` in its filters t: `<q, apply_filter(p, t)> = <., t>`."""
 
     def of_one(inputs: Quadrants, cotangents: Quadrants) -> Filter:
         cc, cs, sc, ss = inputs
@@ -292,7 +321,7 @@ def _correlate(
         total = jax.lax.fori_loop(0, inputs[0].shape[1], add, zero)
         return tuple(jnp.moveaxis(t, 2, 0) for t in total)
 
-    if plain or inputs[0].shape[1] == 1:
+    if _at_most_one(inputs[0].shape[1]):
         return reduced(inputs, cotangents)
     return jax.lax.platform_dependent(inputs, cotangents, cpu=accumulated, default=reduced)
 
@@ -303,34 +332,35 @@ apply_filter, apply_filter_adjoint, correlate = trilinear(
 
 
 def quadrant_otf(
-    kernel: Float[Array, "m kh kw C"], shape: tuple[int, int], scale: int, *, plain: bool = False
+    kernel: Float[Array, "m kh kw C"], shape: tuple[int, int], scale: int
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Transfer functions of the phases of a kernel at (k, l) and (k, -l): real, imaginary part."""
     m, kh, kw, channels = kernel.shape
-    (rows_re, rows_im), (cols_re, cols_im) = (
-        # [K, s, taps]
-        (part.transpose(1, 0, 2) for part in phase_dft(size, taps, scale, True, kernel.dtype))
+    rows_cos, rows_sin, cols_cos, cols_sin = (  # [K, s, taps]
+        constant(phase_dft, size, taps, scale, True, sine, dtype=kernel.dtype).transpose(1, 0, 2)
         for size, taps in zip(shape, (kh, kw), strict=True)
+        for sine in (False, True)
     )
     multiply = sum_product if kw <= _MAX_UNROLLED_TAPS else product
 
     def along_columns(columns: Array, half: Float[Array, "kw m K i c"]) -> Array:
-        parts = multiply(columns.reshape(-1, kw), half, plain=plain)
+        parts = multiply(columns.reshape(-1, kw), half)
         parts = parts.reshape(*columns.shape[:2], *half.shape[1:])
         return parts.transpose(2, 0, 1, 3, 4, 5)  # [m, L, j, K, i, c]
 
     def products(rows: Array) -> tuple[Array, Array]:
-        half = product(rows.reshape(-1, kh), jnp.moveaxis(kernel, 1, 0), plain=plain)
+        half = product(rows.reshape(-1, kh), jnp.moveaxis(kernel, 1, 0))
         half = jnp.moveaxis(half.reshape(*rows.shape[:2], m, kw, channels), (3, 2), (0, 1))
-        return along_columns(cols_re, half), along_columns(cols_im, half)
+        return along_columns(cols_cos, half), along_columns(cols_sin, half)
 
-    (rr, ri), (ir, ii) = products(rows_re), products(rows_im)
-    return (rr - ii, ir + ri), (rr + ii, ir - ri)
+    # exp(-i w) = cos - i sin
+    (cc, cs), (sc, ss) = products(rows_cos), products(rows_sin)
+    return (cc - ss, -sc - cs), (cc + ss, cs - sc)
 
 
-def _sum_phases(x: Array, scale: int, *, plain: bool = False) -> Array:
+def _sum_phases(x: Array, scale: int) -> Array:
     # Written out: XLA's CPU backend reduces over these axes several times slower than it adds.
-    if scale > 4 or plain:
+    if scale > 4:
         return jnp.sum(x, (-4, -2), keepdims=True)
     phases = (
         x[..., j : j + 1, :, i : i + 1, :] for j, i in itertools.product(range(scale), repeat=2)
@@ -338,15 +368,13 @@ def _sum_phases(x: Array, scale: int, *, plain: bool = False) -> Array:
     return row_major(functools.reduce(jnp.add, phases))
 
 
-def _repeat_phases(x: Array, scale: int, *, plain: bool = False) -> Array:
+def _repeat_phases(x: Array, scale: int) -> Array:
     return jnp.broadcast_to(x, (*x.shape[:-4], scale, x.shape[-3], scale, x.shape[-1]))
 
 
 sum_phases, repeat_phases = adjoint_pair(_sum_phases, _repeat_phases)
 
 
-def over_phases(
-    x: Float[Array, "*rest s K s C"], *, plain: bool = False
-) -> Float[Array, "*rest 1 K 1 C"]:
+def over_phases(x: Float[Array, "*rest s K s C"]) -> Float[Array, "*rest 1 K 1 C"]:
     """The sum over the phases."""
-    return x if x.shape[-2] == 1 else sum_phases(x, x.shape[-2], plain=plain)
+    return x if x.shape[-2] == 1 else sum_phases(x, x.shape[-2])

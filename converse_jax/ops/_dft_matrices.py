@@ -6,16 +6,17 @@ Padding before the transform and cropping after its inverse are part of the matr
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from converse_jax.ops._function import Function
 from converse_jax.ops._memory import row_major
-from converse_jax.ops._otf import twiddle
+from converse_jax.ops._otf import wave
 
 _HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -27,15 +28,13 @@ class Padded:
     padding: int
     mode: str
 
-    def matrix(self, size: int, sine: bool, dtype: Any) -> Float[Array, "half K"]:
-        """From half a map of `size` to the spectrum of the padded map."""
-        half = jnp.arange((size + 1) // 2)
+    def matrix(self, size: int, sine: bool) -> np.ndarray:
+        """From half a map of `size` to the spectrum of the padded map: `[half, K]`."""
         mode = {"circular": "wrap", "replicate": "edge"}.get(self.mode, self.mode)
-        outside = {"constant_values": -1} if mode == "constant" else {}
-        source: Array = jnp.pad(jnp.arange(size), self.padding, mode=mode, **outside)
-        copies = (half[:, None] == source[None]).astype(dtype)
-        waves = _waves(size + 2 * self.padding, sine, dtype)
-        return jnp.dot(copies, waves, precision=_HIGHEST)
+        outside: dict[str, Any] = {"constant_values": -1} if mode == "constant" else {}
+        source = np.pad(np.arange(size), self.padding, cast(Any, mode), **outside)
+        copies = np.arange((size + 1) // 2)[:, None] == source
+        return copies @ _waves(size + 2 * self.padding, sine)
 
 
 @dataclass(frozen=True)
@@ -44,41 +43,43 @@ class Cropped:
 
     padding: int
 
-    def matrix(self, size: int, sine: bool, dtype: Any) -> Float[Array, "half K"]:
-        """From the spectrum of the padded map back to half a map of `size`."""
+    def matrix(self, size: int, sine: bool) -> np.ndarray:
+        """From the spectrum of the padded map back to half a map of `size`: `[half, K]`."""
         whole = size + 2 * self.padding
-        k = jnp.arange(whole // 2 + 1)
+        k = np.arange(whole // 2 + 1)
         # All frequencies but these stand for their mirror image as well.
-        weights = jnp.where((k == 0) | (2 * k == whole), 1, 2).astype(dtype) / whole
-        kept = slice(self.padding, self.padding + (size + 1) // 2)
-        return weights[None] * _waves(whole, sine, dtype)[kept]
+        weights = np.where((k == 0) | (2 * k == whole), 1, 2) / whole
+        return weights * _waves(whole, sine)[self.padding : self.padding + (size + 1) // 2]
 
 
 Border = Padded | Cropped
 
 
-def analysis_matrix(border: Border, size: int, sine: bool, dtype: Any) -> Float[Array, "K half"]:
-    """From the even or odd part of a map to its spectrum."""
-    matrix = border.matrix(size, sine, dtype)
+def synthesis_matrix(border: Border, size: int, sine: bool) -> np.ndarray:
+    """From a spectrum to the even or odd part of a map: `[half, K]`."""
+    return border.matrix(size, sine)
+
+
+def analysis_matrix(border: Border, size: int, sine: bool) -> np.ndarray:
+    """From the even or odd part of a map to its spectrum: `[K, half]`."""
     # The middle pixel of an odd axis is counted twice in its even part.
-    twice = 2 * jnp.arange((size + 1) // 2) + 1 == size
-    return (matrix * jnp.where(twice, 0.5, 1).astype(dtype)[:, None]).T
+    twice = 2 * np.arange((size + 1) // 2) + 1 == size
+    return (border.matrix(size, sine) * np.where(twice, 0.5, 1)[:, None]).T
 
 
-def _waves(size: int, sine: bool, dtype: Any) -> Float[Array, "N K"]:
-    """Cosine or sine of ``2 pi k (n - (N-1)/2) / N``, k <= N / 2."""
-    n, k = jnp.arange(size)[:, None], jnp.arange(size // 2 + 1)[None]
-    cos, minus_sin = twiddle((2 * n - size + 1) * k % (2 * size), 2 * size, dtype)
-    return -minus_sin if sine else cos
+def _waves(size: int, sine: bool) -> np.ndarray:
+    """Cosine or sine of `2 pi k (n - (N-1)/2) / N`, k <= N / 2: `[N, K]`."""
+    n, k = np.arange(size)[:, None], np.arange(size // 2 + 1)
+    return wave((2 * n - size + 1) * k, 2 * size, sine=sine)
 
 
-def fold(x: Array, axis: int, *, plain: bool = False) -> tuple[Array, Array]:
+def fold(x: Array, axis: int) -> tuple[Array, Array]:
     """Even and odd part about the middle, the middle pixel of an odd axis counted twice."""
     size = x.shape[axis]
     half = (size + 1) // 2
     near = jax.lax.slice_in_dim(x, 0, half, axis=axis)
     far = jnp.flip(jax.lax.slice_in_dim(x, size - half, size, axis=axis), axis)
-    return row_major(near + far, plain=plain), row_major(near - far, plain=plain)
+    return row_major(near + far), row_major(near - far)
 
 
 def unfold(even: Array, odd: Array, size: int, axis: int) -> Array:
@@ -87,32 +88,25 @@ def unfold(even: Array, odd: Array, size: int, axis: int) -> Array:
     return jnp.concatenate([even + odd, jnp.flip(far, axis)], axis)
 
 
-def _by_constant(f: Callable[[Array, Array], Array]) -> Callable[..., Array]:
-    """A product with a matrix that is not differentiated: its gradient is ``matrix.T @ y``."""
-    ruled = jax.custom_vjp(f)
-    ruled.defvjp(
-        lambda matrix, x: (ruled(matrix, x), matrix),
-        lambda matrix, y: (None, product(matrix.T, y)),
-    )
-
-    @functools.wraps(f)
-    def call(matrix: Array, x: Array, *, plain: bool = False) -> Array:
-        return f(matrix, x) if plain else ruled(matrix, x)
-
-    return call
-
-
-@_by_constant
 def product(matrix: Float[Array, "k h"], x: Float[Array, "h ..."]) -> Float[Array, "k ..."]:
-    """``matrix @ x`` over the first axis of x."""
+    """`matrix @ x` over the first axis of x; the gradient in x is `matrix.T @ y`."""
+    return _product(matrix, x)
+
+
+def sum_product(matrix: Float[Array, "k h"], x: Float[Array, "h ..."]) -> Float[Array, "k ..."]:
+    """`product` for few h, written as a sum: computed where it is used, it takes no memory."""
+    return _sum_product(matrix, x)
+
+
+@functools.partial(Function, linear=(1,), transposed=lambda _, matrix, y: product(matrix.T, y))
+def _product(matrix: Array, x: Array) -> Array:
     # Not `einsum`: it would put the larger operand first, and transpose it, as JAX's own rule for
     # the gradient does.
     return jax.lax.dot_general(matrix, x, (((1,), (0,)), ((), ())), precision=_HIGHEST)
 
 
-@_by_constant
-def sum_product(matrix: Float[Array, "k h"], x: Float[Array, "h ..."]) -> Float[Array, "k ..."]:
-    """`product` for few h, written as a sum: computed where it is used, it takes no memory."""
+@functools.partial(Function, linear=(1,), transposed=lambda _, matrix, y: product(matrix.T, y))
+def _sum_product(matrix: Array, x: Array) -> Array:
     columns = matrix.reshape(*matrix.shape, *(1,) * (x.ndim - 1))
     return functools.reduce(jnp.add, (columns[:, i] * x[i][None] for i in range(x.shape[0])))
 

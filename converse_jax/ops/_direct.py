@@ -1,7 +1,7 @@
 r"""The method "direct": kernels no larger than the stride, solved without any transform.
 
 Each phase of such a kernel holds a single tap k_ij (see `_otf`), at a shift t_ij of 0 or 1 pixel on
-each axis, so that ``K_ij = k_ij exp(-i w t_ij)`` and ``sum |K_ij|^2 = sum k_ij^2`` is a number:
+each axis, so that `K_ij = k_ij exp(-i w t_ij)` and `sum |K_ij|^2 = sum k_ij^2` is a number:
 
     X*_ij[n] = b y[n] + k_ij r[n + t_ij] / (sum k^2 + lambda) ,
     r[n]     = y[n] - b sum_kl k_kl y[n - t_kl] .
@@ -12,18 +12,16 @@ times a number: padding has no effect at all.
 
 from __future__ import annotations
 
-import functools
 import itertools
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from converse_jax.ops._options import Options
-from converse_jax.ops._pad import pad_map
+from converse_jax.ops._pad import crop_map, pad_map
 
 TRANSFER = ("m a b c", "m c")
-"""Labels (see `partitioned`) of what `transfer` returns."""
+"""Labels (see `Function`) of what `transfer` returns."""
 
 
 def transfer(
@@ -32,7 +30,7 @@ def transfer(
     shape: tuple[int, int],
     options: Options,
 ) -> tuple[Float[Array, "m kh kw C"], Float[Array, "m C"]]:
-    """The taps, and ``1 / (sum k^2 + lambda)``: all that the solution depends on, at any size."""
+    """The taps, and `1 / (sum k^2 + lambda)`: all that the solution depends on, at any size."""
     return kernel, 1 / (jnp.sum(kernel**2, (1, 2)) + lam)
 
 
@@ -61,8 +59,7 @@ def apply(
         grid = x[:, :, :, None, :, None] * jnp.stack(rows, 1)[:, None, None, :, None]
         return grid.reshape(m, n, scale * height, scale * width, channels)
 
-    pad = functools.partial(pad_map, padding=p, mode=options.padding_mode, plain=options.plain)
-    y = jax.vmap(jax.vmap(jax.vmap(pad, -1, -1)))(x)
+    y = pad_map(x, p, options.padding_mode, axis=2)
 
     def roll(z: Array, i: int, j: int, sign: int) -> Array:
         return jnp.roll(z, (sign * (i > kh // 2), sign * (j > kw // 2)), (2, 3))
@@ -76,7 +73,7 @@ def apply(
 
     def phase(i: int, j: int) -> Float[Array, "m n H W C"]:
         z = base * y + spread(tap(i, j) * gain) * roll(rest, i, j, -1)
-        return z[:, :, p : p + height, p : p + width]
+        return crop_map(z, p, axis=2)
 
     # [m, n, H, i, W, j, C]: each axis followed by that of its phases.
     rows = [jnp.stack([phase(i, j) for j in phases], 4) for i in phases]

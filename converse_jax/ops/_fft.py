@@ -5,7 +5,7 @@ A filter bank between a map y and the s*s phases x_ij of a larger one, in both d
     synthesize(y, G)_ij = F^-1[ G_ij . F y ]                [H, W]   -> [sH, sW]
     analyze(x, G)       = F^-1[ sum_ij conj(G_ij) F x_ij ]  [sH, sW] -> [H, W]
 
-They are the two map-valued gradients of the trilinear form ``<x, synthesize(y, G)>``; its third,
+They are the two map-valued gradients of the trilinear form `<x, synthesize(y, G)>`; its third,
 `correlate`, is the gradient in G. Reverse-mode differentiation of any order thus costs real FFTs
 alone: JAX's own transpose of a real FFT is a complex FFT of the whole map.
 """
@@ -13,21 +13,20 @@ alone: JAX's own transpose of a real FFT is a complex FFT of the whole map.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from converse_jax.ops._adjoint import adjoint_pair, trilinear
 from converse_jax.ops._closed_form import closed_form
+from converse_jax.ops._function import adjoint_pair, trilinear
 from converse_jax.ops._memory import row_major
 from converse_jax.ops._options import Options
 from converse_jax.ops._otf import phase_otf
 from converse_jax.ops._pad import crop_map, pad_map
 
 TRANSFER = ("m c p q u k",)
-"""Labels (see `partitioned`) of what `transfer` returns."""
+"""Labels (see `Function`) of what `transfer` returns."""
 
 
 def transfer(
@@ -49,83 +48,65 @@ def apply(
     options: Options,
 ) -> Float[Array, "m n sH sW C"]:
     """Filter groups of maps, given `transfer`."""
-
-    def filter_map(y: Array, spectrum: Array) -> Array:
-        padded = pad_map(y, options.padding, options.padding_mode, plain=options.plain)
-        larger = synthesize(padded, spectrum, plain=options.plain)
-        return crop_map(larger, options.scale * options.padding)
-
-    return over_maps(filter_map, plain=options.plain)(x, *filters)
+    (spectra,) = filters
+    y = pad_map(channels_first(x), options.padding, options.padding_mode)
+    larger = synthesize(y, spectra)
+    return channels_last(crop_map(larger, options.scale * options.padding))
 
 
-def _phases(x: Float[Array, "sH sW"], scale: int) -> Float[Array, "s s H W"]:
-    height, width = x.shape
-    x = x.reshape(height // scale, scale, width // scale, scale)
-    return x.transpose(1, 3, 0, 2)
+def _phases(x: Float[Array, "m n C sH sW"], scale: int) -> Float[Array, "m n C s s H W"]:
+    *maps, height, width = x.shape
+    x = x.reshape(*maps, height // scale, scale, width // scale, scale)
+    return x.transpose(0, 1, 2, 4, 6, 3, 5)
 
 
 def _synthesize(
-    y: Float[Array, "H W"], transfer: Complex[Array, "s s H K"], *, plain: bool = False
-) -> Float[Array, "sH sW"]:
-    """``x_ij = F^-1[G_ij . F y]`` for each phase (i, j) of the output."""
-    phases = jnp.fft.irfft2(jnp.fft.rfft2(y)[None, None] * transfer, s=y.shape)
-    s, _, height, width = phases.shape
-    return phases.transpose(2, 0, 3, 1).reshape(s * height, s * width)
+    y: Float[Array, "m n C H W"], transfer: Complex[Array, "m C s s H K"]
+) -> Float[Array, "m n C sH sW"]:
+    """`x_ij = F^-1[G_ij . F y]` for each phase (i, j) of the output."""
+    spectrum = jnp.fft.rfft2(y)[:, :, :, None, None]
+    phases = jnp.fft.irfft2(spectrum * transfer[:, None], s=y.shape[-2:])
+    *maps, s, _, height, width = phases.shape
+    return phases.transpose(0, 1, 2, 5, 3, 6, 4).reshape(*maps, s * height, s * width)
 
 
 def _analyze(
-    x: Float[Array, "sH sW"], transfer: Complex[Array, "s s H K"], *, plain: bool = False
-) -> Float[Array, "H W"]:
-    """``y = F^-1[sum_ij conj(G_ij) . F x_ij]``: the adjoint of `synthesize` in y."""
-    phases = _phases(x, transfer.shape[0])
-    spectrum = jnp.sum(jnp.conj(transfer) * jnp.fft.rfft2(phases), axis=(0, 1))
-    return jnp.fft.irfft2(spectrum, s=phases.shape[2:])
+    x: Float[Array, "m n C sH sW"], transfer: Complex[Array, "m C s s H K"]
+) -> Float[Array, "m n C H W"]:
+    """`y = F^-1[sum_ij conj(G_ij) . F x_ij]`: the adjoint of `synthesize` in y."""
+    phases = _phases(x, transfer.shape[2])
+    spectrum = jnp.sum(jnp.conj(transfer)[:, None] * jnp.fft.rfft2(phases), axis=(3, 4))
+    return jnp.fft.irfft2(spectrum, s=phases.shape[-2:])
 
 
 def _correlate(
-    y: Float[Array, "H W"], x: Float[Array, "sH sW"], *, plain: bool = False
-) -> Complex[Array, "s s H K"]:
-    """``(w / HW) F y . conj(F x_ij)``: the gradient of ``<x, synthesize(y, G)>`` in G.
+    y: Float[Array, "m n C H W"], x: Float[Array, "m n C sH sW"]
+) -> Complex[Array, "m C s s H K"]:
+    """`sum_n (w / HW) F y . conj(F x_ij)`: the gradient of `<x, synthesize(y, G)>` in G.
 
     w counts a column of the half spectrum twice, unless it mirrors itself.
     """
-    height, width = y.shape
+    height, width = y.shape[-2:]
     column = jnp.arange(width // 2 + 1)
     single = (column == 0) | (2 * column == width)
     weights = jnp.where(single, 1, 2).astype(y.dtype) / (height * width)
     spectrum = jnp.fft.rfft2(y)
-    spectrum = weights[None].astype(spectrum.dtype) * spectrum
-    phases = _phases(x, x.shape[0] // height)
-    return spectrum[None, None] * jnp.conj(jnp.fft.rfft2(phases))
+    spectrum = weights.astype(spectrum.dtype).reshape(1, 1, 1, 1, -1) * spectrum
+    phases = jnp.conj(jnp.fft.rfft2(_phases(x, x.shape[-2] // height)))
+    return jnp.sum(spectrum[:, :, :, None, None] * phases, axis=1)
 
 
 synthesize, analyze, correlate = trilinear(_synthesize, _analyze, _correlate)
 
 
-def over_maps(bank: Callable[..., Array], *, plain: bool) -> Callable[..., Array]:
-    """Lift a filter of one map to ``[groups, examples, H, W, C]``, one transfer a group and C."""
-    channels = jax.vmap(bank)
-    examples = jax.vmap(channels, in_axes=(0, None))
-    groups = jax.vmap(examples)
-
-    def maps(x: Array, transfer: Array) -> Array:
-        return channels_last(groups(channels_first(x, plain=plain), transfer), plain=plain)
-
-    return maps
-
-
-def _channels_first(
-    x: Float[Array, "m n H W C"], *, plain: bool = False
-) -> Float[Array, "m n C H W"]:
+def _channels_first(x: Float[Array, "m n H W C"]) -> Float[Array, "m n C H W"]:
     """The transforms want their axes last: one transposition here, none around each of them."""
-    return row_major(jnp.moveaxis(row_major(x, plain=plain), -1, 2), plain=plain)
+    return row_major(jnp.moveaxis(row_major(x), -1, 2))
 
 
-def _channels_last(
-    x: Float[Array, "m n C H W"], *, plain: bool = False
-) -> Float[Array, "m n H W C"]:
+def _channels_last(x: Float[Array, "m n C H W"]) -> Float[Array, "m n H W C"]:
     """Inverse and adjoint of `channels_first`."""
-    return row_major(jnp.moveaxis(x, 2, -1), plain=plain)
+    return row_major(jnp.moveaxis(x, 2, -1))
 
 
 channels_first, channels_last = adjoint_pair(_channels_first, _channels_last)

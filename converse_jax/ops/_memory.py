@@ -1,8 +1,8 @@
 """Hints to compilers: when intermediate results are computed, and where they are written.
 
 Every function here returns what it is given. Programs are right without them, and on CPUs several
-times slower or larger. ``plain=True`` omits them all: layout constraints and custom partitioning
-are what `jax.export` refuses and forward-mode differentiation cannot pass.
+times slower or larger. Exported programs do without layout constraints and custom partitioning,
+which `jax.export` refuses.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.layout import Layout, with_layout_constraint
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType, NamedSharding
 from jaxtyping import Array, Float
 
-from converse_jax.ops._adjoint import adjoint_pair
+from converse_jax.ops._partition import needs_devices, no_mesh
 
 # Measured: with chunks of 8 MB the temporaries of one, three to four times as much, stay below what
 # glibc keeps of freed memory (32 MB). Anything larger is mapped and touched anew in every call.
@@ -26,9 +28,7 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 _FEWEST_CHANNELS = 16
 
 
-def depends_on(
-    x: Float[Array, "*shape"], other: Float[Array, "*other"], *, plain: bool = False
-) -> Float[Array, "*shape"]:
+def depends_on(x: Float[Array, "*shape"], other: Float[Array, "*other"]) -> Float[Array, "*shape"]:
     """x with an artificial data dependency on `other`.
 
     XLA can then neither schedule it earlier than `other` nor merge it with an equal value (CSE).
@@ -37,47 +37,56 @@ def depends_on(
     before instructions are ordered. What is added is 0 whatever `other` holds, NaN included, and no
     compiler has found that out so far (for `0 * (other > 0)`, the GPU compiler has).
     """
-    if plain or other.size == 0:
+    if 0 in other.shape:
         return x
-    first = other.ravel()[0]
-    return x + ((first > 0) & (first < 0)).astype(x.dtype)
+
+    def plus_zero(x: Array, other: Array) -> Array:
+        first = other.ravel()[0]
+        return x + ((first > 0) & (first < 0)).astype(x.dtype)
+
+    mesh, spec = jax.typeof(other).sharding.mesh, jax.typeof(x).sharding.spec
+    if AxisType.Explicit in mesh.axis_types:  # no type says how a single element is sharded
+        plus_zero = jax.sharding.auto_axes(plus_zero, out_sharding=NamedSharding(mesh, spec))
+    return plus_zero(x, other)
 
 
-def _row_major(x: Array) -> Array:
-    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
-
-
-def _local_row_major(x: Float[Array, "*shape"], *, plain: bool = False) -> Float[Array, "*shape"]:
+def row_major(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """On CPU, have x written to memory in row-major order, so that nothing is fused across it.
 
     XLA's CPU backend fuses whatever it can, and recomputes for each user what it reckons cheap. It
     transposes well where it only transposes, and several times slower where it computes, pads or
     slices in the same loop. `optimization_barrier` is dropped before it fuses. The same holds for
-    the cotangent. For use within functions that are `partitioned`; others take `sharded_row_major`.
+    the cotangent. For use within a `Function` with labels; others take `sharded_row_major`.
     """
-    return x if plain else jax.lax.platform_dependent(x, cpu=_row_major, default=lambda x: x)
+    return row_major_p.bind(x, devices=None)
 
 
-def _sharded_row_major(x: Float[Array, "*shape"], *, plain: bool = False) -> Float[Array, "*shape"]:
+def sharded_row_major(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`row_major` for any place: each device writes its own part of a sharded array."""
-    if plain:
-        return x
-    return jax.lax.platform_dependent(x, cpu=_batched_row_major, default=lambda x: x)
+    return row_major_p.bind(x, devices=needs_devices())
 
 
-# Each is its own adjoint.
-row_major, _ = adjoint_pair(_local_row_major, _local_row_major)
-sharded_row_major, _ = adjoint_pair(_sharded_row_major, _sharded_row_major)
+row_major_p = Primitive("row_major")
+row_major_p.def_impl(lambda x, devices: x)
+row_major_p.def_abstract_eval(lambda x, devices: x)
+ad.deflinear2(row_major_p, lambda y, x, devices: [row_major_p.bind(y, devices=devices)])
+batching.defvectorized(row_major_p)
+mlir.register_lowering(row_major_p, lambda ctx, x, devices: [x])
 
 
-@custom_vmap
-def _batched_row_major(x: Array) -> Array:
-    return _partitioned_row_major(x.ndim)(x)
+def _lower_on_cpu(ctx: Any, x: Any, *, devices: Any) -> Any:
+    (aval,) = ctx.avals_in
+    if ctx.module_context.lowering_parameters.for_export:  # which refuses layout constraints
+        return [x]
+    fn = _partitioned_row_major(aval.ndim) if devices else _row_major
+    return mlir.lower_fun(fn, multiple_results=False)(ctx, x)
 
 
-@_batched_row_major.def_vmap
-def _batch_row_major(size: int, mapped: list[bool], x: Array) -> tuple[Array, bool]:
-    return _batched_row_major(x), True
+mlir.register_lowering(row_major_p, _lower_on_cpu, platform="cpu")
+
+
+def _row_major(x: Array) -> Array:
+    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
 
 
 @functools.cache
@@ -85,23 +94,25 @@ def _partitioned_row_major(ndim: int) -> Any:
     # The compiler only knows the layout of a whole array, and would gather it on each device.
     call = custom_partitioning(_row_major)
 
+    def local(x: Array) -> Array:
+        with no_mesh():
+            return _row_major(x)
+
     def partition(mesh: Any, args: Any, result: Any) -> Any:
-        return mesh, _row_major, args[0].sharding, (args[0].sharding,)
+        return mesh, local, args[0].sharding, (args[0].sharding,)
 
     axes = " ".join(f"a{i}" for i in range(ndim))
     call.def_partition(partition=partition, sharding_rule=f"{axes} -> {axes}")
     return call
 
 
-def in_channel_chunks(
-    fn: Callable[..., Array], x: Array, *others: Array, scale: int = 1, plain: bool = False
-) -> Array:
-    """``fn(x, *others)``, on CPUs in channel chunks, so that temporaries fit what malloc reuses.
+def in_channel_chunks(fn: Callable[..., Array], x: Array, *others: Array, scale: int = 1) -> Array:
+    """`fn(x, *others)`, on CPUs in channel chunks, so that temporaries fit what malloc reuses.
 
     fn treats each channel by itself. It makes maps `scale` times as large from maps
-    ``[m, n, H, W, C]``; all other arrays have their channels last, too.
+    `[m, n, H, W, C]`; all other arrays have their channels last, too.
     """
-    if plain:  # sizes may be symbolic
+    if not all(isinstance(size, int) for size in x.shape):  # symbolic, to be exported
         return fn(x, *others)
     chunk = _channels_of_a_chunk(x, *others)
     if chunk == x.shape[-1]:

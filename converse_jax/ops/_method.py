@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import functools
 from types import ModuleType
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from converse_jax.ops import _dft, _direct, _fft
-from converse_jax.ops._checks import compute_dtype
+from converse_jax.ops._checks import check_choice, compute_dtype
+from converse_jax.ops._function import Function
 from converse_jax.ops._memory import depends_on
 from converse_jax.ops._options import Method, Options
-from converse_jax.ops._partition import Fn, partitioned
 
 METHODS: dict[str, ModuleType] = {"fft": _fft, "dft": _dft, "direct": _direct}
-"""Each has `TRANSFER`, ``transfer(kernel, lam, shape, options)`` and ``apply(x, filters, options)``
-for groups of maps: the operator is ``apply o transfer``."""
+"""Each has `TRANSFER`, `transfer(kernel, lam, shape, options)` and `apply(x, filters, options)`
+for groups of maps: the operator is `apply o transfer`."""
 
 KERNEL = ("m a b c", "m c")
-"""Labels (see `partitioned`) of kernel and lambda."""
+"""Labels (see `Function`) of kernel and lambda."""
 
 # The products grow with the third power of the side, the transforms with little more than the
 # second, and with the largest prime factor of the side. Measured on two cores (`python -m
@@ -38,15 +37,13 @@ _LONGEST_DFT_ELSEWHERE = (256, 256)
 _SMALL_FACTOR = 11
 
 
-def choose_method(method: str, kernel: tuple[int, ...], padded: tuple[int, int], scale: int) -> str:
-    """Resolve "auto" for the default device and a kernel of ``(kh, kw)``, or check the method.
+def choose_method(method: str, kernel: tuple[int, ...], padded: tuple[int, ...], scale: int) -> str:
+    """Resolve "auto" for the default device and a kernel of `(kh, kw)`, or check the method.
 
     Raises:
-      ValueError: an unknown method, or "direct" where it does not hold.
+        ValueError: an unknown method, or "direct" where it does not hold.
     """
-    if method not in get_args(Method):
-        expected = ", ".join(map(repr, get_args(Method)))
-        raise ValueError(f"method: got {method!r}; expected {expected}")
+    check_choice("method", method, Method)
     small = max(kernel) <= scale
     if method == "direct" and not small:
         raise ValueError(
@@ -70,31 +67,30 @@ def _has_small_factors(size: int) -> bool:
 
 
 @functools.cache
-def solve(method: str, options: Options) -> Fn:
+def solve(method: str, options: Options) -> Function:
     """The operator on groups of maps, from kernel and lambda."""
     module = METHODS[method]
     if module is _dft:
-        return _dft.solve(options)  # with a backward pass of its own
+        return _dft.Solver(options)  # with residuals of its own
 
-    def local(x: Array, kernel: Array, lam: Array) -> tuple[Array]:
+    def fn(x: Array, kernel: Array, lam: Array) -> Array:
         dtype = compute_dtype(x)
         kernel, lam = kernel.astype(dtype), lam.astype(dtype)
         if module is _fft:  # whose filters are as large as maps
-            kernel = depends_on(kernel, x, plain=options.plain)
+            kernel = depends_on(kernel, x)
         filters = module.transfer(kernel, lam, options.padded(*x.shape[2:4]), options)
-        return (module.apply(x.astype(dtype), filters, options).astype(x.dtype),)
+        return module.apply(x.astype(dtype), filters, options).astype(x.dtype)
 
-    return partitioned(local, ("m n h w c", *KERNEL), ("m n i j c",), plain=options.plain)
+    return Function(fn, linear=(0,), labels=(("m n h w c", *KERNEL), "m n i j c"))
 
 
 @functools.cache
-def apply(method: str, options: Options) -> Fn:
+def apply(method: str, options: Options) -> Function:
     """The operator on groups of maps, from the filters that `transfer` of the method returned."""
     module = METHODS[method]
 
-    def local(x: Array, *filters: Array) -> tuple[Array]:
+    def fn(x: Array, *filters: Array) -> Array:
         dtype = jnp.finfo(filters[0].dtype).dtype  # of the real part
-        return (module.apply(x.astype(dtype), filters, options).astype(x.dtype),)
+        return module.apply(x.astype(dtype), filters, options).astype(x.dtype)
 
-    labels = ("m n h w c", *module.TRANSFER)
-    return partitioned(local, labels, ("m n i j c",), plain=options.plain)
+    return Function(fn, linear=(0,), labels=(("m n h w c", *module.TRANSFER), "m n i j c"))

@@ -18,7 +18,6 @@ class Options:
     padding: int = 0
     padding_mode: str = "circular"
     x0: str = "nearest"
-    plain: bool = False
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """The size of a padded map."""

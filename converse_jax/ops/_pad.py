@@ -6,76 +6,80 @@ border is written into it; the adjoint folds the border back onto the pixels it 
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from converse_jax.ops._adjoint import adjoint_pair
+from converse_jax.ops._checks import check_choice
+from converse_jax.ops._function import adjoint_pair
 from converse_jax.ops._options import PaddingMode
 
 
-def check_padding(padding: int, mode: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Size of the padded map ``[..., H, W, C]``, or a ValueError if that is not defined."""
-    height, width = shape[-3:-1]
-    if mode not in get_args(PaddingMode):
+def check_padding(padding: int, mode: str, size: tuple[int, ...]) -> tuple[int, ...]:
+    """The size of a padded map, or a ValueError if that is not defined."""
+    check_choice("padding_mode", mode, PaddingMode)
+    if mode == "reflect" and padding >= min(size):
         raise ValueError(
-            f"padding_mode: got {mode!r}; expected {', '.join(map(repr, get_args(PaddingMode)))}"
+            f"padding: got {padding} with padding_mode='reflect' and a map of "
+            f"{'x'.join(map(str, size))}; expected less than each side of the map, or "
+            "padding_mode='replicate'"
         )
-    if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
-        raise ValueError(f"padding: got {padding!r}; expected an integer >= 0")
-    if mode == "reflect" and padding >= min(height, width):
-        raise ValueError(
-            f"padding: got {padding} with padding_mode='reflect' and a map of {height}x{width}; "
-            "expected less than the map's height and width, or padding_mode='replicate'"
-        )
-    return height + 2 * padding, width + 2 * padding
+    return tuple(n + 2 * padding for n in size)
 
 
-def crop_map(x: Float[Array, "sH sW"], border: int) -> Float[Array, "H W"]:
-    """Remove `border` pixels from every side of a map."""
-    height, width = x.shape
-    return x[border : height - border, border : width - border]
+def crop_map(x: Array, border: int, axis: int = -2) -> Array:
+    """Remove `border` pixels from every side of maps, whose rows lie along `axis`."""
+    if border == 0:
+        return x
+    for along in _spatial(x, axis):
+        x = jax.lax.slice_in_dim(x, border, x.shape[along] - border, axis=along)
+    return x
 
 
-def pad_map(
-    x: Float[Array, "H W"], padding: int, mode: str, *, plain: bool = False
-) -> Float[Array, "Hp Wp"]:
-    """Add `padding` pixels to every side of a map."""
+def pad_map(x: Array, padding: int, mode: str, axis: int = -2) -> Array:
+    """Add `padding` pixels to every side of maps, whose rows lie along `axis`."""
+    axes = _spatial(x, axis)
     if padding == 0:
         return x
-    if mode == "circular" and padding > min(x.shape):
+    if mode == "circular" and padding > min(x.shape[along] for along in axes):
         # Wraps more than once: rare, and left to the generic routine.
-        return jnp.pad(x, padding, mode="wrap")
-    return pad(x, padding, mode, plain=plain)
+        return jnp.pad(x, [(padding * (i in axes),) * 2 for i in range(x.ndim)], mode="wrap")
+    return pad(x, padding, mode, axes)
 
 
-def _pad(x: Array, padding: int, mode: str, *, plain: bool = False) -> Array:
-    x = jnp.pad(x, padding)
-    for _, side, source in _sides(x.shape, padding, mode):
+def _spatial(x: Array, axis: int) -> tuple[int, int]:
+    return axis % x.ndim, axis % x.ndim + 1
+
+
+def _pad(x: Array, padding: int, mode: str, axes: tuple[int, int]) -> Array:
+    x = jnp.pad(x, [(padding * (i in axes),) * 2 for i in range(x.ndim)])
+    for _, side, source in _sides(x.shape, padding, mode, axes):
         x = x.at[side].set(x[source])
     return x
 
 
-def _fold(x: Array, padding: int, mode: str, *, plain: bool = False) -> Array:
+def _fold(x: Array, padding: int, mode: str, axes: tuple[int, int]) -> Array:
     """Add each border to the pixels it repeats, and remove it."""
-    for axis, side, source in reversed(_sides(x.shape, padding, mode)):
+    for axis, side, source in reversed(_sides(x.shape, padding, mode, axes)):
         border = x[side]
         if mode == "replicate":
             border = jnp.sum(border, axis, keepdims=True)
         x = x.at[source].add(border)
-    return crop_map(x, padding)
+    return crop_map(x, padding, axes[0])
 
 
 pad, fold = adjoint_pair(_pad, _fold)
 
 
 def _sides(
-    shape: tuple[int, ...], p: int, mode: str
+    shape: tuple[Any, ...], p: int, mode: str, axes: tuple[int, int]
 ) -> list[tuple[int, tuple[slice, ...], tuple[slice, ...]]]:
-    """The sides of a padded map, in the order of writing: axis, border, the pixels it repeats."""
+    """The sides of padded maps, in the order of writing: axis, border, the pixels it repeats."""
     sides = []
-    for axis, size in enumerate(shape):
+    for axis in axes:
+        size = shape[axis]
         first, last = p, size - p - 1
         borders = slice(0, p), slice(size - p, size)
         sources = {

@@ -1,89 +1,69 @@
-"""Make a per-map function local: under `jit`, each device computes the maps it holds.
+"""Sharding: each device computes the maps it holds, whatever kind of axis they are shared over.
 
-XLA cannot split an FFT over a batch: under plain `jit` it first gathers the whole batch on each
-device. A function wrapped by `partitioned` names the axes along which it is independent, and the
-compiler then shards it along them without any communication in the forward pass. In the backward
-pass, the gradient of an argument that devices share (a kernel) is summed where it is smallest: as
-the argument itself, not as its spectrum.
+Axes of a mesh are Auto (the compiler shards: `partitioned` tells it how), Explicit (the types of
+arrays say how they are sharded: `over_explicit_axes`), or Manual (inside `jax.shard_map`:
+`match_varying_axes`). The gradient of an argument that devices share (a kernel) is summed where it
+is smallest: as the argument itself, not as its spectrum.
 
 XLA's multi-device TPU compiler does not support custom partitioning
-(github.com/jax-ml/jax/issues/38196), and is given the plain function. It splits matrix products
-over a batch by itself, but gathers the batch for an FFT.
+(github.com/jax-ml/jax/issues/38196), and is given the function itself, as exported programs are. It
+splits matrix products over a batch, but gathers the batch for an FFT.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import NamedSharding, PartitionSpec
-
-Fn = Callable[..., tuple[jax.Array, ...]]
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 # The axes of our maps along which nothing is shared: groups (maps with a kernel of their own),
 # examples (maps of one group, which share their kernel), and channels.
 INDEPENDENT = ("m", "n", "c")
 
 
-def partitioned(
-    fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...], *, plain: bool = False
-) -> Fn:
-    """Wrap a pure function of arrays so that it is sharded, batched and differentiated locally.
+def no_mesh() -> Any:
+    """For tracing what one device computes: the mesh of the caller is not that of its arrays."""
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
 
-    Args:
-      fn: a pure function from arrays to a tuple of arrays.
-      inputs: one label for each axis of each argument, e.g. ``("m n h w c", "m a b c")``. Every
-        array starts with "m"; "n" follows where it has one row per example. Axes m, n and c may
-        be sharded, all others are replicated.
-      outputs: the same for the results. A result without an axis of the arguments is *summed*
-        over it by `fn` itself; here it is summed over the devices that share this axis.
-      plain: return fn itself, for which XLA may gather.
 
-    Returns:
-      A function with the same arguments and results, usable under jit, vmap, reverse-mode
-      differentiation of any order, scan, remat and shard_map. Its backward pass keeps the
-      arguments. Forward-mode differentiation raises a TypeError, as for every `jax.custom_vjp`.
+@functools.cache
+def needs_devices() -> Any:
+    """A parameter for primitives that are lowered to custom partitioning.
+
+    JAX lowers a program for given devices only where it finds this primitive, also in parameters.
     """
-    if plain:
-        return fn
-    call = jax.custom_vjp(_batched(_sharded(fn, inputs, outputs), inputs, outputs))
-
-    def pull_back(*args: jax.Array) -> tuple[jax.Array, ...]:
-        return jax.vjp(fn, *args[: len(inputs)])[1](args[len(inputs) :])
-
-    # Partitioned as well, and made when first needed, so that derivatives of every order exist.
-    @functools.cache
-    def backward() -> Fn:
-        return partitioned(pull_back, inputs + outputs, inputs)
-
-    call.defvjp(
-        lambda *args: (call(*args), args),
-        lambda args, cotangents: backward()(*args, *cotangents),
-    )
-    return call
+    call = custom_partitioning(lambda x: x)
+    call.def_partition(partition=None, sharding_rule="i -> i")
+    return jax.make_jaxpr(call)(jax.ShapeDtypeStruct((1,), "float32"))
 
 
-def _sharded(fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Fn:
+def partitioned(
+    fn: Callable[..., list[Any]], inputs: list[str], outputs: list[str]
+) -> Callable[..., list[Any]]:
+    """fn, local to each device under `jit`; the labels are those of a `Function`."""
     call = custom_partitioning(fn)
 
-    def partition(mesh: Any, args: Any, results: Any) -> tuple[Any, Fn, Any, Any]:
+    def partition(mesh: Any, args: Any, results: Any) -> tuple[Any, Any, Any, Any]:
         axes = _mesh_axes(inputs, [arg.sharding for arg in args])
 
         def sharding(labels: str) -> NamedSharding:
             return NamedSharding(mesh, PartitionSpec(*(axes.get(a) for a in labels.split())))
 
-        def local(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-            return tuple(
+        def local(*arrays: jax.Array) -> list[jax.Array]:
+            with no_mesh():
+                results = fn(*arrays)
+            return [
                 _sum_over_devices(result, labels, axes)
-                for result, labels in zip(fn(*arrays), outputs, strict=True)
-            )
+                for result, labels in zip(results, outputs, strict=True)
+            ]
 
-        return mesh, local, tuple(map(sharding, outputs)), tuple(map(sharding, inputs))
+        return mesh, local, list(map(sharding, outputs)), tuple(map(sharding, inputs))
 
     # In order of first appearance, as the compiler insists.
     factors = dict.fromkeys(" ".join(inputs + outputs).split())
@@ -92,14 +72,10 @@ def _sharded(fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Fn:
         sharding_rule=f"{', '.join(inputs)} -> {', '.join(outputs)}",
         need_replication_factors=tuple(f for f in factors if f not in INDEPENDENT),
     )
-
-    def sharded(*args: jax.Array) -> tuple[jax.Array, ...]:
-        return tuple(jax.lax.platform_dependent(*args, tpu=fn, default=call))
-
-    return sharded
+    return call
 
 
-def _mesh_axes(inputs: tuple[str, ...], shardings: list[Any]) -> dict[str, tuple[str, ...]]:
+def _mesh_axes(inputs: list[str], shardings: list[Any]) -> dict[str, tuple[str, ...]]:
     """Mesh axes of each independent axis: those of the first (largest) argument that has any."""
     axes: dict[str, tuple[str, ...]] = {}
     for labels, sharding in zip(inputs, shardings, strict=True):
@@ -120,39 +96,113 @@ def _sum_over_devices(
     return jax.lax.psum(result, tuple(summed)) if summed else result
 
 
-def _batched(fn: Fn, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Fn:
-    """vmap by folding the mapped axis into the examples, or into the groups where it must."""
-    call = custom_vmap(fn)
+def is_sharded(types: Any) -> bool:
+    """Whether types name Explicit axes."""
+    return any(
+        AxisType.Explicit in t.sharding.mesh.axis_types and any(t.sharding.spec) for t in types
+    )
 
-    @call.def_vmap
-    def rule(size: int, mapped: list[bool], *args: jax.Array) -> tuple[Any, Any]:
-        per_example = ["n" in labels.split() for labels in inputs]
-        # Examples share their kernel: fold into them if the kernels are not mapped, and if no
-        # result is summed over the examples (else the sum would run over the mapped axis too).
-        into_examples = all("n" in labels.split() for labels in outputs) and all(
-            has_examples or not is_mapped
-            for has_examples, is_mapped in zip(per_example, mapped, strict=True)
-        )
-        axis = 1 if into_examples else 0
-        folded = [
-            arg
-            if into_examples and not has_examples
-            else _merge(arg if is_mapped else jnp.broadcast_to(arg, (size, *arg.shape)), axis)
-            for arg, has_examples, is_mapped in zip(args, per_example, mapped, strict=True)
+
+def unsharded(types: Any) -> list[Any]:
+    """The same types without sharding."""
+    with no_mesh():
+        return [jax.core.ShapedArray(t.shape, t.dtype) for t in types]
+
+
+def sharded_types(results: Any, inputs: list[str], types: Any, outputs: list[str]) -> list[Any]:
+    """Types of results, sharded as the arguments are: what `partitioned` makes of them."""
+    mesh = next(t.sharding.mesh for t in types if AxisType.Explicit in t.sharding.mesh.axis_types)
+    axes = _mesh_axes(inputs, [t.sharding for t in types])
+
+    def sharding(labels: str) -> NamedSharding:
+        return NamedSharding(mesh, PartitionSpec(*(axes.get(a) for a in labels.split())))
+
+    return [
+        jax.core.ShapedArray(r.shape, r.dtype, sharding=sharding(labels))
+        for r, labels in zip(results, outputs, strict=True)
+    ]
+
+
+def over_explicit_axes(
+    fn: Callable[..., Any], arrays: tuple[Array, ...], inputs: tuple[str, ...], outputs: Any
+) -> Any:
+    """`fn(*arrays)`, local to each device along the Explicit axes that the arrays' types name.
+
+    Args:
+        fn: treats the leading axes of its arguments, which broadcast, and channels independently.
+        arrays: its arguments.
+        inputs: labels of the last axes of each argument; "c" is that of the channels.
+        outputs: the same for the results, a pytree like them.
+    """
+    meshes = [jax.typeof(a).sharding.mesh for a in arrays]
+    mesh = next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
+    if mesh is None:
+        return fn(*arrays)
+    split = [
+        (a.shape, jax.typeof(a).sharding.spec, len(s.split()))
+        for a, s in zip(arrays, inputs, strict=True)
+    ]
+    # Names of the mesh axes of each leading axis, counted from the last, and of the channels.
+    names: dict[Any, Any] = {}
+    for (shape, spec, core), labels in zip(split, inputs, strict=True):
+        batch = len(shape) - core
+        found: dict[Any, Any] = {batch - 1 - i: spec[i] for i in range(batch) if shape[i] > 1}
+        channels = labels.split().index("c") if "c" in labels.split() else None
+        found |= {} if channels is None else {"c": spec[batch + channels]}
+        for axis, name in found.items():
+            taken = itertools.chain(*(_names(n) for n in names.values()))
+            if name is not None and axis not in names and not set(_names(name)) & set(taken):
+                names[axis] = name
+
+    def spec_of(shape: tuple[int, ...] | None, batch: int, labels: str) -> PartitionSpec:
+        leading = [
+            names.get(batch - 1 - i) if shape is None or shape[i] > 1 else None
+            for i in range(batch)
         ]
-        results = _batched(fn, inputs, outputs)(*folded)
-        return tuple(_split(result, size, axis) for result in results), (True,) * len(results)
+        return PartitionSpec(
+            *leading, *(names.get("c") if s == "c" else None for s in labels.split())
+        )
 
-    return call
+    specs = tuple(
+        spec_of(shape, len(shape) - core, labels)
+        for (shape, _, core), labels in zip(split, inputs, strict=True)
+    )
+    arrays = tuple(
+        jax.reshard(a, NamedSharding(mesh, s)) for a, s in zip(arrays, specs, strict=True)
+    )
+    if not names:  # an axis may yet be mapped by a `vmap` around
+        return fn(*arrays)
+    batch = max(len(shape) - core for shape, _, core in split)
+    out = jax.tree.map(lambda labels: spec_of(None, batch, labels), outputs)
+    explicit = {
+        name
+        for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if kind == AxisType.Explicit
+    }
+    # To name none is to name all but those that a `vmap` around has mapped.
+    explicit = set() if explicit == set(mesh.axis_names) else explicit
+    return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=out, axis_names=explicit)(*arrays)
 
 
-def _merge(x: jax.Array, axis: int) -> jax.Array:
-    """Fold the leading axis into axis `axis` of what remains."""
-    x = jnp.moveaxis(x, 0, axis)
-    return x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
+def _names(name: Any) -> tuple[str, ...]:
+    return (name,) if isinstance(name, str) else tuple(name or ())
 
 
-def _split(x: jax.Array, size: int, axis: int) -> jax.Array:
-    """Undo `_merge`."""
-    x = x.reshape(*x.shape[:axis], size, x.shape[axis] // size, *x.shape[axis + 1 :])
-    return jnp.moveaxis(x, axis, 0)
+def match_varying_axes(*arrays: Array) -> tuple[Array, ...]:
+    """Inside `jax.shard_map`, mark a replicated kernel as varying before its spectrum is taken.
+
+    The transpose of this cast is the sum over devices: made here, it moves a kernel's gradient,
+    made later it would move a whole spectrum.
+    """
+    axes = frozenset[str]().union(*map(_varying_axes, arrays))
+    return tuple(
+        jax.lax.pcast(a, tuple(missing), to="varying") if missing else a
+        for a, missing in ((a, axes - _varying_axes(a)) for a in arrays)
+    )
+
+
+def _varying_axes(x: Array) -> frozenset[str]:
+    """Mesh axes over which x differs inside `shard_map`; JAX moved the attribute in 0.10."""
+    kind = jax.typeof(x)
+    manual = getattr(kind, "manual_axis_type", None)
+    return getattr(kind, "vma", frozenset()) if manual is None else manual.varying

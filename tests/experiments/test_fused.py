@@ -24,7 +24,7 @@ def fused(x: Any, kernel: Any, lam: Any, **options: Any) -> jax.Array:
         jnp.asarray(kernel)[None],
         jnp.broadcast_to(lam, (1, x.shape[-1])),
     )
-    return solve(Options(**options))(*groups)[0][0]
+    return solve(Options(**options))(*groups)[0]
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.scale == 1][::2], ids=str)

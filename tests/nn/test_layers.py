@@ -13,7 +13,7 @@ from flax import nnx
 
 from converse_jax import converse2d
 from converse_jax.models import ConverseDnCNN
-from converse_jax.nn import Block, Converse2D, ConverseBlock, gelu, softmax_normal
+from converse_jax.nn import Block, Converse2D, ConverseBlock, gelu, softmax_normal, use_method
 from converse_jax.nn._normalize import normalized_linear
 
 
@@ -267,26 +267,15 @@ def test_recomputation_can_be_left_to_others() -> None:
     assert kept(False) > 1.3 * kept(True)
 
 
-def plain_network() -> ConverseDnCNN:
-    def block(*args: Any, **kwargs: Any) -> ConverseBlock:
-        return ConverseBlock(*args, plain=True, **kwargs)
-
-    return ConverseDnCNN(
-        1, num_features=4, num_blocks=1, kernel_size=3, block=block, rngs=nnx.Rngs(0)
+def network() -> tuple[Any, Any]:
+    return nnx.split(
+        ConverseDnCNN(1, num_features=4, num_blocks=1, kernel_size=3, rngs=nnx.Rngs(0))
     )
 
 
-def test_plain_is_the_same_network() -> None:
-    graphdef, state = nnx.split(plain_network())
-    plain = nnx.merge(graphdef, state)
-    usual = ConverseDnCNN(1, num_features=4, num_blocks=1, kernel_size=3, rngs=nnx.Rngs(0))
-    x = jax.random.normal(jax.random.key(0), (2, 9, 8, 1))
-    np.testing.assert_allclose(plain(x), usual(x), atol=1e-6)
-
-
 @pytest.mark.usefixtures("unchecked")
-def test_plain_networks_are_exported_with_any_batch() -> None:
-    graphdef, state = nnx.split(plain_network())
+def test_networks_are_exported_with_any_batch() -> None:
+    graphdef, state = network()
     (batch,) = jax.export.symbolic_shape("b")
     run = jax.jit(lambda x: nnx.merge(graphdef, state)(x))
     exported = jax.export.export(run, platforms=("cpu", "cuda", "tpu"))(
@@ -297,8 +286,8 @@ def test_plain_networks_are_exported_with_any_batch() -> None:
         np.testing.assert_allclose(exported.call(x), run(x), atol=1e-6)
 
 
-def test_plain_networks_have_forward_derivatives() -> None:
-    graphdef, state = nnx.split(plain_network())
+def test_networks_have_forward_derivatives() -> None:
+    graphdef, state = network()
 
     def run(x: jax.Array) -> jax.Array:
         return nnx.merge(graphdef, state)(x)
@@ -324,6 +313,35 @@ def test_what_flax_users_expect_of_a_layer() -> None:
         rngs=nnx.Rngs(0),
     )
     assert (layer.kernel.note, layer.lam_logit.note) == ("a", "b")
+
+
+def test_the_initial_lambda() -> None:
+    layer = Converse2D(4, 3, lam_init=0.02, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(layer.lam, 0.02, rtol=1e-4)
+    with pytest.raises(ValueError, match="lam_init: got 0; expected eps=1e-05 < lam_init < 1"):
+        Converse2D(4, 3, lam_init=0, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_options_are_checked_when_a_layer_is_made() -> None:
+    for wrong, message in [
+        ({"scale": 0}, "scale: got 0; expected an integer >= 1"),
+        ({"padding": -1}, "padding: got -1; expected an integer >= 0"),
+        ({"x0": "y"}, "x0: got 'y'; expected 'nearest', 'zero'"),
+        ({"method": "dct"}, "method: got 'dct'; expected 'auto', 'fft'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Converse2D(4, **wrong, rngs=nnx.Rngs(0))
+
+
+def test_a_network_by_another_method() -> None:
+    make = functools.partial(ConverseDnCNN, 1, num_features=4, num_blocks=1, kernel_size=3)
+    usual, other = make(rngs=nnx.Rngs(0)), make(method="fft", rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (9, 8, 1))
+    assert "fft" in jax.jit(other.__call__).lower(x).as_text()
+    np.testing.assert_allclose(other(x), usual(x), atol=1e-6)
+    use_method(usual, "fft")
+    np.testing.assert_array_equal(other(x), usual(x))
 
 
 def test_normalization_and_product_are_those_of_flax() -> None:

@@ -1,5 +1,6 @@
 """Prepared networks, and networks whose maps are shared out to several devices."""
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -156,22 +157,46 @@ def test_layers_that_are_made_in_the_call_are_right() -> None:
     chex.assert_trees_all_close(prepare(model, x)(x), model(x), atol=1e-6)
 
 
-def on_eight_devices() -> jax.sharding.Mesh:
-    return jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+@pytest.mark.parametrize("changed", [False, True])
+def test_one_layer_that_is_called_twice(changed: bool) -> None:
+    class Twice(nnx.Module):
+        def __init__(self) -> None:
+            self.layer = Converse2D(4, 3, rngs=nnx.Rngs(0))
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            kernel = self.layer.kernel[...]
+            x = self.layer(x)
+            if changed:
+                self.layer.kernel[...] = kernel[::-1] / 2
+            x = self.layer(x)
+            self.layer.kernel[...] = kernel
+            return x
+
+    model, x = Twice(), image((8, 8, 4))
+    prepared = prepare(model, x)
+    chex.assert_trees_all_close(prepared(x), model(x), atol=1e-6)
+    assert (nbytes(prepared) == 0) == changed
 
 
+def on_eight_devices(kind: AxisType = AxisType.Auto) -> jax.sharding.Mesh:
+    return jax.make_mesh((8,), ("rows",), axis_types=(kind,))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_one_image_on_eight_devices(name: str, prepared: bool) -> None:
+def test_one_image_on_eight_devices(name: str, prepared: bool, kind: AxisType) -> None:
     build, _, args = NETWORKS[name]
     model = build()
     x = image((32, 24, 1 if name == "dncnn" else 3))
     expected = nnx.jit(model)(x, *args)
     if prepared:
         model, args = prepare(model, x, *args), ()
-    graphdef, state = nnx.split(shard_spatially(model, on_eight_devices(), "rows"))
+    mesh = on_eight_devices(kind)
+    graphdef, state = nnx.split(shard_spatially(model, mesh, "rows"))
     jitted = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x, *args))
-    shared = jitted.lower(state, x).compile()
+    with contextlib.nullcontext() if kind == AxisType.Auto else jax.set_mesh(mesh):
+        shared = jitted.lower(state, x).compile()
     tolerance = 1e-5 * float(jnp.max(jnp.abs(expected)))
     chex.assert_trees_all_close(shared(state, x), expected, atol=tolerance)
     # No device holds a whole map of the width inside the blocks, 16 channels.

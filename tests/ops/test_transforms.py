@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from converse_jax import blur_downsample, converse2d
+from converse_jax import apply_transfer, blur_downsample, converse2d, converse2d_transfer
 from tests.ops.cases import SOME, Case
 
 
@@ -134,18 +134,106 @@ def test_scan_and_remat() -> None:
     )
 
 
-def test_export() -> None:
+@pytest.mark.parametrize("method", ["auto", "fft", "dft", "direct"])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_export_with_any_batch_for_every_platform(method: str, scale: int) -> None:
+    kernel, lam = np.ones((scale, scale, 4), np.float32) / 3, np.full(4, 0.01, np.float32)
+    run = jax.jit(lambda x: converse2d(x, kernel, lam, scale=scale, padding=1, method=method))
+    (batch,) = jax.export.symbolic_shape("b")
+    shape = jax.ShapeDtypeStruct((batch, 9, 8, 4), jnp.float32)
+    exported = jax.export.export(run, platforms=("cpu", "cuda", "tpu"))(shape)
+    for size in (1, 3):
+        x = np.random.default_rng(0).normal(size=(size, 9, 8, 4)).astype(np.float32)
+        np.testing.assert_allclose(exported.call(x), run(x), atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(run(x) ** 2)))
+    assert jax.export.export(gradient)(shape).out_avals[0].shape[0] == batch
+
+
+LINEAR = {
+    "fft": lambda x, k, lam: converse2d(x, k, lam, scale=2, padding=1, method="fft"),
+    "dft": lambda x, k, lam: converse2d(x, k, lam, scale=2, padding=1, method="dft"),
+    "direct": lambda x, k, lam: converse2d(x, k[:2, :2], lam, scale=2, padding=1, method="direct"),
+    "prepared": lambda x, k, lam: apply_transfer(
+        x, converse2d_transfer(k, lam, (9, 8), scale=2), padding=1
+    ),
+    "blur": lambda x, k, lam: blur_downsample(x[:, :6], k, scale=2),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", LINEAR)
+def test_forward_mode_and_transposition(name: str) -> None:
+    fn = LINEAR[name]
+    x, kernel, lam = map(jnp.asarray, problem(2))
+    v, dk = x[::-1] + 1, kernel[::-1] - 0.3
+    # Linear in x: its derivative is itself, its transpose the reverse-mode derivative.
+    of_x = lambda x: fn(x, kernel, lam)  # noqa: E731
+    result, tangent = jax.jvp(of_x, (x,), (v,))
+    np.testing.assert_allclose(tangent, of_x(v), atol=1e-12)
+    y = jnp.cos(result)
+    (transposed,) = jax.linear_transpose(of_x, x)(y)
+    np.testing.assert_allclose(jnp.vdot(transposed, v), jnp.vdot(y, of_x(v)), rtol=1e-10)
+    np.testing.assert_allclose(transposed, jax.vjp(of_x, x)[1](y)[0], atol=1e-12)
+    # Of a transpose, too.
+    again = jax.linear_transpose(lambda y: jax.linear_transpose(of_x, x)(y)[0], y)(v)[0]
+    np.testing.assert_allclose(again, of_x(v), atol=1e-12)
+
+    of_kernel = lambda k: fn(x, k, lam)  # noqa: E731
+    step = 1e-6
+    difference = (of_kernel(kernel + step * dk) - of_kernel(kernel - step * dk)) / (2 * step)
+    result, along = jax.linearize(of_kernel, kernel)
+    np.testing.assert_allclose(along(dk), difference, atol=1e-6 * float(jnp.abs(difference).max()))
+    np.testing.assert_allclose(jax.jvp(of_kernel, (kernel,), (dk,))[1], along(dk), atol=1e-11)
+    pulled = jax.vjp(of_kernel, kernel)[1](y)[0]
+    np.testing.assert_allclose(jnp.vdot(pulled, dk), jnp.vdot(y, along(dk)), rtol=1e-9)
+
+    of_both = lambda x, k: jnp.sum(jnp.sin(fn(x, k, lam)))  # noqa: E731
+    hessian = jax.hessian(lambda k: of_both(x, k))(kernel)
+    expected = jax.jacrev(jax.jacrev(lambda k: of_both(x, k)))(kernel)
+    np.testing.assert_allclose(hessian, expected, atol=1e-9 * float(jnp.abs(expected).max()))
+    # Forward over reverse and reverse over forward, in all arguments together.
+    directions = (v, dk)
+    forward = jax.jvp(jax.grad(of_both, (0, 1)), (x, kernel), directions)[1]
+    slope = lambda x, k: jax.jvp(of_both, (x, k), directions)[1]  # noqa: E731
+    chex.assert_trees_all_close(forward, jax.grad(slope, (0, 1))(x, kernel), atol=1e-9)
+    # And under vmap.
+    batched = jax.vmap(lambda v: jax.jvp(of_x, (x,), (v,))[1])(jnp.stack([v, 2 * v]))
+    np.testing.assert_allclose(batched[1], 2 * tangent, atol=1e-11)
+    each = jax.vmap(lambda y: jax.linear_transpose(of_x, x)(y)[0])(jnp.stack([y, 2 * y]))
+    np.testing.assert_allclose(each[1], 2 * transposed, atol=1e-11)
+
+
+def test_a_derivative_in_x_is_one_more_application() -> None:
+    x, kernel, lam = (a.astype(np.float32) for a in problem(2))
+    of_x = lambda x: converse2d(x, kernel, lam, method="fft")  # noqa: E731
+    text = jax.jit(lambda x, v: jax.jvp(of_x, (x,), (v,))).lower(x, x).compile().as_text()
+    assert text.count(" fft(") == 4
+    alone = jax.jit(lambda x, v: jax.jvp(of_x, (x,), (v,))[1]).lower(x, x).compile().as_text()
+    assert alone.count(" fft(") == 2
+
+
+def test_empty_batches() -> None:
+    x, kernel, lam = (a.astype(np.float32) for a in problem(0))
+    for method in ("fft", "dft"):
+        of_all = lambda *a, m=method: jnp.sum(converse2d(*a, method=m))  # noqa: E731
+        empty, zeros, zero = jax.grad(of_all, (0, 1, 2))(x, kernel, lam)
+        assert empty.shape == x.shape
+        assert not np.any(zeros)
+        assert not np.any(zero)
+        assert (
+            jax.vmap(lambda x, m=method: converse2d(x, kernel, lam, method=m))(x).shape == x.shape
+        )
+
+
+def test_constants_at_compile_time() -> None:
     x, kernel, lam = (a.astype(np.float32) for a in problem())
-    # On CPU alone the program fixes a layout in memory, a custom call that has to be allowed.
-    checks = [jax.export.DisabledSafetyCheck.custom_call("LayoutConstraint")]
-    exported = jax.export.export(jax.jit(converse2d), disabled_checks=checks)(x, kernel, lam)
-    np.testing.assert_array_equal(exported.call(x, kernel, lam), converse2d(x, kernel, lam))
 
+    @jax.jit
+    def constant() -> jax.Array:
+        with jax.ensure_compile_time_eval():
+            return converse2d(jnp.asarray(x), jnp.asarray(kernel), jnp.asarray(lam))
 
-def test_forward_mode_says_that_it_is_not_there() -> None:
-    x, kernel, lam = problem()
-    with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(lambda x: converse2d(x, kernel, lam), (x,), (x,))
+    np.testing.assert_allclose(constant(), converse2d(x, kernel, lam), atol=1e-6)
 
 
 def test_traced_once_for_equal_shapes() -> None:

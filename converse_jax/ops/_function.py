@@ -1,0 +1,404 @@
+"""Functions that bring their own derivatives, transposes and sharding, as one JAX primitive.
+
+JAX derives all of these for every function, but seldom the ones that were already written: the
+transpose of a real FFT is a complex FFT of the whole map, that of padding consists of full-size
+copies, and XLA cannot split an FFT over a batch: under plain `jit` it gathers the whole batch on
+each device. A `Function` states once what is known. Every transformation then works, in any order:
+forward and reverse mode, transposition, vmap, jit, shard_map, export.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from converse_jax.ops._partition import (
+    is_sharded,
+    needs_devices,
+    no_mesh,
+    partitioned,
+    sharded_types,
+    unsharded,
+)
+
+
+class Function:
+    """A pure function from pytrees of arrays to a pytree of arrays.
+
+    Its derivatives are of this kind too. Unless a subclass says otherwise, the backward pass keeps
+    the arguments, and computes again from them what it needs.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        linear: tuple[int, ...] = (),
+        transposed: Callable[..., Any] | None = None,
+        vjp: Callable[..., tuple[Any, ...]] | None = None,
+        derive: Callable[..., Any] | None = None,
+        labels: tuple[Any, Any] | None = None,
+        leading: int | None = None,
+    ) -> None:
+        """Describe the function.
+
+        Args:
+            fn: the function. It may close over no arrays (see `constant`).
+            linear: positions of the arguments in each of which fn is linear.
+            transposed: from such a position, the other arguments and a cotangent of the result to
+                the cotangent of the argument at this position. None: it is derived.
+            vjp: from the arguments and a cotangent to the cotangents of all arguments. None: it is
+                derived.
+            derive: what derivatives are derived from, if not from fn.
+            labels: of arguments and result, pytrees like them, with one label for each axis of each
+                array, e.g. `("m n h w c", "m a b c")`. Every array starts with "m"; "n" follows
+                where it has one row per example. Axes m, n and c may be sharded, all others are
+                replicated. A result without such an axis of the arguments is *summed* over it by fn
+                itself; here it is summed over the devices that share this axis. None: the compiler
+                sees fn itself.
+            leading: position of an argument whose further leading axes fn treats as `jax.vmap`
+                would.
+        """
+        self.fn = jax.jit(fn)  # traced and lowered once for all arguments of the same types
+        self.linear, self.labels, self.leading = linear, labels, leading
+        self._transposed, self._vjp, self._derive = transposed, vjp, derive or fn
+        self._made: dict[Any, Any] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        leaves, tree = jax.tree.flatten(args)
+        results = bind(*leaves, function=self, tree=tree)
+        return jax.tree.unflatten(self.result(tree, map(jax.typeof, leaves))[1], results)
+
+    def result(self, tree: Any, types: Any) -> tuple[Any, Any]:
+        """Types of the leaves of the result, and its structure, for arguments of these types."""
+        types = tuple(types)
+
+        def trace() -> tuple[Any, Any]:
+            if self.labels is not None and is_sharded(types):
+                with no_mesh():
+                    args = jax.tree.unflatten(tree, unsharded(types))
+                    shape = jax.eval_shape(self.fn, *args)
+                inputs, outputs = map(jax.tree.leaves, self.labels)
+                leaves, structure = jax.tree.flatten(shape)
+                return sharded_types(leaves, inputs, types, outputs), structure
+            args = jax.tree.unflatten(tree, types)
+            jaxpr, shape = jax.make_jaxpr(self.fn, return_shape=True)(*args)
+            return jaxpr.out_avals, jax.tree.structure(shape)
+
+        return self._once((tree, types, jax.sharding.get_abstract_mesh()), trace)
+
+    def linearized(
+        self, active: tuple[int, ...], args: tuple[Any, ...]
+    ) -> tuple[Callable[..., Any], Function]:
+        """What differentiation in the `active` arguments calls.
+
+        Returns:
+            A function from the arguments to result and residuals; and the `Function` from residuals
+            and tangents of the active arguments to the tangent of the result.
+        """
+        return lambda *args: (self(*args), args), self.tangent(active)
+
+    def tangent(self, active: tuple[int, ...]) -> Function:
+        """From the arguments and the tangents of the active ones to the tangent of the result."""
+
+        def fn(args: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
+            of_active, primals = self._of_active(active, args)
+            return jax.jvp(of_active, primals, tangents)[1]
+
+        def make() -> Function:
+            labels = self.labels and (
+                (self.labels[0], _pick(self.labels[0], active)),
+                self.labels[1],
+            )
+            return Function(
+                fn,
+                linear=(1,),
+                transposed=lambda _, args, cotangent: self.pull_back(active)(args, cotangent),
+                labels=labels,
+            )
+
+        return self._once(("tangent", active), make)
+
+    def pull_back(self, active: tuple[int, ...]) -> Function:
+        """From the arguments and the cotangent of the result to those of the active arguments."""
+
+        def fn(args: tuple[Any, ...], cotangent: Any) -> tuple[Any, ...]:
+            if self._vjp is not None:
+                return _pick(self._vjp(*args, cotangent), active)
+            of_active, primals = self._of_active(active, args)
+            return jax.vjp(of_active, *primals)[1](cotangent)
+
+        def make() -> Function:
+            labels = self.labels and (self.labels, _pick(self.labels[0], active))
+            return Function(
+                fn,
+                linear=(1,),
+                transposed=lambda _, args, tangents: self.tangent(active)(args, tangents),
+                labels=labels,
+            )
+
+        return self._once(("pull back", active), make)
+
+    def transpose(self, position: int, args: tuple[Any, ...], cotangent: Any) -> Any:
+        """The cotangent of an argument in which the function is linear; it is 0 in `args`."""
+        if self._transposed is None:
+            return self.pull_back((position,))(args, cotangent)[0]
+        others = (arg for i, arg in enumerate(args) if i != position)
+        return self._transposed(position, *others, cotangent)
+
+    def _of_active(
+        self, active: tuple[int, ...], args: tuple[Any, ...]
+    ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        def of_active(*values: Any) -> Any:
+            given = dict(zip(active, values, strict=True))
+            return self._derive(*(given.get(i, arg) for i, arg in enumerate(args)))
+
+        return of_active, _pick(args, active)
+
+    def flat(self, tree: Any) -> Callable[..., list[Any]]:
+        """The function from leaves to leaves, as the compiler of one device sees it."""
+        return lambda *leaves: jax.tree.leaves(self.fn(*jax.tree.unflatten(tree, leaves)))
+
+    def partitioned(self, tree: Any) -> Callable[..., list[Any]]:
+        """The same for the compiler of several devices: local to each."""
+        if self.labels is None:
+            return self.flat(tree)
+        inputs, outputs = map(jax.tree.leaves, self.labels)
+        return self._once(tree, lambda: partitioned(self.flat(tree), inputs, outputs))
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+def _pick(items: tuple[Any, ...], positions: tuple[int, ...]) -> tuple[Any, ...]:
+    return tuple(items[i] for i in positions)
+
+
+def adjoint_pair(f: Callable[..., Any], g: Callable[..., Any]) -> tuple[Any, Any]:
+    """`f` and `g` with `<f(x), y> = <x, g(y)>`: the derivative of each is the other.
+
+    Both are linear in their first argument, and have the same static arguments after it.
+    """
+    forward = _linear(f, 1, lambda static, _, y: backward(y, *static))
+    backward = _linear(g, 1, lambda static, _, x: forward(x, *static))
+    return forward, backward
+
+
+def trilinear(
+    f: Callable[..., Any], g: Callable[..., Any], h: Callable[..., Any]
+) -> tuple[Any, Any, Any]:
+    """The three gradients of `T(a, b, c) = <f(a, b), c> = <a, g(c, b)> = <b, h(a, c)>`.
+
+    Each is linear in each of its two arguments, and its derivatives are the other two. They have
+    the same static arguments.
+    """
+    of_c = _linear(f, 2, lambda s, i, ab, c: of_b(ab, c, *s) if i else of_a(c, ab, *s))
+    of_a = _linear(g, 2, lambda s, i, cb, a: of_b(a, cb, *s) if i else of_c(a, cb, *s))
+    of_b = _linear(h, 2, lambda s, i, ac, b: of_c(ac, b, *s) if i else of_a(ac, b, *s))
+    return of_c, of_a, of_b
+
+
+def _linear(f: Callable[..., Any], arguments: int, transposed: Callable[..., Any]) -> Any:
+    """f, linear in each of its first arguments, with static ones after them."""
+
+    @functools.cache
+    def make(*static: Any) -> Function:
+        return Function(
+            lambda *args: f(*args, *static),
+            linear=tuple(range(arguments)),
+            transposed=functools.partial(transposed, static),
+        )
+
+    @functools.wraps(f)
+    def call(*args: Any) -> Any:
+        return make(*args[arguments:])(*args[:arguments])
+
+    return call
+
+
+call_p = Primitive("converse_jax")
+call_p.multiple_results = True
+
+
+def bind(*leaves: Any, function: Function, tree: Any) -> list[Any]:
+    """Call a function with the leaves of its arguments."""
+    return call_p.bind(*leaves, function=function, tree=tree, devices=needs_devices())
+
+
+@functools.partial(jax.jit, static_argnames=("function", "tree"))
+def _eager(*leaves: Any, function: Function, tree: Any) -> Any:
+    return bind(*leaves, function=function, tree=tree)
+
+
+def _type(*types: Any, function: Function, tree: Any, devices: Any) -> Any:
+    return function.result(tree, types)[0]
+
+
+def _jvp(
+    primals: Any, tangents: Any, *, function: Function, tree: Any, devices: Any
+) -> tuple[Any, Any]:
+    args = jax.tree.unflatten(tree, primals)
+    moving = [type(t) is not ad.Zero for t in tangents]
+    # An argument with a tangent in one array has zeros in its others.
+    directions = jax.tree.unflatten(tree, list(map(ad.instantiate_zeros, tangents)))
+    active = tuple(i for i, _ in enumerate(args) if any(_leaves_of(tree, moving, i)))
+    if set(active) <= set(function.linear):
+        result = function(*args)
+        terms = [
+            function(*(directions[j] if i == j else arg for j, arg in enumerate(args)))
+            for i in active
+        ]
+        tangent = functools.reduce(lambda a, b: jax.tree.map(jnp.add, a, b), terms)
+    else:
+        forward, along = function.linearized(active, args)
+        result, kept = forward(*args)
+        tangent = along(kept, _pick(directions, active))
+    return jax.tree.leaves(result), jax.tree.leaves(tangent)
+
+
+def _leaves_of(tree: Any, leaves: Any, position: int) -> Any:
+    counts = [child.num_leaves for child in tree.children()]
+    start = sum(counts[:position])
+    return leaves[start : start + counts[position]]
+
+
+def _transpose(
+    cotangents: Any, *leaves: Any, function: Function, tree: Any, devices: Any
+) -> list[Any]:
+    unknown = [ad.is_undefined_primal(leaf) for leaf in leaves]
+    (position,) = (i for i in function.linear if any(_leaves_of(tree, unknown, i)))
+    filled = [
+        ad.instantiate_zeros(ad.Zero(leaf.aval)) if missing else leaf
+        for leaf, missing in zip(leaves, unknown, strict=True)
+    ]
+    types = map(jax.typeof, filled)
+    structure = function.result(tree, types)[1]
+    cotangent = jax.tree.unflatten(structure, list(map(ad.instantiate_zeros, cotangents)))
+    result = function.transpose(position, jax.tree.unflatten(tree, filled), cotangent)
+    found = iter(jax.tree.leaves(result))
+    inside = jax.tree.unflatten(tree, list(range(len(leaves))))[position]
+    of_leaf = dict(zip(jax.tree.leaves(inside), found, strict=True))
+    return [of_leaf[i] if missing else None for i, missing in enumerate(unknown)]
+
+
+def _batch(args: Any, axes: Any, *, function: Function, tree: Any, devices: Any) -> tuple[Any, Any]:
+    mapped = [axis is not None for axis in axes]
+    (size,) = {arg.shape[axis] for arg, axis in zip(args, axes, strict=True) if axis is not None}
+    args = [
+        a if axis is None else jnp.moveaxis(a, axis, 0) for a, axis in zip(args, axes, strict=True)
+    ]
+    if function.labels is not None:
+        results = _fold(function, tree, size, mapped, args)
+    elif function.leading is not None and sum(mapped) == sum(
+        _leaves_of(tree, mapped, function.leading)
+    ):
+        results = bind(*args, function=function, tree=tree)
+    else:
+        in_axes = tuple(0 if m else None for m in mapped)
+        results = jax.vmap(function.flat(tree), in_axes)(*args)
+    return results, (0,) * len(results)
+
+
+def _fold(
+    function: Function, tree: Any, size: Any, mapped: list[bool], args: list[Any]
+) -> list[Any]:
+    """Fold a mapped axis into the examples, or into the groups where it must be."""
+    inputs, outputs = map(jax.tree.leaves, function.labels or ())
+    per_example = ["n" in labels.split() for labels in inputs]
+    # Examples share their kernel: fold into them if the kernels are not mapped, and if no
+    # result is summed over the examples (else the sum would run over the mapped axis too).
+    into_examples = all("n" in labels.split() for labels in outputs) and all(
+        has_examples or not is_mapped
+        for has_examples, is_mapped in zip(per_example, mapped, strict=True)
+    )
+    axis = 1 if into_examples else 0
+    folded = [
+        arg
+        if into_examples and not has_examples
+        else _merge(arg if is_mapped else jnp.broadcast_to(arg, (size, *arg.shape)), axis)
+        for arg, has_examples, is_mapped in zip(args, per_example, mapped, strict=True)
+    ]
+    results = bind(*folded, function=function, tree=tree)
+    # Sizes come from the arguments: an empty axis could not be split.
+    rows = args[0].shape[1 + axis] if mapped[0] else args[0].shape[axis]
+    return [_split(result, size, rows, axis) for result in results]
+
+
+def _merge(x: jax.Array, axis: int) -> jax.Array:
+    """Fold the leading axis into axis `axis` of what remains."""
+    x = jnp.moveaxis(x, 0, axis)
+    return x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
+
+
+def _split(x: jax.Array, size: int, rows: int, axis: int) -> jax.Array:
+    """Undo `_merge`."""
+    x = x.reshape(*x.shape[:axis], size, rows, *x.shape[axis + 1 :])
+    return jnp.moveaxis(x, axis, 0)
+
+
+def _lower(ctx: Any, *operands: Any, function: Function, tree: Any, devices: Any) -> Any:
+    exported = ctx.module_context.lowering_parameters.for_export
+    # Inside a `shard_map` over some axes of a mesh, custom partitioning sees no others.
+    some = getattr(ctx.module_context.axis_context, "manual_axes", None)
+    fn = function.flat(tree) if exported or some else function.partitioned(tree)
+    if function.labels is not None and is_sharded(ctx.avals_in):
+        with no_mesh():
+            ctx = ctx.replace(avals_in=unsharded(ctx.avals_in), avals_out=unsharded(ctx.avals_out))
+            return mlir.lower_fun(fn, multiple_results=True)(ctx, *operands)
+    return mlir.lower_fun(fn, multiple_results=True)(ctx, *operands)
+
+
+def _lower_plain(ctx: Any, *operands: Any, function: Function, tree: Any, devices: Any) -> Any:
+    return mlir.lower_fun(function.flat(tree), multiple_results=True)(ctx, *operands)
+
+
+call_p.def_impl(lambda *leaves, devices, **params: _eager(*leaves, **params))
+call_p.def_abstract_eval(_type)
+ad.primitive_jvps[call_p] = _jvp
+ad.primitive_transposes[call_p] = _transpose
+batching.primitive_batchers[call_p] = _batch
+mlir.register_lowering(call_p, _lower)
+mlir.register_lowering(call_p, _lower_plain, platform="tpu")
+
+
+@functools.lru_cache(maxsize=512)
+def _constant(build: Callable[..., np.ndarray], args: tuple[Any, ...], dtype: Any) -> np.ndarray:
+    return build(*args).astype(dtype)
+
+
+def constant(build: Callable[..., np.ndarray], *args: Any, dtype: Any) -> jax.Array:
+    """`build(*args)` as a constant of the program, made once, in NumPy's double precision.
+
+    An ordinary constant becomes an argument of the function that is traced, and a function that is
+    partitioned over devices may have no such arguments.
+    """
+    return constant_p.bind(build=build, args=args, dtype=jnp.dtype(dtype))
+
+
+constant_p = Primitive("constant")
+
+
+@constant_p.def_impl
+def _constant_array(**params: Any) -> jax.Array:
+    return jnp.asarray(_constant(**params))
+
+
+@constant_p.def_abstract_eval
+def _constant_type(**params: Any) -> Any:
+    return jax.core.ShapedArray(_constant(**params).shape, params["dtype"])
+
+
+def _lower_constant(ctx: Any, **params: Any) -> Any:
+    return [mlir.ir_constant(_constant(**params))]
+
+
+mlir.register_lowering(constant_p, _lower_constant)
