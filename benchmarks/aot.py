@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 from jax.experimental.topologies import get_topology_desc
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import SingleDeviceSharding
 
 from benchmarks import ours
 from benchmarks.command import Parser, Table
@@ -119,7 +119,7 @@ def programs(devices: list[Any], *, quick: bool) -> Iterator[Program]:
             pure, state = ours.pure(ours.network(row))
             state = jax.tree.map(lambda a: _placed(a.shape, one), state)
             yield Program(row.name, jax.jit(pure), [state, *args])
-    mesh = Mesh(devices, (BATCH_AXIS,))
+    mesh = jax.make_mesh((len(devices),), (BATCH_AXIS,), devices=devices)
     step = replace(_STEP, size=32, blocks=1, batch=len(devices)) if quick else _STEP
     config, network, optimizer = ours.training(step)
     image = _placed(step.shapes[0], batch_sharding(mesh))

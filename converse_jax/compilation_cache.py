@@ -30,7 +30,7 @@ def enable() -> Path | None:
     except (OSError, ValueError, RuntimeError):  # RuntimeError: a user without a home
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     # The operator holds a Python pointer that differs in every process; without this no cached
     # program of ours would ever be found.
     jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)

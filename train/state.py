@@ -162,8 +162,7 @@ def make_optimizer(config: Optimizer, steps: int) -> optax.GradientTransformatio
 
 def make_mesh() -> Mesh:
     """All devices of all processes, along the axis of the batch."""
-    devices = np.asarray(jax.devices())
-    return Mesh(devices, (BATCH_AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+    return jax.make_mesh((jax.device_count(),), (BATCH_AXIS,))
 
 
 def replicated_sharding(mesh: Mesh) -> NamedSharding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -111,6 +112,12 @@ def make_step(
 def jit_step(step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]], mesh: Mesh) -> Any:
     """The step under `jax.jit`: the state replicated and donated, the batch split over devices."""
     whole, share = replicated_sharding(mesh), batch_sharding(mesh)
+
+    @functools.wraps(step)
+    def typed(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        # A batch of the host has no sharding in its type, and would be gathered.
+        return step(state, jax.reshard(batch, share))
+
     return jax.jit(
-        step, in_shardings=(whole, share), out_shardings=(whole, whole), donate_argnums=0
+        typed, in_shardings=(whole, share), out_shardings=(whole, whole), donate_argnums=0
     )

@@ -238,6 +238,7 @@ def test_example_of_the_readme(tmp_path: Path) -> None:
         ),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_files_that_do_not_run(source: str, text: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.py"
     path.write_text(source)

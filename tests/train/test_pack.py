@@ -15,6 +15,8 @@ from train.checkpoint import Checkpoints
 from train.config import Args, Config, Optimizer
 from train.loop import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:

@@ -21,6 +21,8 @@ from train.config import Args, read_config
 from train.errors import TrainError
 from train.loop import train
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("CONVERSE_KILLS", "2"))
 """How often to kill a run at a random moment; the suite has little time."""
 

@@ -29,7 +29,7 @@ from train.tasks import Deblur, SuperResolve
 
 
 def mesh_of(devices: int) -> Mesh:
-    return Mesh(np.asarray(jax.devices()[:devices]), (BATCH_AXIS,))
+    return jax.make_mesh((devices,), (BATCH_AXIS,), devices=jax.devices()[:devices])
 
 
 def batch_of(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
