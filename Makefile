@@ -3,13 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test parity lint bench clean
+.PHONY: demo test test-slow parity lint bench clean
 
 demo: $(VENV)/.app
 	$(BIN)/converse-jax demo --overwrite
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 -m "not parity"
+	$(BIN)/python -m pytest -n 2 -m "not parity and not slow"
+
+# What starts processes or compiles hundreds of programs.
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m slow
 
 # Against the authors' numbers and weights; all skipped where their folder is absent.
 parity: $(VENV)/.dev

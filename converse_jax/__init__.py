@@ -9,8 +9,10 @@ from converse_jax.ops import (
     apply_transfer,
     blur_downsample,
     blur_downsample_adjoint,
+    converse1d,
     converse2d,
     converse2d_transfer,
+    converse3d,
 )
 from converse_jax.weights import ModelCard, WeightsError, list_models, load, save
 
@@ -25,8 +27,10 @@ __all__ = [
     "apply_transfer",
     "blur_downsample",
     "blur_downsample_adjoint",
+    "converse1d",
     "converse2d",
     "converse2d_transfer",
+    "converse3d",
     "list_models",
     "load",
     "models",

@@ -13,6 +13,8 @@ from flax import nnx
 from converse_jax._borders import extend_periodically
 from converse_jax._programs import Programs
 from converse_jax.imaging import Image, estimate_noise
+from converse_jax.nn import use_method
+from converse_jax.ops import Method
 from converse_jax.weights import ModelCard
 
 MARGIN_KERNELS = 3
@@ -55,8 +57,17 @@ class Restorer:
     the command's persistent cache keeps all programs on disk. `free` frees the memory.
     """
 
-    def __init__(self, model: nnx.Module, card: ModelCard) -> None:
-        """Make a restorer from what `converse_jax.load` returns."""
+    def __init__(self, model: nnx.Module, card: ModelCard, *, method: Method = "auto") -> None:
+        """Make a restorer from what `converse_jax.load` returns.
+
+        Args:
+            model: the network.
+            card: its card.
+            method: method of all its reverse convolutions, see `converse2d`.
+        """
+        if method != "auto":
+            model = nnx.clone(model)
+            use_method(model, method)
         self.card = card
         self.blur_size: int | None = getattr(model, "blur_size", None)
         self.takes_sigma: bool = card.needs_sigma
