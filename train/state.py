@@ -68,7 +68,10 @@ class FunctionalNetwork:
 
     def check_output(self, example: Mapping[str, np.ndarray]) -> None:
         """Raise a TrainError if the output for an example has another shape than its target."""
-        batch = {k: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for k, x in example.items()}
+        batch = {
+            k: jax.ShapeDtypeStruct((1, *x.shape), jax.dtypes.canonicalize_dtype(x.dtype))
+            for k, x in example.items()
+        }
         params = {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in self.shapes.items()}
         made, wanted = jax.eval_shape(self, params, batch).shape, batch["target"].shape
         if made != wanted:

@@ -85,9 +85,11 @@ TIFF_LAYOUTS = {
 @pytest.mark.parametrize("n", [1, 3, 4])
 def test_tiff_layouts(layout: str, bits: int, n: int) -> None:
     s = samples((20, 35, n), bits)
+    if (layout, n) == ("planes", 1):
+        pytest.skip("one channel has no planes")
     options = dict(TIFF_LAYOUTS[layout])
     stored = s[..., 0] if n == 1 else s
-    if layout == "planes" and n > 1:
+    if layout == "planes":
         stored = np.ascontiguousarray(np.moveaxis(s, -1, 0))
     if n == 4:
         options["extrasample"] = "unassalpha"
