@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,13 +28,17 @@ class Padded:
     padding: int
     mode: str
 
-    def matrix(self, size: int, sine: bool) -> np.ndarray:
+    def matrix(self, size: int, sine: bool, xp: Any) -> Any:
         """From half a map of `size` to the spectrum of the padded map: `[half, K]`."""
-        mode = {"circular": "wrap", "replicate": "edge"}.get(self.mode, self.mode)
-        outside: dict[str, Any] = {"constant_values": -1} if mode == "constant" else {}
-        source = np.pad(np.arange(size), self.padding, cast(Any, mode), **outside)
-        copies = np.arange((size + 1) // 2)[:, None] == source
-        return copies @ _waves(size + 2 * self.padding, sine)
+        i, last = xp.arange(size + 2 * self.padding) - self.padding, size - 1
+        source = {
+            "circular": i % size,
+            "replicate": xp.clip(i, 0, last),
+            "reflect": last - abs(last - abs(i)),
+            "constant": i,  # no pixel of the map, outside of it
+        }[self.mode]
+        copies = xp.arange((size + 1) // 2)[:, None] == source[None]
+        return copies.astype(float) @ _waves(size + 2 * self.padding, sine, xp)
 
 
 @dataclass(frozen=True)
@@ -43,34 +47,36 @@ class Cropped:
 
     padding: int
 
-    def matrix(self, size: int, sine: bool) -> np.ndarray:
+    def matrix(self, size: int, sine: bool, xp: Any) -> Any:
         """From the spectrum of the padded map back to half a map of `size`: `[half, K]`."""
         whole = size + 2 * self.padding
-        k = np.arange(whole // 2 + 1)
+        k = xp.arange(whole // 2 + 1)
         # All frequencies but these stand for their mirror image as well.
-        weights = np.where((k == 0) | (2 * k == whole), 1, 2) / whole
-        return weights * _waves(whole, sine)[self.padding : self.padding + (size + 1) // 2]
+        weights = xp.where((k == 0) | (2 * k == whole), 1.0, 2.0) / whole
+        return (
+            weights[None] * _waves(whole, sine, xp)[self.padding : self.padding + (size + 1) // 2]
+        )
 
 
 Border = Padded | Cropped
 
 
-def synthesis_matrix(border: Border, size: int, sine: bool) -> np.ndarray:
+def synthesis_matrix(border: Border, size: int, sine: bool, *, xp: Any = np) -> Any:
     """From a spectrum to the even or odd part of a map: `[half, K]`."""
-    return border.matrix(size, sine)
+    return border.matrix(size, sine, xp)
 
 
-def analysis_matrix(border: Border, size: int, sine: bool) -> np.ndarray:
+def analysis_matrix(border: Border, size: int, sine: bool, *, xp: Any = np) -> Any:
     """From the even or odd part of a map to its spectrum: `[K, half]`."""
     # The middle pixel of an odd axis is counted twice in its even part.
-    twice = 2 * np.arange((size + 1) // 2) + 1 == size
-    return (border.matrix(size, sine) * np.where(twice, 0.5, 1)[:, None]).T
+    twice = 2 * xp.arange((size + 1) // 2) + 1 == size
+    return (border.matrix(size, sine, xp) * xp.where(twice, 0.5, 1.0)[:, None]).T
 
 
-def _waves(size: int, sine: bool) -> np.ndarray:
+def _waves(size: int, sine: bool, xp: Any) -> Any:
     """Cosine or sine of `2 pi k (n - (N-1)/2) / N`, k <= N / 2: `[N, K]`."""
-    n, k = np.arange(size)[:, None], np.arange(size // 2 + 1)
-    return wave((2 * n - size + 1) * k, 2 * size, sine=sine)
+    n, k = xp.arange(size)[:, None], xp.arange(size // 2 + 1)[None]
+    return wave((2 * n - size + 1) * k, 2 * size, sine=sine, xp=xp)
 
 
 def fold(x: Array, axis: int) -> tuple[Array, Array]:

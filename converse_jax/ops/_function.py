@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -370,17 +371,20 @@ mlir.register_lowering(call_p, _lower)
 mlir.register_lowering(call_p, _lower_plain, platform="tpu")
 
 
-@functools.lru_cache(maxsize=512)
-def _constant(build: Callable[..., np.ndarray], args: tuple[Any, ...], dtype: Any) -> np.ndarray:
+@functools.lru_cache(maxsize=128)  # some of a megabyte
+def _constant(build: Callable[..., Any], args: tuple[Any, ...], dtype: Any) -> np.ndarray:
     return build(*args).astype(dtype)
 
 
-def constant(build: Callable[..., np.ndarray], *args: Any, dtype: Any) -> jax.Array:
+def constant(build: Callable[..., Any], *args: Any, dtype: Any) -> jax.Array:
     """`build(*args)` as a constant of the program, made once, in NumPy's double precision.
 
     An ordinary constant becomes an argument of the function that is traced, and a function that is
-    partitioned over devices may have no such arguments.
+    partitioned over devices may have no such arguments. `build` takes the module that it calls as
+    `xp`: it is `jax.numpy` where a size is symbolic, in a program to be exported.
     """
+    if any(map(is_symbolic_dim, args)):
+        return build(*args, xp=jnp).astype(dtype)
     return constant_p.bind(build=build, args=args, dtype=jnp.dtype(dtype))
 
 

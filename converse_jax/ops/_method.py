@@ -7,6 +7,7 @@ from types import ModuleType
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 from converse_jax.ops import _dft, _direct, _fft
@@ -54,6 +55,8 @@ def choose_method(method: str, kernel: tuple[int, ...], padded: tuple[int, ...],
         return method
     if small:
         return "direct"
+    if any(map(is_symbolic_dim, padded)):  # of which XLA takes no FFT
+        return "dft"
     smooth, awkward = _LONGEST_DFT.get(jax.default_backend(), _LONGEST_DFT_ELSEWHERE)
     longest = smooth if all(map(_has_small_factors, padded)) else awkward
     return "dft" if max(padded) <= longest else "fft"

@@ -10,6 +10,7 @@ is transformed here. For s = 1 the only phase is the map itself.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,23 +20,23 @@ from jaxtyping import Array, Float
 from converse_jax.ops._function import constant
 
 
-def wave(numerator: np.ndarray, size: int, *, sine: bool) -> np.ndarray:
-    """Cosine or sine of `2 pi numerator / size` for integers, in double precision."""
-    angle = (2 * np.pi / size) * (numerator % size)
-    return np.sin(angle) if sine else np.cos(angle)
+def wave(numerator: Any, size: int, *, sine: bool, xp: Any) -> Any:
+    """Cosine or sine of `2 pi numerator / size` for integers, by NumPy in double precision."""
+    angle = (numerator % size).astype(float) * (2 * np.pi / size)
+    return xp.sin(angle) if sine else xp.cos(angle)
 
 
-def phase_dft(size: int, taps: int, scale: int, half: bool, sine: bool) -> np.ndarray:
+def phase_dft(size: int, taps: int, scale: int, half: bool, sine: bool, *, xp: Any = np) -> Any:
     """Cosines or sines of the DFT of each phase of a centered 1-D kernel: `[s, K, taps]`.
 
     Tap a lies at `a - taps // 2 = scale * shift - phase`: its phase sees it at this shift.
     """
-    frequency = np.arange(size // 2 + 1 if half else size)[:, None]
+    frequency = xp.arange(size // 2 + 1 if half else size)[:, None]
     offset = np.arange(taps) - taps // 2
     phase = -offset % scale
     shift = (offset + phase) // scale
     seen = phase == np.arange(scale)[:, None, None]
-    return np.where(seen, wave(frequency * shift, size, sine=sine), 0)
+    return xp.where(seen, wave(frequency * shift, size, sine=sine, xp=xp), 0)
 
 
 def phase_otf(

@@ -149,6 +149,20 @@ def test_export_with_any_batch_for_every_platform(method: str, scale: int) -> No
     assert jax.export.export(gradient)(shape).out_avals[0].shape[0] == batch
 
 
+@pytest.mark.usefixtures("unchecked", "lenient")
+@pytest.mark.parametrize("mode", ["circular", "replicate", "constant"])
+def test_export_with_maps_of_any_size(mode: str) -> None:
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 4)).astype(np.float32)
+    run = jax.jit(lambda x: converse2d(x, kernel, 0.1, scale=2, padding=1, padding_mode=mode))
+    sizes = jax.export.symbolic_shape("b, h, w", constraints=["h >= 3", "w >= 3"])
+    exported = jax.export.export(run, platforms=("cpu", "cuda", "tpu"))(
+        jax.ShapeDtypeStruct((*sizes, 4), jnp.float32)
+    )
+    for shape in ((1, 3, 8, 4), (2, 9, 12, 4)):
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        np.testing.assert_allclose(exported.call(x), run(x), atol=1e-4)
+
+
 LINEAR = {
     "fft": lambda x, k, lam: converse2d(x, k, lam, scale=2, padding=1, method="fft"),
     "dft": lambda x, k, lam: converse2d(x, k, lam, scale=2, padding=1, method="dft"),
