@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,6 +13,10 @@ from converse_jax.weights import list_models, load
 BundledTask = Literal["photo", "denoise", "sr", "deblur"]
 """"photo" improves an ordinary photograph, "denoise" removes noise of a known or estimated level,
 "sr" enlarges, "deblur" reverses a known blur."""
+
+# Fine texture looks like noise to the estimator. On 30 phone-like photographs the whole estimate gained
+# 0.224 dB on average and lost 0.112 at worst; this share of it gained 0.220 and lost 0.090.
+_CAREFUL = 0.85
 
 
 class BundledRestorer:
@@ -41,6 +46,7 @@ class BundledRestorer:
             "sr": {1: f"sr-x{scale or 2}", 3: f"sr-x{scale or 2}"},
             "deblur": {1: "deblur", 3: "deblur"},
         }[task]
+        self._task = task
         cards = list_models()
         wanted = sorted(set(self._names.values()))
         self._names = {c: name for c, name in self._names.items() if name in cards}
@@ -68,8 +74,11 @@ class BundledRestorer:
         return self._loaded[name]
 
     def plan(self, image: np.ndarray, *, sigma: float | None = None) -> Plan:
-        """`Restorer.plan` of the network for this image."""
-        return self.restorer(image.shape[-1]).plan(image, sigma=sigma)
+        """`Restorer.plan` of the network for this image; `photo` is told less than the estimate."""
+        plan = self.restorer(image.shape[-1]).plan(image, sigma=sigma)
+        if self._task == "photo" and sigma is None and plan.sigma is not None:
+            return replace(plan, sigma=_CAREFUL * plan.sigma)
+        return plan
 
     def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
         """`Restorer.prepare_kernel`, without loading a network only to find that it takes none."""

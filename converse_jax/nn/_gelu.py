@@ -19,8 +19,8 @@ def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
     `d gelu / dx = Phi(x) + x phi(x)` is computed from x again: JAX's own rule keeps the error
     function and the exponential of every map until the backward pass. Phi is written with erf, as
-    PyTorch does, not with erfc as `jax.nn.gelu` does: three times as fast on CPUs, and equal except
-    for x < -4, where the result is within 1e-6 of 0 either way.
+    PyTorch does, not with erfc as `jax.nn.gelu` does: three times as fast on CPUs, and within 1e-6
+    of it in float32.
     """
     return _gelu(x)
 
@@ -39,4 +39,5 @@ def _backward(x: Array, cotangent: Array) -> tuple[Array]:
 
 @functools.partial(Function, vjp=_backward, leading=0)
 def _gelu(x: Array) -> Array:
-    return sharded_row_major(x * _cumulative(x))
+    z = x.astype(compute_dtype(x))
+    return sharded_row_major((z * _cumulative(z)).astype(x.dtype))

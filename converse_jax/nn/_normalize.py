@@ -33,7 +33,7 @@ def normalized_linear(
     return _affine(linear, n, scale[:, None] * weight, moved)
 
 
-def linear_with_bias(linear: nnx.Linear, x: Float[Array, "*batch C"]) -> Float[Array, "*batch D"]:
+def linear_with_bias(linear: Any, x: Float[Array, "*batch C"]) -> Float[Array, "*batch D"]:
     """`linear(x)`, whose bias XLA's CPU backend cannot spread to the size of the map either."""
     parameters = _parameters(linear, nnx.Linear)
     if parameters is None:
@@ -46,7 +46,9 @@ def _parameters(layer: Any, kind: Any) -> tuple[Array, Array] | None:
     if type(layer) is not kind or layer.bias is None:
         return None
     if kind is nnx.LayerNorm:
-        weight, standard = layer.scale, layer.feature_axes in (-1, (-1,))
+        axes = (layer.feature_axes, layer.reduction_axes)
+        weight, standard = layer.scale, axes in ((-1, -1), ((-1,), (-1,)), (-1, (-1,)), ((-1,), -1))
+        standard = standard and layer.axis_name is None
     else:
         weight, standard = layer.kernel, layer.dot_general is jax.lax.dot_general
     return (weight[...], layer.bias[...]) if standard and weight is not None else None

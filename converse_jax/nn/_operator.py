@@ -99,7 +99,7 @@ class Operator(nnx.Module):
         border: dict[str, Any] = {"padding": padding, "padding_mode": padding_mode}
         how: dict[str, Any] = {"scale": scale, "x0": x0, "method": self.method}
         padded = (x.shape[-3] + 2 * padding, x.shape[-2] + 2 * padding)
-        name = f"{padded[0]}x{padded[1]}_x{scale}"
+        name = f"{padded[0]}x{padded[1]}_x{scale}_{x0}"
         if name in self.transfers and not self.preparing:
             transfer = self.transfers[name].get_value()
             return self._sharded(lambda x: apply_transfer(x, transfer, **border), x)

@@ -131,7 +131,7 @@ class Solver(Function):
             return result, (spectra, kernel, lam)
 
         size, dtype = args[0].shape[2:4], args[0].dtype
-        return forward, self._once((active, size, dtype), lambda: self._along(active, size, dtype))
+        return forward, self.once((active, size, dtype), lambda: self._along(active, size, dtype))
 
     def _along(self, active: tuple[int, ...], size: tuple[int, ...], dtype: Any) -> Function:
         def of_active(kept: tuple[Any, ...], first: Array) -> Callable[..., Array]:

@@ -29,6 +29,8 @@ from converse_jax.ops._partition import (
     unsharded,
 )
 
+_config: Any = jax.config
+
 
 class Function:
     """A pure function from pytrees of arrays to a pytree of arrays.
@@ -70,6 +72,7 @@ class Function:
         self.fn = jax.jit(fn)  # traced and lowered once for all arguments of the same types
         self.linear, self.labels, self.leading = linear, labels, leading
         self._transposed, self._vjp, self._derive = transposed, vjp, derive or fn
+        self.has_transpose, self.has_vjp = transposed is not None, vjp is not None
         self._made: dict[Any, Any] = {}
 
     def __call__(self, *args: Any) -> Any:
@@ -93,7 +96,8 @@ class Function:
             jaxpr, shape = jax.make_jaxpr(self.fn, return_shape=True)(*args)
             return jaxpr.out_avals, jax.tree.structure(shape)
 
-        return self._once((tree, types, jax.sharding.get_abstract_mesh()), trace)
+        context = jax.sharding.get_abstract_mesh(), _config.jax_enable_x64
+        return self.once((tree, types, context), trace)
 
     def linearized(
         self, active: tuple[int, ...], args: tuple[Any, ...]
@@ -125,7 +129,7 @@ class Function:
                 labels=labels,
             )
 
-        return self._once(("tangent", active), make)
+        return self.once(("tangent", active), make)
 
     def pull_back(self, active: tuple[int, ...]) -> Function:
         """From the arguments and the cotangent of the result to those of the active arguments."""
@@ -145,7 +149,26 @@ class Function:
                 labels=labels,
             )
 
-        return self._once(("pull back", active), make)
+        return self.once(("pull back", active), make)
+
+    def mapped(self, axes: tuple[Any, ...]) -> Function:
+        """The function under `jax.vmap`, with its own derivative, where it has one."""
+
+        def vjp(*args: Any) -> tuple[Any, ...]:
+            assert self._vjp is not None
+            found = jax.vmap(self._vjp, (*axes, 0))(*args)
+            # What is not mapped has one cotangent: the sum of all.
+            return tuple(
+                jax.tree.map(
+                    lambda axis, x: x.sum(0) if axis is None else x,
+                    axis,
+                    cotangent,
+                    is_leaf=lambda axis: axis is None,
+                )
+                for axis, cotangent in zip(axes, found, strict=True)
+            )
+
+        return Function(jax.vmap(self.fn, axes), vjp=vjp, derive=jax.vmap(self._derive, axes))
 
     def transpose(self, position: int, args: tuple[Any, ...], cotangent: Any) -> Any:
         """The cotangent of an argument in which the function is linear; it is 0 in `args`."""
@@ -172,9 +195,10 @@ class Function:
         if self.labels is None:
             return self.flat(tree)
         inputs, outputs = map(jax.tree.leaves, self.labels)
-        return self._once(tree, lambda: partitioned(self.flat(tree), inputs, outputs))
+        return self.once(tree, lambda: partitioned(self.flat(tree), inputs, outputs))
 
-    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` returns, made once for each key."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
@@ -240,6 +264,12 @@ def _eager(*leaves: Any, function: Function, tree: Any) -> Any:
     return bind(*leaves, function=function, tree=tree)
 
 
+def _run(*leaves: Any, function: Function, tree: Any, devices: Any) -> Any:
+    if _config.jax_disable_jit:
+        return function.flat(tree)(*leaves)
+    return _eager(*leaves, function=function, tree=tree)
+
+
 def _type(*types: Any, function: Function, tree: Any, devices: Any) -> Any:
     return function.result(tree, types)[0]
 
@@ -249,7 +279,7 @@ def _jvp(
 ) -> tuple[Any, Any]:
     args = jax.tree.unflatten(tree, primals)
     moving = [type(t) is not ad.Zero for t in tangents]
-    # An argument with a tangent in one array has zeros in its others.
+    # Of an argument with a tangent, arrays without one have zeros.
     directions = jax.tree.unflatten(tree, list(map(ad.instantiate_zeros, tangents)))
     active = tuple(i for i, _ in enumerate(args) if any(_leaves_of(tree, moving, i)))
     if set(active) <= set(function.linear):
@@ -277,11 +307,13 @@ def _transpose(
 ) -> list[Any]:
     unknown = [ad.is_undefined_primal(leaf) for leaf in leaves]
     (position,) = (i for i in function.linear if any(_leaves_of(tree, unknown, i)))
-    filled = [
-        ad.instantiate_zeros(ad.Zero(leaf.aval)) if missing else leaf
-        for leaf, missing in zip(leaves, unknown, strict=True)
-    ]
-    types = map(jax.typeof, filled)
+    types = [leaf.aval if ad.is_undefined_primal(leaf) else jax.typeof(leaf) for leaf in leaves]
+    filled = [None if missing else leaf for leaf, missing in zip(leaves, unknown, strict=True)]
+    if not function.has_transpose:
+        filled = [
+            ad.instantiate_zeros(ad.Zero(kind)) if missing else leaf
+            for leaf, kind, missing in zip(leaves, types, unknown, strict=True)
+        ]
     structure = function.result(tree, types)[1]
     cotangent = jax.tree.unflatten(structure, list(map(ad.instantiate_zeros, cotangents)))
     result = function.transpose(position, jax.tree.unflatten(tree, filled), cotangent)
@@ -303,9 +335,14 @@ def _batch(args: Any, axes: Any, *, function: Function, tree: Any, devices: Any)
         _leaves_of(tree, mapped, function.leading)
     ):
         results = bind(*args, function=function, tree=tree)
+    elif function.has_vjp:
+        in_axes = jax.tree.unflatten(tree, [0 if m else None for m in mapped])
+        key = ("mapped", tree, tuple(mapped))
+        results = bind(
+            *args, function=function.once(key, lambda: function.mapped(in_axes)), tree=tree
+        )
     else:
-        in_axes = tuple(0 if m else None for m in mapped)
-        results = jax.vmap(function.flat(tree), in_axes)(*args)
+        results = jax.vmap(function.flat(tree), tuple(0 if m else None for m in mapped))(*args)
     return results, (0,) * len(results)
 
 
@@ -362,7 +399,7 @@ def _lower_plain(ctx: Any, *operands: Any, function: Function, tree: Any, device
     return mlir.lower_fun(function.flat(tree), multiple_results=True)(ctx, *operands)
 
 
-call_p.def_impl(lambda *leaves, devices, **params: _eager(*leaves, **params))
+call_p.def_impl(_run)
 call_p.def_abstract_eval(_type)
 ad.primitive_jvps[call_p] = _jvp
 ad.primitive_transposes[call_p] = _transpose
@@ -371,7 +408,7 @@ mlir.register_lowering(call_p, _lower)
 mlir.register_lowering(call_p, _lower_plain, platform="tpu")
 
 
-@functools.lru_cache(maxsize=128)  # some of a megabyte
+@functools.lru_cache(maxsize=128)  # some entries take a megabyte
 def _constant(build: Callable[..., Any], args: tuple[Any, ...], dtype: Any) -> np.ndarray:
     return build(*args).astype(dtype)
 

@@ -1,8 +1,7 @@
 """Hints to compilers: when intermediate results are computed, and where they are written.
 
-Every function here returns what it is given. Programs are right without them, and on CPUs several
-times slower or larger. Exported programs do without layout constraints and custom partitioning,
-which `jax.export` refuses.
+Results do not depend on them. Without them, programs are several times slower or larger on CPUs.
+Exported programs do without layout constraints and custom partitioning, which `jax.export` refuses.
 """
 
 from __future__ import annotations
@@ -45,8 +44,11 @@ def depends_on(x: Float[Array, "*shape"], other: Float[Array, "*other"]) -> Floa
         return x + ((first > 0) & (first < 0)).astype(x.dtype)
 
     mesh, spec = jax.typeof(other).sharding.mesh, jax.typeof(x).sharding.spec
-    if AxisType.Explicit in mesh.axis_types:  # no type says how a single element is sharded
-        plus_zero = jax.sharding.auto_axes(plus_zero, out_sharding=NamedSharding(mesh, spec))
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    explicit = tuple(name for name, kind in kinds if kind == AxisType.Explicit)
+    if explicit:  # no type says how a single element is sharded
+        out = NamedSharding(mesh, spec)
+        plus_zero = jax.sharding.auto_axes(plus_zero, axes=explicit, out_sharding=out)
     return plus_zero(x, other)
 
 

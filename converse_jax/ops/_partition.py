@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,15 @@ def partitioned(
 
     def partition(mesh: Any, args: Any, results: Any) -> tuple[Any, Any, Any, Any]:
         axes = _mesh_axes(inputs, [arg.sharding for arg in args])
+        sizes = {
+            label: size
+            for arg, labels in zip(args, inputs, strict=True)
+            for label, size in zip(labels.split(), arg.shape, strict=True)
+        }
+        for label in [a for a in axes if not all(a in labels.split() for labels in outputs)]:
+            # The compiler fills a last, smaller share up with anything: it may not enter a sum.
+            if sizes[label] % math.prod(mesh.shape[name] for name in axes[label]):
+                del axes[label]
 
         def sharding(labels: str) -> NamedSharding:
             return NamedSharding(mesh, PartitionSpec(*(axes.get(a) for a in labels.split())))

@@ -344,6 +344,58 @@ def test_a_network_by_another_method() -> None:
     np.testing.assert_array_equal(other(x), usual(x))
 
 
+@pytest.mark.usefixtures("lenient")
+def test_blocks_under_vmap() -> None:
+    """Layers that look at more than a pixel, and ensembles, which keep as little as one block."""
+    x = jax.random.normal(jax.random.key(0), (3, 2, 8, 8, 4)) * jnp.arange(1, 4).reshape(
+        3, 1, 1, 1, 1
+    )
+    block: Any = ConverseBlock(4, 3, rngs=nnx.Rngs(0))
+    block.norm1 = nnx.GroupNorm(4, num_groups=2, rngs=nnx.Rngs(0))
+    each = jnp.stack([block(a) for a in x])
+    np.testing.assert_allclose(jax.vmap(block)(x), each, atol=1e-5)
+
+    graphdef, state = nnx.split(ConverseBlock(4, 3, rngs=nnx.Rngs(0)))
+    members = jax.tree.map(lambda a: jnp.stack([a, a + 0.1]), state)
+
+    def run(state: nnx.State) -> jax.Array:
+        return nnx.merge(graphdef, state)(x[0])
+
+    def kept(pullback: Any) -> int:
+        return sum(leaf.size for leaf in jax.tree.leaves(pullback) if hasattr(leaf, "size"))
+
+    result, pullback = jax.vjp(jax.vmap(run), members)
+    assert kept(pullback) <= 2 * kept(jax.vjp(run, state)[1])
+    for i, gradient in enumerate(
+        jax.vjp(run, jax.tree.map(lambda a, i=i: a[i], members))[1](result[i])[0] for i in range(2)
+    ):
+        for a, b in zip(
+            jax.tree.leaves(pullback(result)[0]), jax.tree.leaves(gradient), strict=True
+        ):
+            np.testing.assert_allclose(a[i], b, atol=1e-4 * float(jnp.abs(b).max() + 1))
+
+
+def test_layers_with_a_state_of_their_own() -> None:
+    block: Any = ConverseBlock(4, 3, rngs=nnx.Rngs(0))
+    block.project1 = nnx.Sequential(block.project1, nnx.Dropout(0.5, rngs=nnx.Rngs(7)))
+    x = maps(2)
+    assert not np.array_equal(block(x), block(x))  # another mask in each call
+
+
+def test_a_normalization_over_more_axes_is_called() -> None:
+    norm = nnx.LayerNorm(4, reduction_axes=(-3, -2, -1), feature_axes=-1, rngs=nnx.Rngs(0))
+    linear = nnx.Linear(4, 5, rngs=nnx.Rngs(0))
+    x = maps(2)
+    np.testing.assert_array_equal(normalized_linear(norm, linear, x), linear(norm(x)))
+
+
+def test_gelu_of_half_precision_keeps_its_tail() -> None:
+    x = jnp.linspace(-5, -1, 41)
+    found = gelu(x.astype("bfloat16")).astype("float32")
+    exact = jax.nn.gelu(x.astype("bfloat16").astype("float32"), approximate=False)
+    np.testing.assert_allclose(found, exact, rtol=1e-2, atol=1e-6)
+
+
 def test_normalization_and_product_are_those_of_flax() -> None:
     rngs = nnx.Rngs(0)
     norm, linear = nnx.LayerNorm(6, epsilon=1e-5, rngs=rngs), nnx.Linear(6, 9, rngs=rngs)

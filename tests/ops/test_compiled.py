@@ -135,6 +135,19 @@ def test_sharded_under_plain_jit(layout: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["fft", "dft"])
+def test_a_batch_that_does_not_divide_by_the_devices(method: str) -> None:
+    # The compiler fills the last share up with whatever lies there: here, the dropped examples.
+    x, kernel, lam, _ = arrays(8)
+    x[-1] = np.nan
+
+    def of_some(kernel: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.sum(converse2d(x[:-1], kernel, lam, method=method) ** 2)
+
+    sharded = jax.device_put(x, NamedSharding(mesh(8), P("data")))
+    assert_close(jax.jit(jax.grad(of_some))(kernel, sharded), jax.grad(of_some)(kernel, x))
+
+
+@pytest.mark.parametrize("method", ["fft", "dft"])
 def test_kernel_an_example_is_sharded_with_its_example(method: str) -> None:
     x, kernel, lam, cotangent = arrays()
     kernels = np.stack([kernel * (1 + i) for i in range(len(x))])

@@ -239,6 +239,13 @@ def test_empty_batches() -> None:
         )
 
 
+def test_without_jit() -> None:
+    x, kernel, lam = (a.astype(np.float32) for a in problem())
+    expected = jax.grad(loss)(x, kernel, lam)
+    with jax.disable_jit():
+        chex.assert_trees_all_close(jax.grad(loss)(x, kernel, lam), expected, atol=1e-5)
+
+
 def test_constants_at_compile_time() -> None:
     x, kernel, lam = (a.astype(np.float32) for a in problem())
 
