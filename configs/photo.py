@@ -4,7 +4,7 @@
 
 It starts from the weights of denoise-color, the same network.
 
-Expected: +0.22 dB on average over 30 phone-like photographs of BSDS500 val, -0.11 dB at worst,
+Expected: +0.22 dB on average over 30 phone-like photographs of BSDS500 val, -0.09 dB at worst,
 after 2,422 steps with half of the levels estimated and 2,500 more as here (--init photo
 --optimizer.learning-rate 5e-4), 20 minutes on two cores (docs/weights.md).
 """
