@@ -69,7 +69,8 @@ def test_nothing_but_two_names(
     level = estimate_noise(given)
     assert capsys.readouterr() == ("", f"noise of {255 * level:.1f} (of 255), estimated\n")
     got = read_image(tmp_path / "b.png").pixels
-    np.testing.assert_allclose(got, given + level, atol=1.01 / 255)
+    # `photo` is told less than the estimate: texture looks like noise.
+    np.testing.assert_allclose(got, given + 0.85 * level, atol=0.51 / 255)
 
 
 @pytest.mark.parametrize(
