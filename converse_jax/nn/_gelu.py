@@ -37,7 +37,7 @@ def _backward(x: Array, cotangent: Array) -> tuple[Array]:
     return (sharded_row_major((slope * cotangent.astype(z.dtype)).astype(x.dtype)),)
 
 
-@functools.partial(Function, vjp=_backward, leading=0)
+@functools.partial(Function, vjp=_backward)
 def _gelu(x: Array) -> Array:
     z = x.astype(compute_dtype(x))
     return sharded_row_major((z * _cumulative(z)).astype(x.dtype))

@@ -87,7 +87,7 @@ def _normalize(eps: float) -> Function:
         gradient = inverse * (cotangent - _mean(cotangent) - n * _mean(cotangent * n))
         return (gradient.astype(x.dtype),)
 
-    return Function(lambda x: centered(x)[0], vjp=backward, leading=0)
+    return Function(lambda x: centered(x)[0], vjp=backward)
 
 
 def _mean(x: Array) -> Array:

@@ -48,7 +48,6 @@ class Function:
         vjp: Callable[..., tuple[Any, ...]] | None = None,
         derive: Callable[..., Any] | None = None,
         labels: tuple[Any, Any] | None = None,
-        leading: int | None = None,
     ) -> None:
         """Describe the function.
 
@@ -66,11 +65,9 @@ class Function:
                 replicated. A result without such an axis of the arguments is *summed* over it by fn
                 itself; here it is summed over the devices that share this axis. None: the compiler
                 sees fn itself.
-            leading: position of an argument whose further leading axes fn treats as `jax.vmap`
-                would.
         """
         self.fn = jax.jit(fn)  # traced and lowered once for all arguments of the same types
-        self.linear, self.labels, self.leading = linear, labels, leading
+        self.linear, self.labels = linear, labels
         self._transposed, self._vjp, self._derive = transposed, vjp, derive or fn
         self.has_transpose, self.has_vjp = transposed is not None, vjp is not None
         self._made: dict[Any, Any] = {}
@@ -331,10 +328,6 @@ def _batch(args: Any, axes: Any, *, function: Function, tree: Any, devices: Any)
     ]
     if function.labels is not None:
         results = _fold(function, tree, size, mapped, args)
-    elif function.leading is not None and sum(mapped) == sum(
-        _leaves_of(tree, mapped, function.leading)
-    ):
-        results = bind(*args, function=function, tree=tree)
     elif function.has_vjp:
         in_axes = jax.tree.unflatten(tree, [0 if m else None for m in mapped])
         key = ("mapped", tree, tuple(mapped))
