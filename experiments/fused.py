@@ -10,7 +10,7 @@ between the program goes through the spectrum, a block of it at a time:
     quadrants = A_rows part A_cols ,   mixed with the transfer function ,
     part of the result += S_rows quadrant S_cols .
 
-A is `analysis_matrix` and S is `border.matrix` (synthesis), padding and cropping included. All
+A is `analysis_matrix` and S is `synthesis_matrix`, padding and cropping included. All
 arrays have a power of two of elements, as Triton wants: matrices are padded with zeros, maps are
 read and written under masks.
 """

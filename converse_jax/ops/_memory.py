@@ -16,10 +16,10 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Float
 
-from converse_jax.ops._partition import needs_devices, no_mesh
+from converse_jax.ops._partition import explicit_axes, needs_devices, no_mesh
 
 # Measured: with chunks of 8 MB the temporaries of one, three to four times as much, stay below what
 # glibc keeps of freed memory (32 MB). Anything larger is mapped and touched anew in every call.
@@ -44,9 +44,7 @@ def depends_on(x: Float[Array, "*shape"], other: Float[Array, "*other"]) -> Floa
         return x + ((first > 0) & (first < 0)).astype(x.dtype)
 
     mesh, spec = jax.typeof(other).sharding.mesh, jax.typeof(x).sharding.spec
-    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    explicit = tuple(name for name, kind in kinds if kind == AxisType.Explicit)
-    if explicit:  # no type says how a single element is sharded
+    if explicit := explicit_axes(mesh):  # no type says how a single element is sharded
         out = NamedSharding(mesh, spec)
         plus_zero = jax.sharding.auto_axes(plus_zero, axes=explicit, out_sharding=out)
     return plus_zero(x, other)

@@ -62,8 +62,7 @@ def partitioned(
             if sizes[label] % math.prod(mesh.shape[name] for name in axes[label]):
                 del axes[label]
 
-        def sharding(labels: str) -> NamedSharding:
-            return NamedSharding(mesh, PartitionSpec(*(axes.get(a) for a in labels.split())))
+        sharding = functools.partial(_sharding, mesh, axes)
 
         def local(*arrays: jax.Array) -> list[jax.Array]:
             with no_mesh():
@@ -98,12 +97,22 @@ def _mesh_axes(inputs: list[str], shardings: list[Any]) -> dict[str, tuple[str, 
     return axes
 
 
+def _sharding(mesh: Any, axes: dict[str, tuple[str, ...]], labels: str) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*(axes.get(a) for a in labels.split())))
+
+
 def _sum_over_devices(
     result: jax.Array, labels: str, axes: dict[str, tuple[str, ...]]
 ) -> jax.Array:
     """Sum a result over the mesh axes of those independent axes that it does not have."""
     summed = [name for label in axes if label not in labels.split() for name in axes[label]]
     return jax.lax.psum(result, tuple(summed)) if summed else result
+
+
+def explicit_axes(mesh: Any) -> tuple[str, ...]:
+    """Names of the Explicit axes of a mesh."""
+    kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+    return tuple(name for name, kind in kinds if kind == AxisType.Explicit)
 
 
 def is_sharded(types: Any) -> bool:
@@ -123,12 +132,8 @@ def sharded_types(results: Any, inputs: list[str], types: Any, outputs: list[str
     """Types of results, sharded as the arguments are: what `partitioned` makes of them."""
     mesh = next(t.sharding.mesh for t in types if AxisType.Explicit in t.sharding.mesh.axis_types)
     axes = _mesh_axes(inputs, [t.sharding for t in types])
-
-    def sharding(labels: str) -> NamedSharding:
-        return NamedSharding(mesh, PartitionSpec(*(axes.get(a) for a in labels.split())))
-
     return [
-        jax.core.ShapedArray(r.shape, r.dtype, sharding=sharding(labels))
+        jax.core.ShapedArray(r.shape, r.dtype, sharding=_sharding(mesh, axes, labels))
         for r, labels in zip(results, outputs, strict=True)
     ]
 
@@ -184,11 +189,7 @@ def over_explicit_axes(
         return fn(*arrays)
     batch = max(len(shape) - core for shape, _, core in split)
     out = jax.tree.map(lambda labels: spec_of(None, batch, labels), outputs)
-    explicit = {
-        name
-        for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
-        if kind == AxisType.Explicit
-    }
+    explicit = set(explicit_axes(mesh))
     # To name none is to name all but those that a `vmap` around has mapped.
     explicit = set() if explicit == set(mesh.axis_names) else explicit
     return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=out, axis_names=explicit)(*arrays)
