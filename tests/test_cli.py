@@ -18,6 +18,7 @@ from flax import nnx
 
 import converse_jax
 from converse_jax import ModelCard, _programs, cli, compilation_cache, demo
+from converse_jax.cli import _models, _restore
 from converse_jax.imaging import Image, encode_image, read_image, write_image
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
 from converse_jax.progress import progress_bar
@@ -295,7 +296,7 @@ def test_nothing_is_written_to_a_terminal(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     with pytest.raises(cli.UsageError, match="standard output is a terminal"):
-        cli._restore(cli._parse(["restore", "a.png", "-", "--model", str(denoiser)]))
+        _restore.run(cli._parse(["restore", "a.png", "-", "--model", str(denoiser)]))
 
 
 def test_a_missing_package_is_named(
@@ -315,7 +316,7 @@ def test_a_defect_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None
     def broken(*_: Any) -> int:
         raise ModuleNotFoundError("No module named 'converse_jax.gone'", name="converse_jax.gone")
 
-    monkeypatch.setattr(cli, "_models", broken)
+    monkeypatch.setattr(_models, "run", broken)
     with pytest.raises(ModuleNotFoundError, match="gone"):
         cli.main(["models"])
 
@@ -333,7 +334,7 @@ def test_other_ends(
     def end(*_: Any) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "_models", end)
+    monkeypatch.setattr(_models, "run", end)
     assert run("models") == (status, "", said)
 
 

@@ -1,0 +1,97 @@
+"""The command `converse-jax`: a file for each of its commands.
+
+Exit status: 0; 1 if some images of a folder failed; 2 for a mistake in the command or its files,
+with a one-line message; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+
+from converse_jax._version import __version__
+from converse_jax.cli import _convert, _demo, _evaluate, _models, _restore
+from converse_jax.cli._arguments import Parser, UsageError, say
+
+__all__ = ["UsageError", "main"]
+
+_COMMANDS = {
+    "restore": _restore,
+    "evaluate": _evaluate,
+    "models": _models,
+    "convert": _convert,
+    "demo": _demo,
+}
+"""Each has `SUMMARY`, `add_arguments(parser)` and `run(args)`, the exit status."""
+
+_APP_PACKAGES = {"PIL": "pillow", "imagecodecs": "imagecodecs", "skimage": "scikit-image"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, the process's by default; return the exit status."""
+    from converse_jax.imaging import ImageError
+    from converse_jax.plugins import PluginError
+    from converse_jax.restore import RestoreError
+    from converse_jax.weights import WeightsError
+
+    try:
+        args = _parse(sys.argv[1:] if argv is None else list(argv))
+        status: int = _COMMANDS[args.command].run(args)
+        sys.stdout.flush()
+        return status
+    except SystemExit as done:  # --help and --version
+        return int(done.code or 0)
+    except (UsageError, ImageError, PluginError, RestoreError, WeightsError) as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        package = _APP_PACKAGES.get((error.name or "").split(".")[0])
+        if package is None:
+            raise
+        return _fail(f'this needs the package {package}: pip install "converse-jax[app]"')
+    except KeyboardInterrupt:
+        say("converse-jax: interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader has gone: Python's last flush must not complain.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        return _fail(str(error))
+
+
+def _fail(message: str) -> int:
+    say("converse-jax: error: " + " ".join(message.split()))
+    return 2
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser, commands = _parsers()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        command = commands[args.command]
+        known = [option for action in command._actions for option in action.option_strings]
+        near = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+        hint = f": did you mean {near[0]}?" if near else f"; see converse-jax {args.command} --help"
+        raise UsageError(f"{args.command} does not know {unknown[0]!r}{hint}")
+    return args
+
+
+def _parsers() -> tuple[Parser, dict[str, argparse.ArgumentParser]]:
+    parser = Parser(
+        prog="converse-jax",
+        description="Restore images with reverse convolution networks.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"converse-jax {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in _COMMANDS.items():
+        text = command.SUMMARY
+        command.add_arguments(
+            commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        )
+    return parser, dict(commands.choices)
