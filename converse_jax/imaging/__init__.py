@@ -26,7 +26,7 @@ from converse_jax.imaging._protocol import (
     to_reference_uint8,
     to_uint8,
 )
-from converse_jax.imaging._resize import modcrop, resize
+from converse_jax.imaging._resize import bicubic_kernel, modcrop, resize
 
 __all__ = [
     "MAX_PIXELS",
@@ -34,6 +34,7 @@ __all__ = [
     "ImageError",
     "Score",
     "Task",
+    "bicubic_kernel",
     "circular_blur",
     "degrade_deblur",
     "degrade_denoise",
