@@ -127,7 +127,7 @@ def super_resolve(
     )
 
 
-def noise_levels(sigma: ArrayLike, iterations: int, start: float = START) -> Float[Array, "..."]:
+def noise_levels(sigma: ArrayLike, iterations: int, start: float = START) -> Float[Array, ...]:
     """Levels of all iterations `[iterations, ...]`, falling geometrically from `start` to sigma."""
     sigma = jnp.asarray(sigma)
     steps = jnp.linspace(1, 0, iterations, dtype=sigma.dtype).reshape(-1, *(1,) * sigma.ndim)
@@ -138,7 +138,7 @@ def data_step(
     y: Float[Array, "*batch H W C"],
     kernel: Float[Array, "*kernels kh kw"],
     x: Float[Array, "*batch sH sW C"],
-    lam: Float[Array, "..."],
+    lam: Float[Array, ...],
     scale: int = 1,
 ) -> Float[Array, "*batch sH sW C"]:
     """`argmin_z ||y - (z (*) kernel) down s||^2 + lam ||z - x||^2`: `converse2d` with `x0 = x`."""

@@ -118,24 +118,24 @@ def resize(
 def bicubic_kernel(scale: int) -> np.ndarray:
     """The blur of antialiased bicubic down-sampling: `resize` is `(x (*) k) down s`.
 
-        k[u, v] = w(p_u / s) w(p_v / s) / s^2,   p_u = 2s - u - (s - 1)/2
+        k[u, v] = w(p_u / s) w(p_v / s) / s^2,   p_u = 5s//2 - u - (s - 1)/2
 
     with w the cubic of `resize`, and Y[i, j] = (x (*) k)[s i, s j]. The center of its taps lies
-    (s - 1)/2 pixels from its origin `(2s, 2s)`: where a pixel of the small image is centered. It
-    holds for all but the pixels at the border, which `resize` reflects.
+    (s - 1)/2 pixels from its origin `(5s//2, 5s//2)`: where a pixel of the small image is centered.
+    It holds for all but the pixels at the border, which `resize` reflects.
 
     Args:
         scale: the factor s >= 1.
 
     Returns:
-        float64 `[4s, 4s]`, sum 1.
+        float64 `[5s, 5s]`, sum 1.
 
     Raises:
         ValueError: a scale below 1.
     """
     if scale < 1:
         raise ValueError(f"scale: got {scale}; expected an integer factor of at least 1, e.g. 4")
-    taps = _cubic((2 * scale - np.arange(4 * scale) - (scale - 1) / 2) / scale)
+    taps = _cubic((5 * scale // 2 - np.arange(5 * scale) - (scale - 1) / 2) / scale)
     taps /= taps.sum()
     return np.outer(taps, taps)
 
