@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
 
-from converse_jax.tiles import check_tiles, in_tiles, tile_starts
+from converse_jax.tiles import check_tiles, in_tiles, measure_overlap, tile_starts
 
 
 def image(*shape: int, seed: int = 0) -> np.ndarray:
@@ -45,17 +46,20 @@ def test_blended_tiles_are_the_whole(
 
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 24, 25, 33, 100, 101])
 @pytest.mark.parametrize(("overlap", "align"), [(0, 1), (5, 1), (8, 1), (6, 2), (8, 4), (5, 4)])
-def test_tiles_cover_an_axis_with_their_overlap(length: int, overlap: int, align: int) -> None:
-    starts = np.array(tile_starts(length, 16, overlap, align))
+@pytest.mark.parametrize("outside", [0, 3])
+def test_tiles_cover_an_axis_with_their_overlap(
+    length: int, overlap: int, align: int, outside: int
+) -> None:
+    starts = np.array(tile_starts(length, 16, overlap, align, outside=outside))
     assert (starts % align == 0).all()
     assert (16 - np.diff(starts) >= overlap).all()
-    if length <= 16:
-        assert len(starts) == 1 and starts[0] <= 0
+    before, behind = -starts[0], starts[-1] + 16 - length
+    assert min(before, behind) >= (outside if len(starts) > 1 else 0)
+    if len(starts) > 1:  # none begins further outside than it must
+        assert max(before, behind) < outside + align
     else:
-        # None begins before the image, and the last goes no further beyond its end than it must.
-        assert starts[0] == 0 and 0 <= starts[-1] + 16 - length < align
-    assert starts[-1] + 16 >= length
-    assert len(starts) <= 1 + -(-max(length - 16, 0) // (16 - overlap - align + 1))
+        assert abs(before - behind) <= 2 * align
+    assert len(starts) <= 1 + -(-max(length + 2 * outside - 16, 0) // (16 - overlap - align + 1))
 
 
 def test_where_tiles_disagree_the_change_is_smooth() -> None:
@@ -66,14 +70,30 @@ def test_where_tiles_disagree_the_change_is_smooth() -> None:
     np.testing.assert_allclose(got[12:16], np.sin(np.pi / 8 * (np.arange(4) + 0.5)) ** 2, rtol=1e-6)
 
 
-def test_beyond_the_image_is_its_reflection() -> None:
-    want = np.pad(image(2, 3, 1), ((3, 3), (2, 3), (0, 0)), "symmetric")
+@pytest.mark.parametrize(
+    ("padding_mode", "pad"), [("circular", "wrap"), ("replicate", "edge"), ("reflect", "reflect")]
+)
+def test_a_small_image_is_continued_on_all_sides(padding_mode: Any, pad: Any) -> None:
+    want = np.pad(image(2, 3, 1), ((3, 3), (2, 3), (0, 0)), pad)
 
     def fn(part: np.ndarray) -> np.ndarray:
         np.testing.assert_array_equal(part, want)
         return part
 
-    in_tiles(fn, image(2, 3, 1), tile=8, overlap=2)
+    in_tiles(fn, image(2, 3, 1), tile=8, overlap=2, padding_mode=padding_mode)
+
+
+@pytest.mark.parametrize("height", [8, 50])  # one tile, several
+def test_the_ends_of_a_periodic_image_are_neighbors(height: int) -> None:
+    def fn(part: np.ndarray) -> np.ndarray:
+        return np.roll(part, -2, 0) + np.roll(part, 2, 0)
+
+    x = image(height, 41, 1)
+    whole, ends = fn(x), np.r_[:2, -2:0]
+    periodic = in_tiles(fn, x, tile=16, overlap=8, padding_mode="circular")
+    np.testing.assert_allclose(periodic[ends], whole[ends], atol=1e-6)
+    flush = in_tiles(fn, x, tile=16, overlap=8)
+    assert np.abs(flush[ends] - whole[ends]).max() > 0.1
 
 
 def test_memory_does_not_grow_beyond_the_result() -> None:
@@ -88,9 +108,14 @@ def test_memory_does_not_grow_beyond_the_result() -> None:
     ("tile", "overlap", "align", "text"),
     [
         (0, 0, 1, "tile: got 0; expected at least 1"),
-        (15, 4, 2, "tile: got 15; expected a positive multiple of 2"),
-        (16, 9, 1, "overlap: got 9; expected 0 to 8, half of a tile of 16"),
-        (16, -1, 1, "overlap: got -1; expected 0 to 8"),
+        (
+            15,
+            4,
+            2,
+            r"tile: got 15; expected at least 8 \(twice the overlap of 4\), a multiple of 2",
+        ),
+        (16, 9, 1, r"tile: got 16; expected at least 18 \(twice the overlap of 9\)"),
+        (16, -1, 1, "overlap: got -1; expected at least 0"),
     ],
 )
 def test_refused_tiles(tile: int, overlap: int, align: int, text: str) -> None:
@@ -98,3 +123,20 @@ def test_refused_tiles(tile: int, overlap: int, align: int, text: str) -> None:
         check_tiles(tile, overlap, align)
     with pytest.raises(ValueError, match=text):
         in_tiles(lambda x: x, image(4, 4, 1), tile=tile, overlap=overlap, align=align)
+    with pytest.raises(ValueError, match="padding_mode: got 'wrap'; expected circular, replicate"):
+        in_tiles(lambda x: x, image(4, 4, 1), tile=4, overlap=0, padding_mode="wrap")
+
+
+@pytest.mark.parametrize(("psnr", "want"), [(20, 8), (60, 16), (61, 24), (90, None)])
+def test_the_smallest_overlap_that_agrees(psnr: float, want: int | None) -> None:
+    asked = []
+
+    def restore(x: np.ndarray, *, tile: int, overlap: int = 0, gain: float) -> np.ndarray:
+        asked.append((tile, overlap))
+        errors = {0: 0, 8: 1e-2, 16: 1e-3, 24: 1e-4, 32: 1e-4}
+        return gain * x + np.float64(errors[overlap])
+
+    x = image(8, 8, 1)
+    found = measure_overlap(restore, x, tile=4, psnr=psnr - 0.01, overlaps=(8, 16, 24, 32), gain=2)
+    assert found == want
+    assert asked[0] == (0, 0) and {tile for tile, _ in asked[1:]} == {4}
