@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict, cast
 
 import jax
 import numpy as np
 
-from converse_jax._version import __version__
-from converse_jax.atomic import write_bytes
+from converse_jax._report import Failure, Pair, Row, matched_images, mean_of, versions
 from converse_jax.imaging import (
+    ImageError,
+    KernelError,
     Score,
     Task,
     degrade_deblur,
@@ -27,18 +25,12 @@ from converse_jax.imaging import (
     to_reference_uint8,
     to_uint8,
 )
-from converse_jax.restore import RestoreError, Restorer, normalized_kernel
+from converse_jax.imaging._kernels import normalized_kernel
+from converse_jax.imaging._protocol import with_channels
+from converse_jax.restore import RestoreError, Restorer
 
 SIGMAS: dict[Task, float | None] = {"denoise": 25.0, "sr": None, "deblur": 2.55}
 """Noise of the paper's experiments, in 8-bit levels; super-resolution has none."""
-
-METRICS = ("psnr", "ssim", "psnr_y", "ssim_y")
-
-
-class Row(Score):
-    """The figures of one image."""
-
-    name: str
 
 
 class Report(TypedDict):
@@ -46,6 +38,7 @@ class Report(TypedDict):
 
     mean: Score
     images: list[Row]
+    failed: list[Failure]
     model: str
     architecture: str
     sha256: str
@@ -54,6 +47,7 @@ class Report(TypedDict):
     scale: int
     kernel: list[list[float]] | None
     data: str
+    input: str | None
     notes: list[str]
     versions: dict[str, str]
     device: str
@@ -63,77 +57,117 @@ def evaluate(
     restorer: Restorer,
     data: str | os.PathLike[str],
     *,
-    task: Task,
+    task: Task | None = None,
     sigma: float | None = None,
     kernel: np.ndarray | None = None,
-    on_result: Callable[[Row, int, int], None] | None = None,
+    input: str | os.PathLike[str] | None = None,
+    extend_borders: bool = True,
+    limit: int | None = None,
+    on_result: Callable[[Row | Failure, int, int], None] | None = None,
 ) -> Report:
     """Degrade each image, restore it, and measure: the protocol of the paper's tables.
 
+    With `input` nothing is degraded: its images are restored and compared with those of `data`.
     A gray model is given the luma of color images, 0.299 R + 0.587 G + 0.114 B; a color model is
-    given gray images as three equal channels. Transparency is ignored.
+    given gray images as three equal channels. Transparency is ignored. An image of a folder that
+    cannot be measured does not end the evaluation.
 
     Args:
         restorer: the network; its card says the scale.
         data: a folder of images, including its subfolders, or one image.
-        task: "denoise", "sr" or "deblur"; must be the model's.
-        sigma: standard deviation of the noise in 8-bit levels; None means `SIGMAS` of the task.
-        kernel: the blur of the task "deblur", `[kh, kw]`, non-negative.
-        on_result: called after each image with its figures, its number from 1, and the total.
+        task: "denoise", "sr" or "deblur"; must be the model's, which is the default.
+        sigma: standard deviation of the noise in 8-bit levels; None means `SIGMAS` of the task. It
+            is added; of images of `input` it is what the model is told, and estimated by default.
+        kernel: the blur of the task "deblur", `[kh, kw]`; of images of `input`, what the model is
+            told.
+        input: a folder of degraded images with the names of those in `data` (`matched_images`), or
+            one image.
+        extend_borders: as for `Restorer`, for images of `input`; the protocol's blur is circular.
+        limit: measure this many images at most, the first by name.
+        on_result: called after each image with its figures or why there are none, its number from
+            1, and the total.
 
     Returns:
-        The means over all images and the figures of each, with what they belong to.
+        The means over the images that were measured and the figures of each, with what they belong
+        to.
 
     Raises:
-        RestoreError: a task other than the model's, a missing or unused kernel, or an image too
-            small to be measured.
-        ImageError: data cannot be read.
+        RestoreError: a task other than the model's, a missing or unused kernel, a noise level that
+            the model cannot use, an image that is too small to be measured if there is no other.
+        ImageError: data or input cannot be read.
     """
     card = restorer.card
-    if task != card.task:
-        raise RestoreError(
-            f"task: got {task!r}, but {card.name} ({card.architecture}) is a model for "
-            f"{card.task!r}; give --task {card.task} or another model"
-        )
-    if sigma is not None and task == "sr":
-        raise RestoreError("sigma: the protocol of 'sr' adds no noise; leave it out")
-    sigma = SIGMAS[task] if sigma is None else sigma
+    task = _checked_task(restorer, task)
+    if sigma is not None and not 0 <= sigma < float("inf"):
+        raise RestoreError(f"sigma: got {sigma}; expected a standard deviation of at least 0")
+    if limit is not None and limit < 1:
+        raise RestoreError(f"limit: got {limit}; expected a number of images of at least 1")
     if kernel is not None:
-        kernel, _ = normalized_kernel(kernel)
-    if (task == "deblur") != (kernel is not None):
-        raise RestoreError(
-            "kernel: task 'deblur' blurs the images first; give the kernel (--kernel k.npy)"
-            if kernel is None
-            else f"kernel: task {task!r} blurs nothing; leave it out"
-        )
-    # A blind model is not told the kernel its images were blurred with.
-    known = None if restorer.blur_size is None else kernel
-    restorer.prepare_kernel(known)
-
-    root, paths = Path(data), [Path(data)]
-    if os.path.isdir(root):
-        paths = list_images(root)
-    if not paths:
-        raise RestoreError(f"{root}: holds no images; give a folder with PNG, JPEG or TIFF files")
-    rows: list[Row] = []
-    notes: dict[str, None] = {}
-    for number, path in enumerate(paths, 1):
-        clean, note = _read_clean(path, card.channels)
-        notes |= {note: None} if note else {}
         try:
+            kernel, _ = normalized_kernel(kernel)
+        except KernelError as error:
+            raise RestoreError(str(error)) from None
+    known = kernel
+    if input is not None:
+        if sigma is not None and not restorer.takes_sigma:
+            raise RestoreError(f"sigma: {card.name} is told none, and to pairs none is added")
+        pairs = matched_images(data, input, scale=card.scale)
+    else:
+        if sigma is not None and task == "sr":
+            raise RestoreError("sigma: the protocol of 'sr' adds no noise; leave it out")
+        sigma = SIGMAS[task] if sigma is None else sigma
+        if (task == "deblur") != (kernel is not None):
+            raise RestoreError(
+                "kernel: task 'deblur' blurs the images first; give the kernel (--kernel K)"
+                if kernel is None
+                else f"kernel: task {task!r} blurs nothing; leave it out"
+            )
+        # A blind model is not told the kernel its images were blurred with.
+        known = None if restorer.blur_size is None else kernel
+        pairs = _listed(Path(data))
+    _, kernel_notes = restorer.prepare_kernel(known)
+    level = sigma / 255 if restorer.takes_sigma and sigma is not None else None
+
+    def measured(pair: Pair) -> Row:
+        clean = _read_clean(pair.a, card.channels, notes)
+        if input is None:
             given, target = _degrade(clean, task, sigma, card.scale, kernel)
-            level = sigma / 255 if restorer.takes_sigma and sigma is not None else None
-            restored = restorer(given, kernel=known, sigma=level, extend_borders=False)
-            figures = score(to_uint8(restored), target, task=task, scale=card.scale)
-        except ValueError as error:  # an image too small, a kernel that is not a blur
-            raise RestoreError(f"{path}: {error}") from None
-        name = path.name if path == root else path.relative_to(root).as_posix()
-        rows.append(Row(name=name, **figures))
+        else:
+            given, target = _read_given(pair.b, clean, card.scale)
+        extend = input is not None and extend_borders
+        restored = restorer(given, kernel=known, sigma=level, extend_borders=extend)
+        figures = score(to_uint8(restored), target, task=task, scale=card.scale)
+        return Row(name=pair.name, **figures)
+
+    notes: dict[str, None] = dict.fromkeys(kernel_notes)
+    rows: list[Row] = []
+    failed: list[Failure] = []
+    pairs = pairs[:limit]
+    for number, pair in enumerate(pairs, 1):
+        result: Row | Failure
+        try:
+            if pair.reason is not None:
+                raise ImageError(pair.reason)
+            result = measured(pair)
+            rows.append(result)
+        # An image too small, of another size, damaged, or larger than the memory.
+        except (ValueError, OSError, MemoryError) as error:
+            text = str(error) or type(error).__name__
+            reason = text if isinstance(error, ImageError) else f"{pair.a}: {text}"
+            if len(pairs) == 1:
+                raise (ImageError if isinstance(error, ImageError) else RestoreError)(
+                    reason
+                ) from None
+            result = Failure(name=pair.name, reason=reason)
+            failed.append(result)
         if on_result is not None:
-            on_result(rows[-1], number, len(paths))
+            on_result(result, number, len(pairs))
+    if not rows:
+        raise RestoreError(f"{data}: none of its {len(failed)} images could be measured")
     return Report(
-        mean=_mean(rows),
+        mean=mean_of(rows),
         images=rows,
+        failed=failed,
         model=card.name,
         architecture=card.architecture,
         sha256=card.sha256,
@@ -142,21 +176,53 @@ def evaluate(
         scale=card.scale,
         kernel=None if kernel is None else kernel.tolist(),
         data=str(data),
+        input=None if input is None else str(input),
         notes=list(notes),
-        versions=_versions(),
+        versions=versions(),
         device=jax.devices()[0].device_kind,
     )
 
 
-def _read_clean(path: Path, channels: int) -> tuple[np.ndarray, str | None]:
-    """The image in 8 bits with the model's channels, and a note if they had to be converted."""
+def _checked_task(restorer: Restorer, task: Task | None) -> Task:
+    card = restorer.card
+    if task is not None and task != card.task:
+        raise RestoreError(
+            f"task: got {task!r}, but {card.name} ({card.architecture}) is a model for "
+            f"{card.task!r}; give --task {card.task} or another model"
+        )
+    return cast(Task, card.task)
+
+
+def _listed(root: Path) -> list[Pair]:
+    """The image, or the images of the folder, each with itself."""
+    if not os.path.isdir(root):
+        return [Pair(root.name, root, root)]
+    pairs = [Pair(p.relative_to(root).as_posix(), p, p) for p in list_images(root)]
+    if not pairs:
+        raise RestoreError(f"{root}: holds no images; give a folder with PNG, JPEG or TIFF files")
+    return pairs
+
+
+def _read_clean(path: Path, channels: int, notes: dict[str, None]) -> np.ndarray:
+    """The image in 8 bits with the model's channels; a note if they had to be converted."""
     pixels = read_image(path).pixels
-    clean = to_reference_uint8(pixels, channels)
-    if pixels.shape[-1] == channels:
-        return clean, None
-    if channels == 1:
-        return clean, "color images were converted to gray, as the model is gray"
-    return clean, "gray images were given to the model as three equal channels"
+    if pixels.shape[-1] > channels:
+        notes["color images were converted to gray, as the model is gray"] = None
+    elif pixels.shape[-1] < channels:
+        notes["gray images were given to the model as three equal channels"] = None
+    return to_reference_uint8(pixels, channels)
+
+
+def _read_given(path: Path, clean: np.ndarray, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """A degraded image, and the part of the clean one that it shows."""
+    given = with_channels(read_image(path).pixels, clean.shape[-1]).astype(np.float32)
+    (height, width), (rows, columns) = given.shape[:2], clean.shape[:2]
+    if (height, width) != (rows // scale, columns // scale):
+        raise ImageError(
+            f"{path}: got {width}x{height}; expected {columns // scale}x{rows // scale}, "
+            f"as the original is {columns}x{rows} and the model's scale {scale}"
+        )
+    return given, clean[: scale * height, : scale * width]
 
 
 def _degrade(
@@ -169,51 +235,3 @@ def _degrade(
         return degrade_denoise(clean, sigma=sigma)
     assert kernel is not None
     return degrade_deblur(clean, kernel, sigma=sigma)
-
-
-def _mean(rows: list[Row]) -> Score:
-    def mean(metric: str) -> float:
-        return float(np.mean([row[metric] for row in rows]))  # type: ignore[literal-required]
-
-    return Score(psnr=mean("psnr"), ssim=mean("ssim"), psnr_y=mean("psnr_y"), ssim_y=mean("ssim_y"))
-
-
-def _versions() -> dict[str, str]:
-    installed = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
-    return {"converse-jax": __version__, **installed, "numpy": np.__version__}
-
-
-def write_report(path: str | os.PathLike[str], report: Report, *, overwrite: bool = False) -> None:
-    """Write a report as JSON, completely or not at all; an infinite PSNR (equal images) is null.
-
-    Raises:
-        RestoreError: the file exists and `overwrite` is False, or it cannot be written.
-    """
-    check_report_path(path, overwrite=overwrite)
-    path = Path(path)
-    text = json.dumps(_finite(report), indent=1) + "\n"
-    try:
-        write_bytes(path, text.encode(), overwrite=overwrite)
-    except OSError as error:
-        raise RestoreError(f"{path}: cannot be written ({error.strerror})") from None
-
-
-def check_report_path(path: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Raise a RestoreError if `write_report` would; to be called before the work."""
-    path = Path(path)
-    if os.path.isdir(path):
-        raise RestoreError(f"{path}: is a folder; name a file in it")
-    if not os.path.isdir(path.parent):
-        raise RestoreError(f"{path}: there is no folder {path.parent}; create it first")
-    if os.path.lexists(path) and not overwrite:
-        raise RestoreError(
-            f"{path}: exists already; name another file, or overwrite it (--overwrite)"
-        )
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,7 +12,8 @@ from flax import nnx
 
 from converse_jax._borders import extend_periodically
 from converse_jax._programs import Programs
-from converse_jax.imaging import Image, estimate_noise
+from converse_jax.imaging import Image, KernelError, estimate_noise
+from converse_jax.imaging._kernels import check_kernel_fits, fitted_kernel, normalized_kernel
 from converse_jax.nn import use_method
 from converse_jax.ops import Method
 from converse_jax.weights import ModelCard
@@ -114,6 +115,11 @@ class Restorer:
                 f"image: got {image.dtype}; expected floats in [0, 1], e.g. image / 255"
             )
         fitted, _ = self.prepare_kernel(kernel)
+        if fitted is not None:
+            try:
+                check_kernel_fits(fitted, *image.shape[:2])
+            except KernelError as error:
+                raise RestoreError(str(error)) from None
         self._check_strength(strength)
         sigma = self._level(image, sigma)
         if self_ensemble and fitted is not None and fitted.shape[0] % 2 == 0:
@@ -203,8 +209,8 @@ class Restorer:
     def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
         """The kernel as the model takes it, and notes on what was changed.
 
-        It is divided by its sum, and if smaller than the model's, padded with zeros so that its
-        element `(kh // 2, kw // 2)` stays in the center.
+        It is divided by its sum, and padded with zeros or cut where it is next to zero, so that its
+        element `(kh // 2, kw // 2)` is in the center (`fitted_kernel`).
 
         Raises:
             RestoreError: a kernel for a model that takes none, a missing kernel, an invalid one
@@ -214,23 +220,15 @@ class Restorer:
         if kernel is None:
             if self.blur_size is None:
                 return None, []
-            raise RestoreError(f"kernel: {name} needs the blur kernel; give one (--kernel k.npy)")
+            raise RestoreError(f"kernel: {name} needs the blur kernel; give one (--kernel K)")
         if self.blur_size is None:
             raise RestoreError(f"kernel: {name} takes none; leave it out")
-        kernel, notes = normalized_kernel(kernel)
-        (height, width), size = kernel.shape, self.blur_size
-        if height > size or width > size:
-            raise RestoreError(
-                f"kernel: got {height}x{width}, {name} takes at most {size}x{size}; "
-                "crop it, or estimate a smaller one"
-            )
-        if (height, width) == (size, size):
-            return kernel, notes
-        padded = np.zeros((size, size))
-        top, left = size // 2 - height // 2, size // 2 - width // 2
-        padded[top : top + height, left : left + width] = kernel
-        notes.append(f"the kernel of {height}x{width} was padded with zeros to {size}x{size}")
-        return padded, notes
+        try:
+            kernel, notes = normalized_kernel(kernel)
+            fitted, more = fitted_kernel(kernel, self.blur_size, name)
+        except KernelError as error:
+            raise RestoreError(str(error)) from None
+        return fitted, notes + more
 
     def channel_note(self, channels: int) -> str | None:
         """Note for the user if the number of channels differs from the model's."""
@@ -276,28 +274,6 @@ _SYMMETRIES = [
     for mirror in (False, True)
     for turns in range(4)
 ]
-
-
-def normalized_kernel(kernel: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """A blur kernel `[kh, kw]` divided by its sum, float64, and a note where that changed it.
-
-    Raises:
-        RestoreError: not a two-dimensional array of finite real numbers, or a sum of 0.
-    """
-    kernel = np.asarray(kernel)
-    if kernel.ndim != 2 or kernel.size == 0:
-        raise RestoreError(f"kernel: got shape {kernel.shape}; expected a two-dimensional [kh, kw]")
-    if not (np.issubdtype(kernel.dtype, np.floating) or np.issubdtype(kernel.dtype, np.integer)):
-        raise RestoreError(f"kernel: got {kernel.dtype}; expected real numbers")
-    taps = kernel.astype(np.float64)
-    if not np.isfinite(taps).all():
-        raise RestoreError("kernel: holds NaN or infinity; give finite numbers")
-    total = float(taps.sum())
-    if abs(total) <= 1e-12 * float(np.abs(taps).sum()):
-        raise RestoreError("kernel: its taps sum to 0; give a blur kernel, whose sum is 1")
-    if abs(total - 1) <= 1e-6:
-        return taps, []
-    return taps / total, [f"the kernel was divided by its sum, {total:.6g}"]
 
 
 def restore_image(

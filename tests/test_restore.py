@@ -25,7 +25,7 @@ from converse_jax.imaging import (
 )
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
 from converse_jax.nn import Operator
-from converse_jax.restore import RestoreError, Restorer, normalized_kernel, restore_image
+from converse_jax.restore import RestoreError, Restorer, restore_image
 from tests.imaging.images import exif, profile
 
 
@@ -221,8 +221,12 @@ def test_a_color_model_sees_a_gray_image_repeated() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 50, 1)])
 def test_odd_sizes(shape: tuple[int, ...]) -> None:
-    deblurred = deblurrer()(image(*shape), kernel=gaussian_kernel(7, 1.0))
+    kernel = gaussian_kernel(7, 1.0)
+    deblurred = deblurrer()(image(*shape), kernel=kernel[3 - shape[0] // 2 :][: shape[0], 3:4])
     assert deblurred.shape == shape and np.isfinite(deblurred).all()
+    text = f"kernel: got 7x7 for an image of {shape[0]}x{shape[1]}; expected a kernel no larger"
+    with pytest.raises(RestoreError, match=text):
+        deblurrer()(image(*shape), kernel=kernel)
 
 
 def test_refused_images() -> None:
@@ -373,16 +377,18 @@ def test_a_small_kernel_is_padded_about_its_middle(shape: tuple[int, int]) -> No
     assert notes == ([] if shape == (7, 7) else padded)
 
 
-def test_a_kernel_is_divided_by_its_sum() -> None:
-    kernel = motion_kernel(7, length=5, angle=20)
-    same, silent = normalized_kernel(kernel * (1 + 5e-7))
-    np.testing.assert_array_equal(same, kernel * (1 + 5e-7))
-    assert silent == []
-    divided, notes = normalized_kernel(-4 * kernel)
-    np.testing.assert_allclose(divided, kernel, rtol=1e-14)
-    assert notes == ["the kernel was divided by its sum, -4"]
-    counts, _ = normalized_kernel(np.array([[1, 2, 1]]))
-    np.testing.assert_array_equal(counts, [[0.25, 0.5, 0.25]])
+def test_a_rim_of_zeros_is_cut() -> None:
+    kernel = np.pad(gaussian_kernel(7, 1.0), ((4, 3), (4, 4)))
+    fitted, notes = deblurrer().prepare_kernel(kernel)
+    np.testing.assert_array_equal(fitted, gaussian_kernel(7, 1.0))
+    assert notes == ["the kernel of 14x15 was cut to 7x7: what lay outside is zero"]
+    fitted, notes = deblurrer().prepare_kernel(gaussian_kernel(9, 1.0))  # next to zero
+    np.testing.assert_allclose(fitted, gaussian_kernel(7, 1.0), rtol=1e-12)
+    assert notes == ["the kernel of 9x9 was cut to 7x7: what lay outside is 0.0005 of it"]
+    with pytest.raises(RestoreError, match="kernel: got 9x9, .* takes at most 7x7; crop it, or mo"):
+        deblurrer().prepare_kernel(gaussian_kernel(9, 1.2))
+    with pytest.raises(RestoreError, match=r"kernel: got 14x15, .* \(--center-kernel\)"):
+        deblurrer().prepare_kernel(np.roll(kernel, 1, axis=0))  # cut, it would be off center
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import io
 import os
 import sys
 from collections.abc import Sequence
 
 from converse_jax._version import __version__
-from converse_jax.cli import _convert, _demo, _evaluate, _models, _restore
+from converse_jax.cli import _compare, _convert, _demo, _evaluate, _models, _restore
 from converse_jax.cli._arguments import Parser, UsageError, say
 
 __all__ = ["UsageError", "main"]
@@ -22,6 +23,7 @@ __all__ = ["UsageError", "main"]
 _COMMANDS = {
     "restore": _restore,
     "evaluate": _evaluate,
+    "compare": _compare,
     "models": _models,
     "convert": _convert,
     "demo": _demo,
@@ -33,11 +35,15 @@ _APP_PACKAGES = {"PIL": "pillow", "imagecodecs": "imagecodecs", "skimage": "scik
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, the process's by default; return the exit status."""
-    from converse_jax.imaging import ImageError
+    from converse_jax.imaging import ImageError, KernelError
     from converse_jax.plugins import PluginError
     from converse_jax.restore import RestoreError
     from converse_jax.weights import WeightsError
 
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the console's encoding lacks must not end the work.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         args = _parse(sys.argv[1:] if argv is None else list(argv))
         status: int = _COMMANDS[args.command].run(args)
@@ -45,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
-    except (UsageError, ImageError, PluginError, RestoreError, WeightsError) as error:
+    except (UsageError, ImageError, KernelError, PluginError, RestoreError, WeightsError) as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
         package = _APP_PACKAGES.get((error.name or "").split(".")[0])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -44,6 +42,27 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
+def add_kernel(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add `--kernel`, which is for `text`, `--center-kernel` and `--flip-kernel`."""
+    parser.add_argument(
+        "--kernel",
+        metavar="K",
+        help=f"{text}: a .npy, .npz, .mat, text or image file, or motion:LENGTH:ANGLE (degrees "
+        "counter-clockwise from the x axis), gaussian:SIGMA, disk:RADIUS or box:N in pixels; "
+        "for true convolution, its center the tap (height // 2, width // 2)",
+    )
+    parser.add_argument(
+        "--center-kernel",
+        action="store_true",
+        help="move the kernel by whole pixels so that its centroid is at its center",
+    )
+    parser.add_argument(
+        "--flip-kernel",
+        action="store_true",
+        help="turn the kernel by 180 degrees: it was made for correlation, as OpenCV's filter2D",
+    )
+
+
 def number(text: str, low: float, high: float, expected: str) -> float:
     """A number in a range, for the `type` of an option."""
     with contextlib.suppress(ValueError):
@@ -61,35 +80,21 @@ def given_restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | Non
 
     for plugin in args.plugin:
         load_plugin(plugin)
-    kernel = None if args.kernel is None else read_kernel(args.kernel)
+    kernel = given_kernel(args)
     compilation_cache.enable()
     return Restorer(*load(args.model)), kernel
 
 
-def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:
-    """A blur kernel from a `.npy` file, divided by its sum.
+def given_kernel(args: argparse.Namespace) -> np.ndarray | None:
+    """The kernel of `--kernel`, with what is odd about it said."""
+    from converse_jax.imaging import read_kernel
 
-    Raises:
-        RestoreError: the file cannot be read or holds no kernel.
-    """
-    import numpy as np
-
-    from converse_jax.restore import RestoreError, normalized_kernel
-
-    try:
-        with Path(path).open("rb") as file:
-            # Pickles are programs, and an .npz is not one array.
-            array = np.lib.format.read_array(file, allow_pickle=False)
-    except OSError as error:
-        raise RestoreError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (ValueError, EOFError, SyntaxError, MemoryError):
-        raise RestoreError(
-            f"{path}: is not a .npy file of numbers; write one with numpy.save(path, kernel)"
-        ) from None
-    try:
-        kernel, notes = normalized_kernel(array)
-    except RestoreError as error:
-        raise RestoreError(f"{path}: {error}") from None
+    if args.kernel is None:
+        for option in ("center_kernel", "flip_kernel"):
+            if getattr(args, option):
+                raise UsageError(f"--{option.replace('_', '-')} is for --kernel, and there is none")
+        return None
+    kernel, notes = read_kernel(args.kernel, center=args.center_kernel, flip=args.flip_kernel)
     for note in notes:
-        say(f"{path}: {note}")
+        say(note)
     return kernel

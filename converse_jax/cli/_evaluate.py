@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from converse_jax.cli._arguments import (
     UsageError,
+    add_kernel,
     add_model,
     add_overwrite,
     given_restorer,
-    say,
+    number,
 )
-from converse_jax.progress import progress_bar
+from converse_jax.cli._table import Table, add_json, check_json
 
-SUMMARY = "measure a model by the protocol of the paper"
+SUMMARY = "measure a model by the protocol of the paper, or on pairs of images"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,54 +22,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument(
         "--task",
-        required=True,
         choices=("denoise", "sr", "deblur"),
-        help="degradation to apply and to reverse",
+        help="degradation to apply and to reverse (default: the model's)",
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of clean images")
     parser.add_argument(
-        "--sigma",
-        type=float,
-        metavar="S",
-        help="noise standard deviation, 0-255 scale (default 25 to denoise, 2.55 to deblur)",
+        "--input",
+        metavar="DIR",
+        help="folder of degraded images with the names of the clean ones: nothing is degraded, "
+        "these are restored",
     )
-    parser.add_argument("--kernel", metavar="K.NPY", help="blur kernel of the task deblur")
-    parser.add_argument("--json", metavar="OUT.JSON", help="JSON file for the figures")
+    parser.add_argument(
+        "--sigma",
+        type=_sigma,
+        metavar="S",
+        help="noise standard deviation, 0-255 scale (default 25 to denoise, 2.55 to deblur; "
+        "estimated for --input)",
+    )
+    add_kernel(parser, "blur of the task deblur")
+    parser.add_argument(
+        "--no-extend-borders",
+        action="store_true",
+        help="do not extend the borders of --input before deblurring: its blur was circular",
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="measure N images at most, the first by name"
+    )
+    add_json(parser)
     add_overwrite(parser)
+
+
+def _sigma(text: str) -> float:
+    return number(text, 0, 255, "a noise level from 0 to 255")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it."""
-    from converse_jax.evaluate import METRICS, Row, check_report_path, evaluate, write_report
+    from converse_jax.evaluate import evaluate
 
-    if args.json is not None:
-        check_report_path(args.json, overwrite=args.overwrite)
-    elif args.overwrite:
-        raise UsageError("--overwrite is for the file of --json, and there is none")
+    if args.no_extend_borders and args.input is None:
+        raise UsageError("--no-extend-borders is for --input: the protocol's blur is circular")
+    check_json(args)
     restorer, kernel = given_restorer(args)
-
-    def line(name: str, figures: Any) -> str:
-        values = (f"{figures[m]:>9.{4 if m.startswith('ssim') else 2}f}" for m in METRICS)
-        return f"{name:<32}" + "".join(values)
-
-    print(f"{'':<32}" + "".join(f"{metric:>9}" for metric in METRICS), flush=True)
-    with progress_bar("evaluating") as advance:
-
-        def on_result(row: Row, number: int, total: int) -> None:
-            print(line(row["name"], row), flush=True)
-            advance(number, total)
-
+    with Table("evaluating") as table:
         report = evaluate(
             restorer,
             args.data,
             task=args.task,
             sigma=args.sigma,
             kernel=kernel,
-            on_result=on_result,
+            input=args.input,
+            extend_borders=not args.no_extend_borders,
+            limit=args.limit,
+            on_result=table.add,
         )
-    print(line(f"mean of {len(report['images'])}", report["mean"]))
-    for note in report["notes"]:
-        say(note)
-    if args.json is not None:
-        write_report(args.json, report, overwrite=args.overwrite)
-    return 0
+    return table.end(report, args)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from converse_jax.cli._arguments import (
     UsageError,
+    add_kernel,
     add_model,
     add_overwrite,
+    given_kernel,
     given_restorer,
     number,
-    read_kernel,
     say,
 )
 from converse_jax.progress import progress_bar
@@ -58,11 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="blend with the original, from 0 (unchanged) to 1 (default: fully restored)",
     )
-    parser.add_argument(
-        "--kernel",
-        metavar="K.NPY",
-        help="blur kernel to reverse (true convolution), for a network that takes one",
-    )
+    add_kernel(parser, "blur to reverse, for a network that takes one")
     parser.add_argument(
         "--self-ensemble",
         action="store_true",
@@ -137,12 +134,12 @@ def _bundled_restorer(args: argparse.Namespace) -> tuple[AnyRestorer, np.ndarray
 
     task: BundledTask = args.task or "photo"
     if task == "deblur" and args.kernel is None:
-        raise UsageError("--task deblur needs the blur: give --kernel K.NPY")
+        raise UsageError("--task deblur needs the blur: give --kernel K")
     if task != "deblur" and args.kernel is not None:
         raise UsageError(f"--kernel is for --task deblur, got --task {task}")
     if task not in ("photo", "denoise") and args.sigma is not None:
         raise UsageError(f"--sigma is for --task photo and denoise, got --task {task}")
-    kernel = None if args.kernel is None else read_kernel(args.kernel)
+    kernel = given_kernel(args)
     compilation_cache.enable()
     return BundledRestorer(task, scale=args.scale), kernel
 

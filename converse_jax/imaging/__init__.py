@@ -6,6 +6,7 @@ need them, not by this import.
 
 from converse_jax.imaging._blur import (
     circular_blur,
+    disk_kernel,
     gaussian_kernel,
     motion_kernel,
     random_motion_kernel,
@@ -13,6 +14,12 @@ from converse_jax.imaging._blur import (
 from converse_jax.imaging._encode import encode_image
 from converse_jax.imaging._files import list_images, read_image, write_image
 from converse_jax.imaging._image import MAX_PIXELS, Image, ImageError
+from converse_jax.imaging._kernels import (
+    KernelError,
+    centered_kernel,
+    flipped_kernel,
+    read_kernel,
+)
 from converse_jax.imaging._metrics import psnr, rgb_to_y, ssim
 from converse_jax.imaging._noise import protocol_noise
 from converse_jax.imaging._noise_level import estimate_noise
@@ -22,6 +29,7 @@ from converse_jax.imaging._protocol import (
     degrade_deblur,
     degrade_denoise,
     degrade_sr,
+    measure,
     score,
     to_reference_uint8,
     to_uint8,
@@ -32,23 +40,29 @@ __all__ = [
     "MAX_PIXELS",
     "Image",
     "ImageError",
+    "KernelError",
     "Score",
     "Task",
     "bicubic_kernel",
+    "centered_kernel",
     "circular_blur",
     "degrade_deblur",
     "degrade_denoise",
     "degrade_sr",
+    "disk_kernel",
     "encode_image",
     "estimate_noise",
+    "flipped_kernel",
     "gaussian_kernel",
     "list_images",
+    "measure",
     "modcrop",
     "motion_kernel",
     "protocol_noise",
     "psnr",
     "random_motion_kernel",
     "read_image",
+    "read_kernel",
     "resize",
     "rgb_to_y",
     "score",

@@ -86,6 +86,30 @@ def motion_kernel(size: int, *, length: float, angle: float) -> np.ndarray:
     return kernel / kernel.sum()
 
 
+def disk_kernel(size: int, *, radius: float) -> np.ndarray:
+    """The blur of a lens out of focus: a disk with an antialiased edge.
+
+        k[p] proportional to min(1, max(0, radius + 1/2 - |p|)),   sum(k) = 1
+
+    Args:
+        size: side of the kernel in pixels; the disk's center is the tap `(size//2, size//2)`.
+        radius: in pixels; 0 gives the identity kernel.
+
+    Returns:
+        float64 `[size, size]`.
+
+    Raises:
+        ValueError: a size below 1, or a radius that is negative or does not fit.
+    """
+    _check_size(size)
+    if not 0 <= radius <= _reach(size):
+        raise ValueError(
+            f"radius: got {radius}; a kernel of size {size} holds 0 to {_reach(size)} pixels"
+        )
+    kernel = np.clip(radius + 0.5 - np.hypot(*_offsets(size)), 0.0, 1.0)
+    return kernel / kernel.sum()
+
+
 def random_motion_kernel(size: int, rng: np.random.Generator) -> np.ndarray:
     """The blur of a random camera shake: a smooth random walk, drawn with bilinear weights.
 

@@ -8,6 +8,7 @@ from scipy import ndimage
 
 from converse_jax.imaging import (
     circular_blur,
+    disk_kernel,
     gaussian_kernel,
     motion_kernel,
     protocol_noise,
@@ -48,6 +49,22 @@ def test_equals_scipy(ksize: tuple[int, int]) -> None:
     image, kernel = rng.random((11, 13, 3)), rng.random(ksize)
     want = ndimage.convolve(image, kernel[..., None], mode="wrap")
     np.testing.assert_allclose(circular_blur(image, kernel), want, rtol=0, atol=1e-12)
+
+
+def test_a_disk_has_its_radius() -> None:
+    for radius in (0.0, 0.5, 2.0, 3.7, 5.0):
+        kernel = disk_kernel(13, radius=radius)
+        assert kernel.sum() == pytest.approx(1)
+        np.testing.assert_array_equal(kernel, kernel.T[::-1])
+        y, x = np.indices(kernel.shape) - 6
+        # Of an even disk the mean of the squared distance is radius^2 / 2; a pixel is no point.
+        assert (kernel * (x**2 + y**2)).sum() == pytest.approx(radius**2 / 2, abs=0.25)
+        if radius >= 2:
+            inside = kernel[np.hypot(x, y) <= radius - 0.5]
+            np.testing.assert_allclose(inside, 1 / (np.pi * radius**2), rtol=0.06)
+    np.testing.assert_array_equal(disk_kernel(3, radius=0), [[0, 0, 0], [0, 1, 0], [0, 0, 0]])
+    with pytest.raises(ValueError, match="radius: got 2; a kernel of size 4 holds 0 to 1 pixels"):
+        disk_kernel(4, radius=2)
 
 
 def test_keeps_float32() -> None:

@@ -77,6 +77,15 @@ def test_deblur_truncates_to_8_bits(shape: tuple[int, ...]) -> None:
     assert low.dtype == np.float32
 
 
+def test_negative_taps_stay_within_8_bits() -> None:
+    sharpen = np.array([[0.0, -1, 0], [-1, 5, -1], [0, -1, 0]])
+    clean = image(16, 16, 1)
+    low, _ = degrade_deblur(clean, sharpen, sigma=0)
+    exact = circular_blur(clean.astype(np.float64), sharpen)
+    assert exact.min() < -50 and exact.max() > 300
+    np.testing.assert_allclose(low * 255, np.clip(np.round(exact), 0, 255), atol=1e-4)
+
+
 def test_to_uint8() -> None:
     values = np.array([-1.0, 0.0, 0.4999 / 255, 0.5001 / 255, 1.0, 2.0, np.inf, -np.inf])
     np.testing.assert_array_equal(to_uint8(values), [0, 0, 0, 1, 255, 255, 255, 0])
@@ -123,7 +132,7 @@ def test_refusals_name_the_argument() -> None:
         degrade_sr(clean, scale=0)
     with pytest.raises(ValueError, match="kernel: got shape"):
         degrade_deblur(clean, np.ones(3) / 3)
-    with pytest.raises(ValueError, match="kernel: got taps from 1, sum 9"):
+    with pytest.raises(ValueError, match="kernel: got sum 9; expected a blur kernel, of sum 1"):
         degrade_deblur(clean, np.ones((3, 3)))
     with pytest.raises(ValueError, match="no multiple of 8"):
         degrade_deblur(clean[:7], gaussian_kernel(3, 1.0))
