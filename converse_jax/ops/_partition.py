@@ -189,10 +189,13 @@ def over_explicit_axes(
         return fn(*arrays)
     batch = max(len(shape) - core for shape, _, core in split)
     out = jax.tree.map(lambda labels: spec_of(None, batch, labels), outputs)
-    explicit = set(explicit_axes(mesh))
+    explicit = explicit_axes(mesh)
+    if AxisType.Auto in mesh.axis_types:  # inside a `shard_map` over some axes no other is parted
+        shardings = jax.tree.map(functools.partial(NamedSharding, mesh), out)
+        return jax.sharding.auto_axes(fn, axes=explicit, out_sharding=shardings)(*arrays)
     # To name none is to name all but those that a `vmap` around has mapped.
-    explicit = set() if explicit == set(mesh.axis_names) else explicit
-    return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=out, axis_names=explicit)(*arrays)
+    manual = set() if len(explicit) == len(mesh.axis_names) else set(explicit)
+    return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=out, axis_names=manual)(*arrays)
 
 
 def _names(name: Any) -> tuple[str, ...]:

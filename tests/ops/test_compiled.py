@@ -85,23 +85,32 @@ def test_larger_scales_use_real_transforms_of_the_small_map(scale: int) -> None:
     assert f"f32[1,1,{FEATURES},{scale},{scale},24,20]" in text
 
 
-def mesh(*shape: int) -> jax.sharding.Mesh:
+AUTO, EXPLICIT = AxisType.Auto, AxisType.Explicit
+KINDS = {"Auto": (AUTO, AUTO), "Explicit": (EXPLICIT, EXPLICIT), "mixed": (EXPLICIT, AUTO)}
+
+
+def mesh(*shape: int, kinds: tuple[AxisType, ...] = KINDS["Auto"]) -> jax.sharding.Mesh:
     names = ("data", "model")[: len(shape)]
-    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(shape))
+    return jax.make_mesh(shape, names, axis_types=kinds[: len(shape)])
 
 
 LAYOUTS = {
-    "batch": (mesh(8), P("data"), P(), P()),
-    "channels": (mesh(2), P(None, None, None, "data"), P(None, None, "data"), P("data")),
-    "both": (mesh(4, 2), P("data", None, None, "model"), P(None, None, "model"), P("model")),
-    "batch, kernel replicated over two axes": (mesh(4, 2), P(("data", "model")), P(), P()),
+    "batch": ((8,), P("data"), P(), P()),
+    "channels": ((2,), P(None, None, None, "data"), P(None, None, "data"), P("data")),
+    "both": ((4, 2), P("data", None, None, "model"), P(None, None, "model"), P("model")),
+    "both, reversed": ((2, 4), P("model", None, None, "data"), P(None, None, "data"), P("data")),
+    "batch, kernel replicated over two axes": ((4, 2), P(("data", "model")), P(), P()),
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layout", "kinds"),
+    [(a, b) for a in LAYOUTS for b in KINDS if b != "mixed" or len(LAYOUTS[a][0]) > 1],
+)
 @pytest.mark.parametrize("method", ["fft", "dft"])
-def test_sharded_under_plain_jit(layout: str, method: str) -> None:
-    devices, x_spec, kernel_spec, lam_spec = LAYOUTS[layout]
+def test_sharded_under_plain_jit(layout: str, method: str, kinds: str) -> None:
+    shape, x_spec, kernel_spec, lam_spec = LAYOUTS[layout]
+    devices = mesh(*shape, kinds=KINDS[kinds])
     specs = (x_spec, kernel_spec, lam_spec, x_spec)
     plain = arrays()
     sharded = [
