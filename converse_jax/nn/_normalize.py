@@ -14,6 +14,8 @@ from converse_jax.ops._checks import compute_dtype
 from converse_jax.ops._function import Function
 from converse_jax.ops._memory import sharded_row_major
 
+_CALLS: dict[Any, Any] = {kind: kind.__call__ for kind in (nnx.LayerNorm, nnx.Linear)}
+
 
 def normalized_linear(
     norm: Any, linear: Any, x: Float[Array, "*batch C"]
@@ -42,8 +44,11 @@ def linear_with_bias(linear: Any, x: Float[Array, "*batch C"]) -> Float[Array, "
 
 
 def _parameters(layer: Any, kind: Any) -> tuple[Array, Array] | None:
-    """Weight and bias, or None unless it is a standard layer: no adapter, no quantized product."""
-    if type(layer) is not kind or layer.bias is None:
+    """Weight and bias, or None unless it is a standard layer: no adapter, no quantized product.
+
+    Nor one whose class has another `__call__` for now, as under `nnx.tabulate`.
+    """
+    if type(layer) is not kind or kind.__call__ is not _CALLS[kind] or layer.bias is None:
         return None
     if kind is nnx.LayerNorm:
         axes = (layer.feature_axes, layer.reduction_axes)

@@ -24,23 +24,26 @@ def floating(name: str, value: Any) -> Array:
     return jnp.asarray(value)
 
 
-def check_lam(lam: Any) -> Array:
+def check_lam(lam: Any) -> Array | np.ndarray:
     """Lambda as an array; its sign is checked where it is a Python or NumPy value."""
     if isinstance(lam, bool) or not isinstance(
         lam, int | float | jax.Array | np.ndarray | np.generic
     ):
         raise TypeError(f"lam: got {type(lam).__name__}; expected a number or an array")
     if isinstance(lam, jax.Array):
-        return floating("lam", lam)
+        return lam.astype(float) if jnp.issubdtype(lam.dtype, jnp.integer) else floating("lam", lam)
+    # Stays with NumPy: eagerly, to make it an array of JAX takes longer than all these checks.
     values = np.asarray(lam)
-    if not np.issubdtype(values.dtype, np.integer):
-        floating("lam", values)
-    if not np.all(values > 0):
+    if values.dtype.kind in "iuf":
+        values = values.astype(jax.dtypes.canonicalize_dtype(float))  # which may round it to 0
+    else:
+        values = np.asarray(floating("lam", values))
+    if not (values > 0).all():
         raise ValueError(
-            f"lam: got {np.min(values)}; expected > 0 everywhere, as the inverse is not defined "
+            f"lam: got {np.min(lam)}; expected > 0 everywhere, as the inverse is not defined "
             "without regularization"
         )
-    return jnp.asarray(values, dtype=float if values.ndim == 0 else None)
+    return values
 
 
 # Names of the axes of maps with 1, 2 and 3 spatial axes, and of kernels.
@@ -109,7 +112,9 @@ def check_estimate(
     return "array", (x0,)
 
 
-def check_operator(kernel: Array, lam: Array, padded: tuple[int, ...], scale: int, x0: str) -> None:
+def check_operator(
+    kernel: Array, lam: Array | np.ndarray, padded: tuple[int, ...], scale: int, x0: str
+) -> None:
     """The options and the kernel fit each other and the padded map."""
     check_kernel(kernel, tuple(scale * size for size in padded))
     check_choice("x0", x0, PreparedEstimate)

@@ -10,12 +10,14 @@ forward and reverse mode, transposition, vmap, jit, shard_map, export.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.jet import jet_rules
 from jax.export import is_symbolic_dim
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -376,6 +378,27 @@ def _split(x: jax.Array, size: int, rows: int, axis: int) -> jax.Array:
     return jnp.moveaxis(x, axis, 0)
 
 
+def _jet(primals: Any, series: Any, *, function: Function, tree: Any, devices: Any) -> Any:
+    """Coefficients of the Taylor series along a curve, by forward mode within forward mode."""
+
+    def along(t: Any) -> Any:
+        point = [
+            primal + sum(term * t**k for k, term in enumerate(terms, 1))
+            for primal, terms in zip(primals, series, strict=True)
+        ]
+        return bind(*point, function=function, tree=tree)
+
+    coefficients, derivative = [], along
+    for order, _ in enumerate(series[0], 1):
+        derivative = functools.partial(_slope, derivative)
+        coefficients.append([d / math.factorial(order) for d in derivative(0.0)])
+    return along(0.0), [list(terms) for terms in zip(*coefficients, strict=True)]
+
+
+def _slope(f: Callable[..., Any], t: Any) -> Any:
+    return jax.jvp(f, (t,), (1.0,))[1]
+
+
 def _lower(ctx: Any, *operands: Any, function: Function, tree: Any, devices: Any) -> Any:
     exported = ctx.module_context.lowering_parameters.for_export
     # Inside a `shard_map` over some axes of a mesh, custom partitioning sees no others.
@@ -397,6 +420,7 @@ call_p.def_abstract_eval(_type)
 ad.primitive_jvps[call_p] = _jvp
 ad.primitive_transposes[call_p] = _transpose
 batching.primitive_batchers[call_p] = _batch
+jet_rules[call_p] = _jet  # type: ignore[assignment]
 mlir.register_lowering(call_p, _lower)
 mlir.register_lowering(call_p, _lower_plain, platform="tpu")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from converse_jax.ops._partition import match_varying_axes, over_explicit_axes
@@ -79,6 +80,7 @@ def _group(
     return result.reshape(*batch, *result.shape[2:])
 
 
-def per_channel(lam: Array, kernel: Array) -> Array:
+def per_channel(lam: Array | np.ndarray, kernel: Array) -> Array:
     """Lambda `[..., C]`, from a scalar too."""
+    lam = jnp.asarray(lam)  # of NumPy, where nothing is jitted
     return jnp.broadcast_to(lam, kernel.shape[-1:]) if lam.ndim == 0 else lam

@@ -240,6 +240,13 @@ def test_layers_of_a_block_that_were_replaced_are_called(
     assert float(jnp.abs(block(x) - before).max()) > 1e-3
 
 
+def test_a_table_names_the_layers_of_a_block() -> None:
+    block = ConverseBlock(4, 3, rngs=nnx.Rngs(0))
+    table = nnx.tabulate(block, jnp.ones((1, 8, 8, 4)), console_kwargs={"width": 200})
+    for name in ("norm1", "expand1", "spatial", "project1", "norm2", "expand2", "project2"):
+        assert f" {name} " in table
+
+
 def test_an_adapter_in_a_block_learns() -> None:
     block = ConverseBlock(4, 3, rngs=nnx.Rngs(0))
     block.expand1 = lora(block.expand1)
@@ -332,6 +339,7 @@ def test_options_are_checked_when_a_layer_is_made() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             Converse2D(4, **wrong, rngs=nnx.Rngs(0))
+    assert Converse2D(4, np.int64(3), scale=np.int64(2), rngs=nnx.Rngs(0)).kernel.shape == (3, 3, 4)
 
 
 def test_a_network_by_another_method() -> None:

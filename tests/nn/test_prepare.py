@@ -14,7 +14,14 @@ from flax import nnx
 from jax.sharding import AxisType
 
 from converse_jax.models import ConverseDnCNN, ConverseSRResNet, ConverseUSRNet
-from converse_jax.nn import Converse2D, ConverseBlock, TransferState, prepare, shard_spatially
+from converse_jax.nn import (
+    Converse2D,
+    ConverseBlock,
+    Operator,
+    TransferState,
+    prepare,
+    shard_spatially,
+)
 
 NETWORKS = {
     "dncnn": (
@@ -120,21 +127,25 @@ class Stack(nnx.Module):
         return x
 
 
-class Scanned(nnx.Module):
-    """Two layers of one form, stacked."""
+class Stacked(nnx.Module):
+    """Two layers of one form, stacked: one after the other, or side by side."""
 
-    def __init__(self) -> None:
+    def __init__(self, transform: str) -> None:
         make = nnx.vmap(lambda key: Converse2D(4, 3, rngs=nnx.Rngs(key)))
         self.layers = make(jax.random.split(jax.random.key(0), 2))
+        self.transform = transform
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        if self.transform == "vmap":
+            return nnx.vmap(lambda x, layer: layer(x), in_axes=(None, 0))(x, self.layers)
         step = nnx.scan(lambda x, layer: layer(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
         return step(x, self.layers)
 
 
-@pytest.mark.parametrize("transform", ["remat", "jit", "scan"])
+@pytest.mark.parametrize("transform", ["remat", "jit", "scan", "vmap"])
 def test_lifted_transformations_inside(transform: str) -> None:
-    model = Scanned() if transform == "scan" else Stack(getattr(nnx, transform))
+    stacked = transform in ("scan", "vmap")
+    model = Stacked(transform) if stacked else Stack(getattr(nnx, transform))
     x = image((9, 8, 4))
     prepared = prepare(model, x)
     assert nbytes(prepared) == 2 * 4 * 4 * 7 * 7 * 4
@@ -176,6 +187,16 @@ def test_one_layer_that_is_called_twice(changed: bool) -> None:
     prepared = prepare(model, x)
     chex.assert_trees_all_close(prepared(x), model(x), atol=1e-6)
     assert (nbytes(prepared) == 0) == changed
+
+
+def test_one_operator_with_two_kernels() -> None:
+    class Two(Operator):
+        def __call__(self, x: jax.Array) -> jax.Array:
+            kernels = jnp.ones((3, 3, 4)) / 9, jnp.ones((5, 5, 4)) / 25
+            return sum(self.operate(x, kernel, jnp.float32(0.1)) for kernel in kernels)
+
+    model, x = Two(), image((8, 8, 4))
+    chex.assert_trees_all_close(prepare(model, x)(x), model(x), atol=1e-6)
 
 
 def on_eight_devices(kind: AxisType = AxisType.Auto) -> jax.sharding.Mesh:

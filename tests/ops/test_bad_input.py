@@ -58,7 +58,8 @@ K = np.ones((3, 3, 3), np.float32)
         ),
         ({"lam": "0.1"}, TypeError, "lam: got str; expected a number or an array"),
         ({"lam": True}, TypeError, "lam: got bool; expected a number or an array"),
-        ({"lam": jnp.ones(3, int)}, TypeError, "lam: got int32; expected real floating-point"),
+        ({"lam": jnp.ones(3, bool)}, TypeError, "lam: got bool; expected real floating-point"),
+        ({"lam": 1e-50}, ValueError, "lam: got 1e-50; expected > 0"),  # 0 in single precision
         ({"scale": 0}, ValueError, "scale: got 0; expected an integer >= 1"),
         ({"scale": 1.5}, ValueError, "scale: got 1.5; expected an integer >= 1"),
         ({"scale": True}, ValueError, "scale: got True; expected an integer >= 1"),
@@ -181,6 +182,8 @@ def test_numbers_of_numpy_are_numbers() -> None:
     result = converse2d(X, K, np.float32(0.1), scale=2 * one, padding=one)
     np.testing.assert_array_equal(result, converse2d(X, K, 0.1, scale=2, padding=1))
     converse2d_transfer(K, 0.1, (one * 6, one * 5), scale=one)
+    for lam in (2, np.int64(2), jnp.int32(2), np.full(3, 2), jnp.full(3, 2)):
+        np.testing.assert_array_equal(converse2d(X, K, lam), converse2d(X, K, 2.0))
 
 
 def test_a_blur_for_each_example() -> None:

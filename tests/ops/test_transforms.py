@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.jet import jet
 from jax.test_util import check_grads
 
 from converse_jax import apply_transfer, blur_downsample, converse2d, converse2d_transfer
@@ -215,6 +216,20 @@ def test_forward_mode_and_transposition(name: str) -> None:
     np.testing.assert_allclose(batched[1], 2 * tangent, atol=1e-11)
     each = jax.vmap(lambda y: jax.linear_transpose(of_x, x)(y)[0])(jnp.stack([y, 2 * y]))
     np.testing.assert_allclose(each[1], 2 * transposed, atol=1e-11)
+
+
+@pytest.mark.usefixtures("x64", "lenient")  # of jet's own rules
+@pytest.mark.parametrize("method", ["fft", "dft"])
+def test_derivatives_of_higher_order_along_a_curve(method: str) -> None:
+    x, kernel, lam = map(jnp.asarray, problem())
+    dx, dk = x[::-1], kernel[::-1]
+    of_both = lambda x, k: jnp.sin(converse2d(x, k, lam, method=method))  # noqa: E731
+    series = ([dx, -x], [dk, kernel])
+    value, (first, second) = jet(of_both, (x, kernel), series)
+    curve = lambda t: of_both(x + t * dx - t**2 / 2 * x, kernel + t * dk + t**2 / 2 * kernel)  # noqa: E731
+    np.testing.assert_allclose(value, curve(0.0), atol=1e-12)
+    np.testing.assert_allclose(first, jax.jacfwd(curve)(0.0), atol=1e-9)
+    np.testing.assert_allclose(second, jax.jacfwd(jax.jacfwd(curve))(0.0), rtol=1e-7, atol=1e-9)
 
 
 def test_a_derivative_in_x_is_one_more_application() -> None:
