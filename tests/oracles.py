@@ -1,5 +1,7 @@
 """The slow truth: the paper's eq. 4 as a dense least-squares problem, in float64."""
 
+import itertools
+
 import numpy as np
 
 NUMPY_MODES = {
@@ -33,11 +35,17 @@ def converse_map(
     scale: int,
     padding: int,
     padding_mode: str,
-    x0: str,
+    x0: str | np.ndarray,
 ) -> np.ndarray:
     """Minimize ``||y - A x||^2 + lam ||x - x0||^2`` over all maps x, by stacking both terms."""
     y = np.pad(y, padding, mode=NUMPY_MODES[padding_mode])
-    initial = np.kron(y, np.full((scale, scale), 1.0 if x0 == "nearest" else 0.0))
+    initial = np.kron(
+        y, np.full((scale, scale), 1.0 if isinstance(x0, str) and x0 == "nearest" else 0.0)
+    )
+    if not isinstance(x0, str):  # its cells are continued as the pixels of y are
+        for i, j in itertools.product(range(scale), repeat=2):
+            phase = np.pad(x0[i::scale, j::scale], padding, mode=NUMPY_MODES[padding_mode])
+            initial[i::scale, j::scale] = phase
     matrix = blur_matrix(kernel, y.shape, scale)
     stacked = np.vstack([matrix, np.sqrt(lam) * np.eye(matrix.shape[1])])
     target = np.concatenate([y.ravel(), np.sqrt(lam) * initial.ravel()])
@@ -47,11 +55,17 @@ def converse_map(
 
 
 def converse2d(
-    x: np.ndarray, kernel: np.ndarray, lam: np.ndarray, **options: int | str
+    x: np.ndarray,
+    kernel: np.ndarray,
+    lam: np.ndarray,
+    *,
+    x0: str | np.ndarray,
+    **options: int | str,
 ) -> np.ndarray:
     """`converse_map` for each channel of ``[H, W, C]``."""
+    estimates = [x0] * x.shape[-1] if isinstance(x0, str) else np.moveaxis(x0, -1, 0)
     maps = [
-        converse_map(x[..., c], kernel[..., c], float(lam[c]), **options)
+        converse_map(x[..., c], kernel[..., c], float(lam[c]), x0=estimates[c], **options)
         for c in range(x.shape[-1])
     ]
     return np.stack(maps, axis=-1)

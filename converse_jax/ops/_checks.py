@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from converse_jax.ops._options import InitialEstimate
+from converse_jax.ops._options import InitialEstimate, PreparedEstimate
 
 
 def floating(name: str, value: Any) -> Array:
@@ -69,11 +69,11 @@ def integer(name: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def check_choice(name: str, value: str, choices: Any) -> None:
+def check_choice(name: str, value: str, choices: Any, besides: str = "") -> None:
     """A string is one of a Literal's."""
     if value not in get_args(choices):
         expected = ", ".join(map(repr, get_args(choices)))
-        raise ValueError(f"{name}: got {value!r}; expected {expected}")
+        raise ValueError(f"{name}: got {value!r}; expected {expected} {besides}".rstrip())
 
 
 def check_kernel(kernel: Array, largest: tuple[int, ...]) -> None:
@@ -92,10 +92,27 @@ def check_kernel(kernel: Array, largest: tuple[int, ...]) -> None:
         )
 
 
+def check_estimate(
+    x0: Any, x: Array, scale: int, spatial: int = 2
+) -> tuple[str, tuple[Array, ...]]:
+    """The kind of the initial estimate and, where it is an array, that, of the result's size."""
+    if isinstance(x0, str):
+        check_choice("x0", x0, InitialEstimate, "or an array")
+        return x0, ()
+    x0 = floating("x0", x0)
+    expected = (*(scale * size for size in x.shape[-spatial - 1 : -1]), x.shape[-1])
+    if x0.shape[-spatial - 1 :] != expected:
+        raise ValueError(
+            f"x0: got shape {x0.shape}; expected [..., {', '.join(map(str, expected))}], the size "
+            "of the result"
+        )
+    return "array", (x0,)
+
+
 def check_operator(kernel: Array, lam: Array, padded: tuple[int, ...], scale: int, x0: str) -> None:
     """The options and the kernel fit each other and the padded map."""
     check_kernel(kernel, tuple(scale * size for size in padded))
-    check_choice("x0", x0, InitialEstimate)
+    check_choice("x0", x0, PreparedEstimate)
     if lam.ndim > 0 and lam.shape[-1] != kernel.shape[-1]:
         raise ValueError(
             f"lam: got shape {lam.shape}; expected a scalar or [..., C] with the kernel's "

@@ -17,7 +17,8 @@ interpolation makes every phase of X0 equal to Y; X0 = 0 makes them 0. With b = 
     G_ij  = b + conj(K_ij) (1 - b sum_kl K_kl) / (sum_kl |K_kl|^2 + lambda) .
 
 The whole operator is thus s*s linear filters of Y. It is the paper's eq. 6 exactly, without its
-division by lambda.
+division by lambda. Any other X0 is corrected by the filters for X0 = 0, applied to what it leaves
+of Y unexplained, Y - A X0.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def closed_form(
     """
     power = over_phases(real**2 + imag**2)
     gain = 1 / (power + lam)
-    if x0 == "zero":
+    if x0 != "nearest":
         return gain * real, -gain * imag
     rest_re = 1 - over_phases(real)
     rest_im = -over_phases(imag)

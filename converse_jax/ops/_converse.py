@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from converse_jax.ops._checks import (
+    check_estimate,
     check_fit,
     check_lam,
     check_map,
@@ -23,8 +24,22 @@ from converse_jax.ops._checks import (
     integer,
 )
 from converse_jax.ops._groups import broadcast_leading, over_groups, per_channel
-from converse_jax.ops._method import KERNEL, METHODS, apply, choose_method, solve
-from converse_jax.ops._options import InitialEstimate, Method, Options, PaddingMode
+from converse_jax.ops._method import (
+    KERNEL,
+    METHODS,
+    Maps,
+    apply,
+    choose_method,
+    solve,
+    transfer_labels,
+)
+from converse_jax.ops._options import (
+    InitialEstimate,
+    Method,
+    Options,
+    PaddingMode,
+    PreparedEstimate,
+)
 from converse_jax.ops._pad import check_padding
 from converse_jax.ops._partition import over_explicit_axes
 
@@ -42,14 +57,16 @@ class Transfer:
         filters: the s*s filters. Of "fft" their half spectra `[..., C, s, s, H, W // 2 + 1]`,
             complex; of "dft" four real arrays `[..., W // 2 + 1, s, H // 2 + 1, s, C]`, the E, D, S
             and T of `_dft`; of "direct" the taps `[..., kh, kw, C]` and `1 / (sum k^2 + lambda)`.
+            For x0 = "array" those of "fft" and "dft" are followed by the filters of the adjoint of
+            the blur.
         shape: `(H, W)` of the padded map it applies to.
-        scale, x0, method: as for `converse2d`; the method is not "auto".
+        scale, x0, method: as for `converse2d_transfer`; the method is not "auto".
     """
 
     filters: tuple[Any, ...]  # JAX also builds pytrees of what stands for arrays
     shape: tuple[int, int]
     scale: int
-    x0: InitialEstimate
+    x0: PreparedEstimate
     method: str
 
 
@@ -61,13 +78,16 @@ def converse2d(
     scale: int = 1,
     padding: int = 0,
     padding_mode: PaddingMode = "circular",
-    x0: InitialEstimate = "nearest",
+    x0: InitialEstimate | Float[ArrayLike, "*estimates sH sW C"] = "nearest",
     method: Method = "auto",
 ) -> Float[Array, "*broadcast sH sW C"]:
     """Reverse convolution: the X whose blurred and down-sampled version is the map x.
 
     `X* = argmin_X ||x - (X (*) K) down s||^2 + lam ||X - X0||^2`, with circular convolution, for
     each feature map by itself.
+
+    With X0 the current estimate of an image, this is the data step of half-quadratic splitting, as
+    in plug-and-play restoration and unfolded networks, lambda being the penalty parameter.
 
     It is jitted, its options being static, and shards over examples and channels without
     communication, whatever the axes of the mesh are. Every transformation of JAX applies. The
@@ -83,8 +103,10 @@ def converse2d(
         padding: pixels added to each side of x before, and `scale * padding` removed after.
         padding_mode: "circular" (wraps, repeatedly if wider than the map), "replicate", "reflect"
             or "constant" (zeros).
-        x0: the estimate that lambda pulls towards: "nearest" (x, each pixel repeated s x s times)
-            or "zero".
+        x0: the estimate that lambda pulls towards: "nearest" (x, each pixel repeated s x s times),
+            "zero", or an array `[..., scale * H, scale * W, C]`, whose leading axes broadcast
+            against those of x. It is continued by padding as x is, a cell of s x s pixels taking
+            the place of a pixel: "nearest" as an array gives the result of "nearest".
         method: how it is evaluated, always exactly: "fft"; "dft", as matrix products; "direct",
             without a transform, where the kernel has at most s taps a side; "auto", the fastest by
             our measurements on the default device. Name one if you compile for another device.
@@ -93,7 +115,7 @@ def converse2d(
         `[..., scale * H, scale * W, C]` in the type of x.
 
     Raises:
-        TypeError: x or kernel is not an array of real floating-point numbers.
+        TypeError: x, kernel or x0 is not an array of real floating-point numbers.
         ValueError: shapes that do not fit, or an option outside what is listed above.
 
     Source: Huang et al., "Reverse Convolution and Its Applications to Image Restoration", ICCV
@@ -103,10 +125,15 @@ def converse2d(
     check_map("x", x)
     scale, padding = integer("scale", scale, 1), integer("padding", padding, 0)
     padded = check_padding(padding, padding_mode, x.shape[-3:-1])
-    check_operator(kernel, lam, padded, scale, x0)
-    check_fit("x", x, kernel.shape[-1], {"kernel": kernel.shape[:-3], "lam": lam.shape[:-1]})
+    kind, given = check_estimate(x0, x, scale)
+    check_operator(kernel, lam, padded, scale, kind)
+    leading = {"kernel": kernel.shape[:-3], "lam": lam.shape[:-1]}
+    if given:
+        leading["x0"] = given[0].shape[:-3]
+    check_fit("x", x, kernel.shape[-1], leading)
     chosen = choose_method(method, kernel.shape[-3:-1], padded, scale)
-    return _converse2d(x, kernel, lam, Options(scale, padding, padding_mode, x0), chosen)
+    options = Options(scale, padding, padding_mode, kind)
+    return _converse2d((x, *given) if given else x, kernel, lam, options, chosen)
 
 
 def converse2d_transfer(
@@ -115,14 +142,15 @@ def converse2d_transfer(
     shape: tuple[int, int],
     *,
     scale: int = 1,
-    x0: InitialEstimate = "nearest",
+    x0: PreparedEstimate = "nearest",
     method: Method = "auto",
 ) -> Transfer:
     """Prepare `converse2d` once for maps of one size: `converse2d = apply_transfer o this`.
 
     Args:
-        kernel, lam, scale, x0, method: as for `converse2d`.
+        kernel, lam, scale, method: as for `converse2d`.
         shape: `(H, W)` of the map *including its padding*, `H + 2 * padding`.
+        x0: "nearest" or "zero", as for `converse2d`, or "array", which `apply_transfer` is given.
 
     Returns:
         A `Transfer` for `apply_transfer`.
@@ -145,6 +173,7 @@ def apply_transfer(
     *,
     padding: int = 0,
     padding_mode: PaddingMode = "circular",
+    x0: Float[ArrayLike, "*estimates sH sW C"] | None = None,
 ) -> Float[Array, "*broadcast sH sW C"]:
     """Apply a prepared operator, by the method it was prepared for.
 
@@ -154,13 +183,15 @@ def apply_transfer(
         x: maps `[..., H, W, C]`.
         transfer: from `converse2d_transfer`, for maps of `(H + 2 * padding, W + 2 * padding)`.
         padding, padding_mode: as for `converse2d`.
+        x0: the array, as for `converse2d`, if the transfer was prepared with x0="array".
 
     Returns:
         As `converse2d`.
 
     Raises:
-        TypeError: x is not an array of real floating-point numbers.
-        ValueError: x, with its padding, is not of the size or channels the transfer was made for.
+        TypeError: x or x0 is not an array of real floating-point numbers.
+        ValueError: x, with its padding, is not of the size or channels the transfer was made for;
+            x0 is missing or not of the size of the result, or was not prepared for.
     """
     x = floating("x", x)
     check_map("x", x)
@@ -171,23 +202,31 @@ def apply_transfer(
             f"x: got {padded[0]}x{padded[1]} with padding={padding}; expected the "
             f"{transfer.shape[0]}x{transfer.shape[1]} that transfer was prepared for"
         )
+    if (x0 is None) == (transfer.x0 == "array"):
+        got, expected = ("none", "an array") if x0 is None else ("an array", "none")
+        raise ValueError(
+            f"x0: got {got}; expected {expected}, as transfer was prepared with x0={transfer.x0!r}"
+        )
+    given = () if x0 is None else check_estimate(floating("x0", x0), x, transfer.scale)[1]
     labels = METHODS[transfer.method].TRANSFER[0].split()
     filters = transfer.filters[0].shape
-    leading = filters[: len(filters) - len(labels) + 1]
-    check_fit("x", x, filters[labels.index("c") - len(labels)], {"transfer": leading})
+    leading = {"transfer": filters[: len(filters) - len(labels) + 1]}
+    if given:
+        leading["x0"] = given[0].shape[:-3]
+    check_fit("x", x, filters[labels.index("c") - len(labels)], leading)
     options = Options(transfer.scale, padding, padding_mode, transfer.x0)
-    return _apply_transfer(x, transfer, options)
+    return _apply_transfer((x, *given) if given else x, transfer, options)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def _converse2d(x: Array, kernel: Array, lam: Array, options: Options, method: str) -> Array:
-    return over_groups(solve(method, options), x, (kernel, per_channel(lam, kernel)), KERNEL)
+def _converse2d(maps: Maps, kernel: Array, lam: Array, options: Options, method: str) -> Array:
+    return over_groups(solve(method, options), maps, (kernel, per_channel(lam, kernel)), KERNEL)
 
 
 @functools.partial(jax.jit, static_argnums=(2,))
-def _apply_transfer(x: Array, transfer: Transfer, options: Options) -> Array:
-    labels = METHODS[transfer.method].TRANSFER
-    return over_groups(apply(transfer.method, options), x, transfer.filters, labels)
+def _apply_transfer(maps: Maps, transfer: Transfer, options: Options) -> Array:
+    labels = transfer_labels(transfer.method, transfer.x0)
+    return over_groups(apply(transfer.method, options), maps, transfer.filters, labels)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
@@ -203,6 +242,6 @@ def _transfer(
         filters = METHODS[method].transfer(kernel, lam, shape, options)
         return tuple(part.reshape(*leading, *part.shape[1:]) for part in filters)
 
-    results = tuple(labels.removeprefix("m ") for labels in METHODS[method].TRANSFER)
+    results = tuple(label.removeprefix("m ") for label in transfer_labels(method, options.x0))
     arrays = (kernel.astype(dtype), per_channel(lam, kernel).astype(dtype))
     return over_explicit_axes(local, arrays, ("a b c", "c"), results)

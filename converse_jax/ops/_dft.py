@@ -68,7 +68,8 @@ Filter = tuple[Array, ...]
 """E, D, S, T of the filters of the s*s phases, each `[m, L, s, K, s, C]`."""
 
 TRANSFER = ("m l q k p c",) * 4
-"""Labels (see `Function`) of what `transfer` returns."""
+TRANSFER_OF_ARRAY = TRANSFER * 2
+"""Labels (see `Function`) of what `transfer` returns, and for X0 = "array"."""
 
 _SPECTRA = ("m n l q k p c",) * 4
 _INPUTS, _OUTPUT = ("m n h w c", "m a b c", "m c"), "m n i j c"
@@ -83,11 +84,22 @@ def transfer(
     shape: tuple[int, int],
     options: Options,
 ) -> Filter:
-    """E, D, S and T of the filters of the s*s phases, for padded maps of this shape."""
+    """E, D, S and T of the filters of the s*s phases, for padded maps of this shape.
+
+    For X0 = "array" they are followed by those of the adjoint of the blur.
+    """
     plus, minus = quadrant_otf(kernel, shape, options.scale)
     lam = lam[:, None, None, None, None]
-    plus_re, plus_im = closed_form(*plus, lam, options.x0, over_phases)
-    minus_re, minus_im = closed_form(*minus, lam, options.x0, over_phases)
+    solution = [closed_form(*otf, lam, options.x0, over_phases) for otf in (plus, minus)]
+    filters = _by_parity(*solution)
+    if options.x0 == "array":
+        filters += _by_parity(*((re, -im) for re, im in (plus, minus)))
+    return filters
+
+
+def _by_parity(plus: tuple[Array, Array], minus: tuple[Array, Array]) -> Filter:
+    """E, D, S and T of filters, from real and imaginary part at (k, l) and (k, -l)."""
+    (plus_re, plus_im), (minus_re, minus_im) = plus, minus
     return (
         (plus_re + minus_re) / 2,
         (plus_re - minus_re) / 2,
@@ -96,9 +108,19 @@ def transfer(
     )
 
 
-def apply(x: Float[Array, "m n H W C"], filters: Filter, options: Options) -> Array:
+def apply(
+    x: Float[Array, "m n H W C"],
+    filters: Filter,
+    options: Options,
+    x0: Float[Array, "m n sH sW C"] | None = None,
+) -> Float[Array, "m n sH sW C"]:
     """Filter groups of maps, given `transfer`."""
     padded, cropped = _borders(options)
+    size, scale = x.shape[2:4], options.scale
+    if x0 is not None:
+        blurred = apply_filter_adjoint(analyze(x0, size, scale, padded), filters[4:], 1)
+        rest = jax.tree.map(jnp.subtract, analyze(x, size, 1, padded), blurred)
+        return x0 + synthesize(apply_filter(rest, filters[:4], 1), size, scale, cropped)
 
     def filter_maps(x: Array, *filters: Array) -> Array:
         spectra = apply_filter(analyze(x, x.shape[2:4], 1, padded), filters, 1)

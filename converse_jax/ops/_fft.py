@@ -26,7 +26,8 @@ from converse_jax.ops._otf import phase_otf
 from converse_jax.ops._pad import crop_map, pad_map
 
 TRANSFER = ("m c p q u k",)
-"""Labels (see `Function`) of what `transfer` returns."""
+TRANSFER_OF_ARRAY = TRANSFER * 2
+"""Labels (see `Function`) of what `transfer` returns, and for X0 = "array"."""
 
 
 def transfer(
@@ -34,24 +35,38 @@ def transfer(
     lam: Float[Array, "m C"],
     shape: tuple[int, int],
     options: Options,
-) -> tuple[Complex[Array, "m C s s pH K"]]:
-    """Half spectra of the filters of the s*s phases, for padded maps of this shape."""
+) -> tuple[Complex[Array, "m C s s pH K"], ...]:
+    """Half spectra of the filters of the s*s phases, for padded maps of this shape.
+
+    For X0 = "array" they are followed by those of the adjoint of the blur.
+    """
     re, im = phase_otf(kernel, shape, options.scale)
     sums = functools.partial(jnp.sum, axis=(-4, -3), keepdims=True)
     lam = lam[..., None, None, None, None]
-    return (jax.lax.complex(*closed_form(re, im, lam, options.x0, sums)),)
+    solution = jax.lax.complex(*closed_form(re, im, lam, options.x0, sums))
+    return (solution, jax.lax.complex(re, -im)) if options.x0 == "array" else (solution,)
 
 
 def apply(
     x: Float[Array, "m n H W C"],
-    filters: tuple[Complex[Array, "m C s s pH K"]],
+    filters: tuple[Complex[Array, "m C s s pH K"], ...],
     options: Options,
+    x0: Float[Array, "m n sH sW C"] | None = None,
 ) -> Float[Array, "m n sH sW C"]:
     """Filter groups of maps, given `transfer`."""
-    (spectra,) = filters
-    y = pad_map(channels_first(x), options.padding, options.padding_mode)
-    larger = synthesize(y, spectra)
-    return channels_last(crop_map(larger, options.scale * options.padding))
+    spectra, *adjoint = filters
+    pad = functools.partial(pad_map, padding=options.padding, mode=options.padding_mode)
+    y = pad(channels_first(x))
+    if x0 is None:
+        larger = synthesize(y, spectra)
+    else:
+        size = y.shape[-2:]
+        phases = rfft(pad(_phases(channels_first(x0), options.scale)), size)
+        blurred = jnp.sum(jnp.conj(adjoint[0])[:, None] * phases, axis=(3, 4))
+        rest = rfft(y, size) - blurred
+        larger = _interleave(irfft(spectra[:, None] * rest[:, :, :, None, None], size))
+    larger = channels_last(crop_map(larger, options.scale * options.padding))
+    return larger if x0 is None else x0 + larger
 
 
 def _phases(x: Float[Array, "m n C sH sW"], scale: int) -> Float[Array, "m n C s s H W"]:
@@ -60,14 +75,18 @@ def _phases(x: Float[Array, "m n C sH sW"], scale: int) -> Float[Array, "m n C s
     return x.transpose(0, 1, 2, 4, 6, 3, 5)
 
 
+def _interleave(phases: Float[Array, "m n C s s H W"]) -> Float[Array, "m n C sH sW"]:
+    """Inverse of `_phases`."""
+    *maps, s, _, height, width = phases.shape
+    return phases.transpose(0, 1, 2, 5, 3, 6, 4).reshape(*maps, s * height, s * width)
+
+
 def _synthesize(
     y: Float[Array, "m n C H W"], transfer: Complex[Array, "m C s s H K"]
 ) -> Float[Array, "m n C sH sW"]:
     """`x_ij = F^-1[G_ij . F y]` for each phase (i, j) of the output."""
     spectrum = jnp.fft.rfft2(y)[:, :, :, None, None]
-    phases = jnp.fft.irfft2(spectrum * transfer[:, None], s=y.shape[-2:])
-    *maps, s, _, height, width = phases.shape
-    return phases.transpose(0, 1, 2, 5, 3, 6, 4).reshape(*maps, s * height, s * width)
+    return _interleave(jnp.fft.irfft2(spectrum * transfer[:, None], s=y.shape[-2:]))
 
 
 def _analyze(
@@ -82,21 +101,48 @@ def _analyze(
 def _correlate(
     y: Float[Array, "m n C H W"], x: Float[Array, "m n C sH sW"]
 ) -> Complex[Array, "m C s s H K"]:
-    """`sum_n (w / HW) F y . conj(F x_ij)`: the gradient of `<x, synthesize(y, G)>` in G.
-
-    w counts a column of the half spectrum twice, unless it mirrors itself.
-    """
-    height, width = y.shape[-2:]
-    column = jnp.arange(width // 2 + 1)
-    single = (column == 0) | (2 * column == width)
-    weights = jnp.where(single, 1, 2).astype(y.dtype) / (height * width)
+    """`sum_n (w / HW) F y . conj(F x_ij)`: the gradient of `<x, synthesize(y, G)>` in G."""
     spectrum = jnp.fft.rfft2(y)
-    spectrum = weights.astype(spectrum.dtype).reshape(1, 1, 1, 1, -1) * spectrum
-    phases = jnp.conj(jnp.fft.rfft2(_phases(x, x.shape[-2] // height)))
+    spectrum = _weights(spectrum, y.shape[-2:]) * spectrum
+    phases = jnp.conj(jnp.fft.rfft2(_phases(x, x.shape[-2] // y.shape[-2])))
     return jnp.sum(spectrum[:, :, :, None, None] * phases, axis=1)
 
 
 synthesize, analyze, correlate = trilinear(_synthesize, _analyze, _correlate)
+
+
+def _weights(spectrum: Complex[Array, "*maps H K"], size: tuple[int, int]) -> Array:
+    """`w / HW`: w counts a column of the half spectrum twice, unless it mirrors itself."""
+    height, width = size
+    column = jnp.arange(width // 2 + 1)
+    single = (column == 0) | (2 * column == width)
+    weights = jnp.where(single, 1, 2).astype(spectrum.real.dtype) / (height * width)
+    return jnp.expand_dims(weights.astype(spectrum.dtype), tuple(range(spectrum.ndim - 1)))
+
+
+def _rfft(y: Float[Array, "*maps H W"], size: tuple[int, int]) -> Complex[Array, "*maps H K"]:
+    return jnp.fft.rfft2(y)
+
+
+def _rfft_adjoint(
+    z: Complex[Array, "*maps H K"], size: tuple[int, int]
+) -> Float[Array, "*maps H W"]:
+    return jnp.fft.irfft2(jnp.conj(z) / _weights(z, size), s=size)
+
+
+def _irfft(z: Complex[Array, "*maps H K"], size: tuple[int, int]) -> Float[Array, "*maps H W"]:
+    return jnp.fft.irfft2(z, s=size)
+
+
+def _irfft_adjoint(
+    y: Float[Array, "*maps H W"], size: tuple[int, int]
+) -> Complex[Array, "*maps H K"]:
+    spectrum = jnp.fft.rfft2(y)
+    return jnp.conj(spectrum) * _weights(spectrum, size)
+
+
+rfft, _ = adjoint_pair(_rfft, _rfft_adjoint)
+irfft, _ = adjoint_pair(_irfft, _irfft_adjoint)
 
 
 def _channels_first(x: Float[Array, "m n H W C"]) -> Float[Array, "m n C H W"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -13,7 +14,7 @@ from converse_jax.ops._partition import match_varying_axes, over_explicit_axes
 
 def over_groups(
     fn: Callable[..., Array],
-    x: Array,
+    x: Array | tuple[Array, ...],
     shared: tuple[Array, ...],
     labels: tuple[str, ...],
     maps: str = "h w c",
@@ -22,17 +23,20 @@ def over_groups(
 
     Args:
         fn: from maps and arrays that the maps of a group share, `[groups, ...]`, to maps.
-        x: maps `[..., H, W, C]`.
+        x: maps `[..., H, W, C]`, or a tuple of such, of any sizes.
         shared: arrays whose leading axes broadcast against each other's and those of x.
         labels: of each array of `shared`, starting with "m" (see `Function`).
         maps: labels of the last axes of maps.
     """
     cores = tuple(s.removeprefix("m ") for s in labels)
+    leaves, tree = jax.tree.flatten(x)
 
-    def local(x: Array, *shared: Array) -> Array:
-        return _group(fn, x, broadcast_leading(shared, labels), labels, len(maps.split()))
+    def local(*arrays: Array) -> Array:
+        x, shared = arrays[: len(leaves)], arrays[len(leaves) :]
+        of_leaves = lambda *a: fn(tree.unflatten(a[: len(leaves)]), *a[len(leaves) :])  # noqa: E731
+        return _group(of_leaves, x, broadcast_leading(shared, labels), labels, len(maps.split()))
 
-    return over_explicit_axes(local, (x, *shared), (maps, *cores), maps)
+    return over_explicit_axes(local, (*leaves, *shared), (*(maps for _ in leaves), *cores), maps)
 
 
 def broadcast_leading(arrays: tuple[Array, ...], labels: tuple[str, ...]) -> tuple[Array, ...]:
@@ -49,26 +53,26 @@ def broadcast_leading(arrays: tuple[Array, ...], labels: tuple[str, ...]) -> tup
 
 def _group(
     fn: Callable[..., Array],
-    x: Array,
+    maps: tuple[Array, ...],
     shared: tuple[Array, ...],
     labels: tuple[str, ...],
     map_axes: int,
 ) -> Array:
     leading = shared[0].shape[: shared[0].ndim + 1 - len(labels[0].split())]
     cores = [a.shape[len(leading) :] for a in shared]
-    batch = jnp.broadcast_shapes(x.shape[:-map_axes], leading)
+    batch = jnp.broadcast_shapes(*(x.shape[:-map_axes] for x in maps), leading)
     leading = (1,) * (len(batch) - len(leading)) + leading
     # Trailing batch axes along which nothing shared varies become the examples of a group.
     split = max((i + 1 for i, size in enumerate(leading) if size != 1), default=0)
     groups, examples = math.prod(batch[:split]), math.prod(batch[split:])
-    x = jnp.broadcast_to(x, (*batch, *x.shape[-map_axes:])).reshape(
-        groups, examples, *x.shape[-map_axes:]
-    )
-    grouped = []
+    grouped = [
+        jnp.broadcast_to(x, (*batch, *core)).reshape(groups, examples, *core)
+        for x, core in ((x, x.shape[-map_axes:]) for x in maps)
+    ]
     for array, core in zip(shared, cores, strict=True):
         array = jnp.broadcast_to(array.reshape(*leading[:split], *core), (*batch[:split], *core))
         grouped.append(array.reshape(groups, *core))
-    result = fn(*match_varying_axes(x, *grouped))
+    result = fn(*match_varying_axes(*grouped))
     return result.reshape(*batch, *result.shape[2:])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,11 @@ from jaxtyping import Array
 from converse_jax.ops import _dft, _direct, _fft
 from converse_jax.ops._checks import check_choice, compute_dtype
 from converse_jax.ops._function import Function
-from converse_jax.ops._memory import depends_on
+from converse_jax.ops._memory import depends_on, row_major
 from converse_jax.ops._options import Method, Options
 
 METHODS: dict[str, ModuleType] = {"fft": _fft, "dft": _dft, "direct": _direct}
-"""Each has `TRANSFER`, `transfer(kernel, lam, shape, options)` and `apply(x, filters, options)`
+"""Each has `TRANSFER`, `transfer(kernel, lam, shape, options)` and `apply(x, filters, options, x0)`
 for groups of maps: the operator is `apply o transfer`."""
 
 KERNEL = ("m a b c", "m c")
@@ -69,22 +70,29 @@ def _has_small_factors(size: int) -> bool:
     return size == 1
 
 
+Maps = Array | tuple[Array, Array]
+"""Y, and X0 where it is an array: the operator is linear in both together."""
+
+
 @functools.cache
 def solve(method: str, options: Options) -> Function:
     """The operator on groups of maps, from kernel and lambda."""
     module = METHODS[method]
-    if module is _dft:
+    if module is _dft and options.x0 != "array":
         return _dft.Solver(options)  # with residuals of its own
 
-    def fn(x: Array, kernel: Array, lam: Array) -> Array:
+    def fn(maps: Maps, kernel: Array, lam: Array) -> Array:
+        x, *_ = jax.tree.leaves(maps)
         dtype = compute_dtype(x)
         kernel, lam = kernel.astype(dtype), lam.astype(dtype)
-        if module is _fft:  # whose filters are as large as maps
+        if module is not _direct:  # filters as large as maps
             kernel = depends_on(kernel, x)
         filters = module.transfer(kernel, lam, options.padded(*x.shape[2:4]), options)
-        return module.apply(x.astype(dtype), filters, options).astype(x.dtype)
+        if module is _dft:  # else computed again for each example
+            filters = tuple(map(row_major, filters))
+        return _apply(module, maps, filters, options, dtype)
 
-    return Function(fn, linear=(0,), labels=(("m n h w c", *KERNEL), "m n i j c"))
+    return Function(fn, linear=(0,), labels=((_maps(options), *KERNEL), "m n i j c"))
 
 
 @functools.cache
@@ -92,8 +100,27 @@ def apply(method: str, options: Options) -> Function:
     """The operator on groups of maps, from the filters that `transfer` of the method returned."""
     module = METHODS[method]
 
-    def fn(x: Array, *filters: Array) -> Array:
+    def fn(maps: Maps, *filters: Array) -> Array:
         dtype = jnp.finfo(filters[0].dtype).dtype  # of the real part
-        return module.apply(x.astype(dtype), filters, options).astype(x.dtype)
+        return _apply(module, maps, filters, options, dtype)
 
-    return Function(fn, linear=(0,), labels=(("m n h w c", *module.TRANSFER), "m n i j c"))
+    labels = (_maps(options), *transfer_labels(method, options.x0))
+    return Function(fn, linear=(0,), labels=(labels, "m n i j c"))
+
+
+def transfer_labels(method: str, x0: str) -> tuple[str, ...]:
+    """Labels of what `transfer` of a method returns."""
+    module = METHODS[method]
+    return module.TRANSFER_OF_ARRAY if x0 == "array" else module.TRANSFER
+
+
+def _maps(options: Options) -> str | tuple[str, str]:
+    return ("m n h w c", "m n i j c") if options.x0 == "array" else "m n h w c"
+
+
+def _apply(
+    module: ModuleType, maps: Maps, filters: tuple[Array, ...], options: Options, dtype: Any
+) -> Array:
+    x, *x0 = jax.tree.leaves(maps)
+    given = (a.astype(dtype) for a in x0)
+    return module.apply(x.astype(dtype), filters, options, *given).astype(x.dtype)

@@ -10,10 +10,12 @@ import string
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from converse_jax.ops._checks import (
+    check_estimate,
     check_fit,
     check_lam,
     check_map,
@@ -38,7 +40,7 @@ def converse1d(
     scale: int = 1,
     padding: int = 0,
     padding_mode: PaddingMode = "circular",
-    x0: InitialEstimate = "nearest",
+    x0: InitialEstimate | Float[ArrayLike, "*estimates sL C"] = "nearest",
 ) -> Float[Array, "*broadcast sL C"]:
     """`converse2d` for signals `[..., L, C]`, with kernels `[..., k, C]`.
 
@@ -55,7 +57,7 @@ def converse3d(
     scale: int = 1,
     padding: int = 0,
     padding_mode: PaddingMode = "circular",
-    x0: InitialEstimate = "nearest",
+    x0: InitialEstimate | Float[ArrayLike, "*estimates sD sH sW C"] = "nearest",
 ) -> Float[Array, "*broadcast sD sH sW C"]:
     """`converse2d` for volumes `[..., D, H, W, C]`, with kernels `[..., kd, kh, kw, C]`.
 
@@ -73,23 +75,29 @@ def _checked(
     scale: int,
     padding: int,
     padding_mode: PaddingMode,
-    x0: InitialEstimate,
+    x0: InitialEstimate | ArrayLike,
 ) -> Array:
     x, kernel, lam = floating("x", x), floating("kernel", kernel), check_lam(lam)
     check_map("x", x, spatial)
     scale, padding = integer("scale", scale, 1), integer("padding", padding, 0)
     padded = check_padding(padding, padding_mode, x.shape[-spatial - 1 : -1])
-    check_operator(kernel, lam, padded, scale, x0)
+    kind, given = check_estimate(x0, x, scale, spatial)
+    check_operator(kernel, lam, padded, scale, kind)
     leading = {"kernel": kernel.shape[: -spatial - 1], "lam": lam.shape[:-1]}
+    if given:
+        leading["x0"] = given[0].shape[: -spatial - 1]
     check_fit("x", x, kernel.shape[-1], leading, spatial)
-    return _converse(x, kernel, lam, spatial, Options(scale, padding, padding_mode, x0))
+    options = Options(scale, padding, padding_mode, kind)
+    return _converse((x, *given), kernel, lam, spatial, options)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def _converse(x: Array, kernel: Array, lam: Array, spatial: int, options: Options) -> Array:
+def _converse(
+    maps: tuple[Array, ...], kernel: Array, lam: Array, spatial: int, options: Options
+) -> Array:
     shared = (kernel, per_channel(lam, kernel))
     axes, taps = _axes(spatial)
-    return over_groups(_solve(spatial, options), x, shared, (f"m {taps} c", "m c"), f"{axes} c")
+    return over_groups(_solve(spatial, options), maps, shared, (f"m {taps} c", "m c"), f"{axes} c")
 
 
 def _axes(spatial: int) -> tuple[str, str]:
@@ -103,29 +111,39 @@ def _solve(spatial: int, options: Options) -> Function:
     scale, p = options.scale, options.padding
     mode = {"circular": "wrap", "replicate": "edge"}.get(options.padding_mode, options.padding_mode)
 
-    def fn(x: Array, kernel: Array, lam: Array) -> Array:
+    # From [m, n, C, phases, map] to each axis of the map followed by that of its phases, and back.
+    order = (0, 1, 2, *(axis for i in range(spatial) for axis in (3 + spatial + i, 3 + i)))
+    back = tuple(map(int, np.argsort(order)))
+
+    def spectrum(maps: Array) -> Array:
+        widths = [(0, 0)] * (maps.ndim - spatial) + [(p, p)] * spatial
+        return jnp.fft.rfftn(jnp.pad(maps, widths, mode=mode), axes=range(-spatial, 0))
+
+    def fn(maps: tuple[Array, ...], kernel: Array, lam: Array) -> Array:
+        x, *x0 = maps
         dtype = compute_dtype(x)
-        y = jnp.pad(x.astype(dtype), [(0, 0)] * 2 + [(p, p)] * spatial + [(0, 0)], mode=mode)
-        y = jnp.moveaxis(y, -1, 2)
-        size = y.shape[3:]
+        y = jnp.moveaxis(x.astype(dtype), -1, 2)
+        size = tuple(n + 2 * p for n in y.shape[3:])
         otf = _phase_otf(kernel.astype(dtype), size, scale)
         phases = tuple(range(2, 2 + spatial))
         sums = functools.partial(jnp.sum, axis=phases, keepdims=True)
         lam = jnp.expand_dims(lam.astype(dtype), tuple(range(2, 2 + 2 * spatial)))
         filters = jax.lax.complex(*closed_form(otf.real, otf.imag, lam, options.x0, sums))
-        along = tuple(range(-spatial, 0))
-        spectrum = jnp.expand_dims(jnp.fft.rfftn(y, axes=along), tuple(range(3, 3 + spatial)))
-        larger = jnp.fft.irfftn(spectrum * filters[:, None], s=size, axes=along)
-        # [m, n, C, phases, map] -> each axis of the map followed by that of its phases.
-        order = [axis for i in range(spatial) for axis in (3 + spatial + i, 3 + i)]
-        larger = larger.transpose(0, 1, 2, *order)
-        larger = larger.reshape(*y.shape[:3], *(scale * n for n in size))
-        kept = tuple(slice(scale * p, scale * (n - p)) for n in size)
-        return jnp.moveaxis(larger[(..., *kept)], 2, -1).astype(x.dtype)
+        rest = jnp.expand_dims(spectrum(y), tuple(range(3, 3 + spatial)))
+        estimate = [jnp.moveaxis(a.astype(dtype), -1, 2) for a in x0]
+        for larger in estimate:
+            cells = larger.reshape(*y.shape[:3], *(k for n in y.shape[3:] for k in (n, scale)))
+            blurred = otf[:, None] * spectrum(cells.transpose(back))
+            rest = rest - jnp.sum(blurred, tuple(range(3, 3 + spatial)), keepdims=True)
+        larger = jnp.fft.irfftn(rest * filters[:, None], s=size, axes=range(-spatial, 0))
+        larger = larger.transpose(order).reshape(*y.shape[:3], *(scale * n for n in size))
+        larger = larger[(..., *(slice(scale * p, scale * (n - p)) for n in size))]
+        return jnp.moveaxis(sum(estimate, larger), 2, -1).astype(x.dtype)
 
     axes, taps = _axes(spatial)
-    labels = (f"m n {axes} c", f"m {taps} c", "m c"), f"m n {axes.upper()} c"
-    return Function(fn, linear=(0,), labels=labels)
+    larger = f"m n {axes.upper()} c"
+    maps = (f"m n {axes} c", larger) if options.x0 == "array" else (f"m n {axes} c",)
+    return Function(fn, linear=(0,), labels=((maps, f"m {taps} c", "m c"), larger))
 
 
 def _phase_otf(kernel: Array, size: tuple[int, ...], scale: int) -> Array:

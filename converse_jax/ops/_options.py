@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 InitialEstimate = Literal["nearest", "zero"]
+PreparedEstimate = Literal["nearest", "zero", "array"]
 Method = Literal["auto", "fft", "dft", "direct"]
 PaddingMode = Literal["circular", "replicate", "reflect", "constant"]
 

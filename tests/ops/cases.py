@@ -44,6 +44,11 @@ class Case:
         kernel = rng.normal(size=(*self.kernel, 3))
         return x, kernel, self.lam * np.array([0.5, 1.0, 2.0])
 
+    def estimate(self, *batch: int) -> np.ndarray:
+        """An initial estimate of three channels, float64."""
+        size = (self.scale * n for n in self.shape)
+        return np.random.default_rng(sum(self.kernel)).normal(size=(*batch, *size, 3))
+
 
 # One pixel, one row, odd, even, prime, square and not; kernels odd, even, not square, and as large
 # as the map allows. The remaining options take turns, so that all pairs occur.
