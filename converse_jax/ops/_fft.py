@@ -5,9 +5,8 @@ A filter bank between a map y and the s*s phases x_ij of a larger one, in both d
     synthesize(y, G)_ij = F^-1[ G_ij . F y ]                [H, W]   -> [sH, sW]
     analyze(x, G)       = F^-1[ sum_ij conj(G_ij) F x_ij ]  [sH, sW] -> [H, W]
 
-They are the two map-valued gradients of the trilinear form `<x, synthesize(y, G)>`; its third,
-`correlate`, is the gradient in G. Reverse-mode differentiation of any order thus costs real FFTs
-alone: JAX's own transpose of a real FFT is a complex FFT of the whole map.
+They are each other's adjoint. The transforms bring theirs with them, so that differentiation of any
+order costs real FFTs alone: JAX's own transpose of a real FFT is a complex FFT of the whole map.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from converse_jax.ops._closed_form import closed_form
-from converse_jax.ops._function import adjoint_pair, trilinear
+from converse_jax.ops._function import adjoint_pair
 from converse_jax.ops._memory import row_major
 from converse_jax.ops._options import Options
 from converse_jax.ops._otf import phase_otf
@@ -54,17 +53,15 @@ def apply(
     x0: Float[Array, "m n sH sW C"] | None = None,
 ) -> Float[Array, "m n sH sW C"]:
     """Filter groups of maps, given `transfer`."""
-    spectra, *adjoint = filters
+    solution, *adjoint = filters
     pad = functools.partial(pad_map, padding=options.padding, mode=options.padding_mode)
     y = pad(channels_first(x))
-    if x0 is None:
-        larger = synthesize(y, spectra)
-    else:
-        size = y.shape[-2:]
+    size = y.shape[-2:]
+    spectrum = rfft(y, size)[:, :, :, None, None]
+    if x0 is not None:
         phases = rfft(pad(_phases(channels_first(x0), options.scale)), size)
-        blurred = jnp.sum(jnp.conj(adjoint[0])[:, None] * phases, axis=(3, 4))
-        rest = rfft(y, size) - blurred
-        larger = _interleave(irfft(spectra[:, None] * rest[:, :, :, None, None], size))
+        spectrum -= _sum_of_phases(phases, adjoint[0])
+    larger = _interleave(irfft(solution[:, None] * spectrum, size))
     larger = channels_last(crop_map(larger, options.scale * options.padding))
     return larger if x0 is None else x0 + larger
 
@@ -81,34 +78,36 @@ def _interleave(phases: Float[Array, "m n C s s H W"]) -> Float[Array, "m n C sH
     return phases.transpose(0, 1, 2, 5, 3, 6, 4).reshape(*maps, s * height, s * width)
 
 
-def _synthesize(
-    y: Float[Array, "m n C H W"], transfer: Complex[Array, "m C s s H K"]
+def synthesize(
+    y: Float[Array, "m n C H W"], filters: Complex[Array, "m C s s H K"]
 ) -> Float[Array, "m n C sH sW"]:
     """`x_ij = F^-1[G_ij . F y]` for each phase (i, j) of the output."""
-    spectrum = jnp.fft.rfft2(y)[:, :, :, None, None]
-    return _interleave(jnp.fft.irfft2(spectrum * transfer[:, None], s=y.shape[-2:]))
+    size = y.shape[-2:]
+    return _interleave(irfft(filters[:, None] * rfft(y, size)[:, :, :, None, None], size))
 
 
-def _analyze(
-    x: Float[Array, "m n C sH sW"], transfer: Complex[Array, "m C s s H K"]
+def analyze(
+    x: Float[Array, "m n C sH sW"], filters: Complex[Array, "m C s s H K"]
 ) -> Float[Array, "m n C H W"]:
     """`y = F^-1[sum_ij conj(G_ij) . F x_ij]`: the adjoint of `synthesize` in y."""
-    phases = _phases(x, transfer.shape[2])
-    spectrum = jnp.sum(jnp.conj(transfer)[:, None] * jnp.fft.rfft2(phases), axis=(3, 4))
-    return jnp.fft.irfft2(spectrum, s=phases.shape[-2:])
+    phases = _phases(x, filters.shape[2])
+    size = phases.shape[-2:]
+    return irfft(_sum_of_phases(rfft(phases, size), filters)[:, :, :, 0, 0], size)
 
 
-def _correlate(
-    y: Float[Array, "m n C H W"], x: Float[Array, "m n C sH sW"]
-) -> Complex[Array, "m C s s H K"]:
-    """`sum_n (w / HW) F y . conj(F x_ij)`: the gradient of `<x, synthesize(y, G)>` in G."""
-    spectrum = jnp.fft.rfft2(y)
-    spectrum = _weights(spectrum, y.shape[-2:]) * spectrum
-    phases = jnp.conj(jnp.fft.rfft2(_phases(x, x.shape[-2] // y.shape[-2])))
-    return jnp.sum(spectrum[:, :, :, None, None] * phases, axis=1)
+def _sum_of_phases(
+    spectra: Complex[Array, "m n C s s H K"], filters: Complex[Array, "m C s s H K"]
+) -> Complex[Array, "m n C 1 1 H K"]:
+    """`sum_ij conj(G_ij) . F x_ij`."""
+    return jnp.sum(jnp.conj(filters)[:, None] * spectra, axis=(3, 4), keepdims=True)
 
 
-synthesize, analyze, correlate = trilinear(_synthesize, _analyze, _correlate)
+def _rfft(y: Float[Array, "*maps H W"], size: tuple[int, int]) -> Complex[Array, "*maps H K"]:
+    return jnp.fft.rfft2(y)
+
+
+def _irfft(z: Complex[Array, "*maps H K"], size: tuple[int, int]) -> Float[Array, "*maps H W"]:
+    return jnp.fft.irfft2(z, s=size)
 
 
 def _weights(spectrum: Complex[Array, "*maps H K"], size: tuple[int, int]) -> Array:
@@ -117,21 +116,13 @@ def _weights(spectrum: Complex[Array, "*maps H K"], size: tuple[int, int]) -> Ar
     column = jnp.arange(width // 2 + 1)
     single = (column == 0) | (2 * column == width)
     weights = jnp.where(single, 1, 2).astype(spectrum.real.dtype) / (height * width)
-    return jnp.expand_dims(weights.astype(spectrum.dtype), tuple(range(spectrum.ndim - 1)))
-
-
-def _rfft(y: Float[Array, "*maps H W"], size: tuple[int, int]) -> Complex[Array, "*maps H K"]:
-    return jnp.fft.rfft2(y)
+    return jnp.broadcast_to(weights, spectrum.shape).astype(spectrum.dtype)
 
 
 def _rfft_adjoint(
     z: Complex[Array, "*maps H K"], size: tuple[int, int]
 ) -> Float[Array, "*maps H W"]:
     return jnp.fft.irfft2(jnp.conj(z) / _weights(z, size), s=size)
-
-
-def _irfft(z: Complex[Array, "*maps H K"], size: tuple[int, int]) -> Float[Array, "*maps H W"]:
-    return jnp.fft.irfft2(z, s=size)
 
 
 def _irfft_adjoint(
@@ -141,8 +132,8 @@ def _irfft_adjoint(
     return jnp.conj(spectrum) * _weights(spectrum, size)
 
 
-rfft, _ = adjoint_pair(_rfft, _rfft_adjoint)
-irfft, _ = adjoint_pair(_irfft, _irfft_adjoint)
+rfft, rfft_adjoint = adjoint_pair(_rfft, _rfft_adjoint)
+irfft, irfft_adjoint = adjoint_pair(_irfft, _irfft_adjoint)
 
 
 def _channels_first(x: Float[Array, "m n H W C"]) -> Float[Array, "m n C H W"]:

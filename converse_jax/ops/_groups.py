@@ -32,9 +32,9 @@ def over_groups(
     leaves, tree = jax.tree.flatten(x)
 
     def local(*arrays: Array) -> Array:
-        x, shared = arrays[: len(leaves)], arrays[len(leaves) :]
-        of_leaves = lambda *a: fn(tree.unflatten(a[: len(leaves)]), *a[len(leaves) :])  # noqa: E731
-        return _group(of_leaves, x, broadcast_leading(shared, labels), labels, len(maps.split()))
+        x = jax.tree.unflatten(tree, arrays[: len(leaves)])
+        shared = broadcast_leading(arrays[len(leaves) :], labels)
+        return _group(fn, x, shared, labels, len(maps.split()))
 
     return over_explicit_axes(local, (*leaves, *shared), (*(maps for _ in leaves), *cores), maps)
 
@@ -53,26 +53,29 @@ def broadcast_leading(arrays: tuple[Array, ...], labels: tuple[str, ...]) -> tup
 
 def _group(
     fn: Callable[..., Array],
-    maps: tuple[Array, ...],
+    x: Array | tuple[Array, ...],
     shared: tuple[Array, ...],
     labels: tuple[str, ...],
     map_axes: int,
 ) -> Array:
     leading = shared[0].shape[: shared[0].ndim + 1 - len(labels[0].split())]
     cores = [a.shape[len(leading) :] for a in shared]
-    batch = jnp.broadcast_shapes(*(x.shape[:-map_axes] for x in maps), leading)
+    maps, tree = jax.tree.flatten(x)
+    batch = jnp.broadcast_shapes(*(a.shape[:-map_axes] for a in maps), leading)
     leading = (1,) * (len(batch) - len(leading)) + leading
     # Trailing batch axes along which nothing shared varies become the examples of a group.
     split = max((i + 1 for i, size in enumerate(leading) if size != 1), default=0)
     groups, examples = math.prod(batch[:split]), math.prod(batch[split:])
-    grouped = [
-        jnp.broadcast_to(x, (*batch, *core)).reshape(groups, examples, *core)
-        for x, core in ((x, x.shape[-map_axes:]) for x in maps)
-    ]
+    grouped = []
+    for array in maps:
+        core = array.shape[-map_axes:]
+        array = jnp.broadcast_to(array, (*batch, *core))
+        grouped.append(array.reshape(groups, examples, *core))
     for array, core in zip(shared, cores, strict=True):
         array = jnp.broadcast_to(array.reshape(*leading[:split], *core), (*batch[:split], *core))
         grouped.append(array.reshape(groups, *core))
-    result = fn(*match_varying_axes(*grouped))
+    arrays = match_varying_axes(*grouped)
+    result = fn(jax.tree.unflatten(tree, arrays[: len(maps)]), *arrays[len(maps) :])
     return result.reshape(*batch, *result.shape[2:])
 
 

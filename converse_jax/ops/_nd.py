@@ -125,20 +125,20 @@ def _solve(spatial: int, options: Options) -> Function:
         y = jnp.moveaxis(x.astype(dtype), -1, 2)
         size = tuple(n + 2 * p for n in y.shape[3:])
         otf = _phase_otf(kernel.astype(dtype), size, scale)
-        phases = tuple(range(2, 2 + spatial))
+        phases = tuple(range(-2 * spatial, -spatial))
         sums = functools.partial(jnp.sum, axis=phases, keepdims=True)
         lam = jnp.expand_dims(lam.astype(dtype), tuple(range(2, 2 + 2 * spatial)))
         filters = jax.lax.complex(*closed_form(otf.real, otf.imag, lam, options.x0, sums))
         rest = jnp.expand_dims(spectrum(y), tuple(range(3, 3 + spatial)))
-        estimate = [jnp.moveaxis(a.astype(dtype), -1, 2) for a in x0]
-        for larger in estimate:
-            cells = larger.reshape(*y.shape[:3], *(k for n in y.shape[3:] for k in (n, scale)))
-            blurred = otf[:, None] * spectrum(cells.transpose(back))
-            rest = rest - jnp.sum(blurred, tuple(range(3, 3 + spatial)), keepdims=True)
+        for estimate in x0:
+            cells = jnp.moveaxis(estimate.astype(dtype), -1, 2)
+            cells = cells.reshape(*y.shape[:3], *(k for n in y.shape[3:] for k in (n, scale)))
+            rest -= sums(otf[:, None] * spectrum(cells.transpose(back)))
         larger = jnp.fft.irfftn(rest * filters[:, None], s=size, axes=range(-spatial, 0))
         larger = larger.transpose(order).reshape(*y.shape[:3], *(scale * n for n in size))
         larger = larger[(..., *(slice(scale * p, scale * (n - p)) for n in size))]
-        return jnp.moveaxis(sum(estimate, larger), 2, -1).astype(x.dtype)
+        larger = jnp.moveaxis(larger, 2, -1)
+        return sum((a.astype(dtype) for a in x0), larger).astype(x.dtype)
 
     axes, taps = _axes(spatial)
     larger = f"m n {axes.upper()} c"

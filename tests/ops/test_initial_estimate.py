@@ -98,7 +98,7 @@ def test_gradients_equal_finite_differences(case: Case) -> None:
 def test_derivatives_of_every_method(method: str) -> None:
     fn = operator(method)
     x, kernel, lam, x0 = map(jnp.asarray, problem(2))
-    check_grads(jax.jit(fn), (x, kernel, lam, x0), order=2, rtol=1e-4, atol=1e-4)
+    check_grads(jax.jit(fn), (x, kernel, lam, x0), order=1, rtol=1e-5, atol=1e-5)
     # Linear in both maps together: its derivative is itself, its transpose that in reverse mode.
     of_maps = lambda maps: fn(maps[0], kernel, lam, maps[1])  # noqa: E731
     other = (jnp.cos(x), jnp.sin(x0))
@@ -123,7 +123,7 @@ def test_vmap_over_any_argument(method: str) -> None:
     scales = np.arange(1.0, 4)
     many = (x, scales[:, None, None, None] * kernel, scales[:, None] * lam, x0)
     one = tuple(a[0] for a in many)
-    for mapped in ((0,), (1,), (2,), (3,), (0, 3), (1, 3), (0, 1, 2, 3)):
+    for mapped in ((0,), (1, 2), (3,), (0, 1, 2, 3)):
         args = [many[i] if i in mapped else one[i] for i in range(4)]
         axes = [0 if i in mapped else None for i in range(4)]
         each = [fn(*(many[i][j] if i in mapped else one[i] for i in range(4))) for j in range(3)]
@@ -204,8 +204,8 @@ def test_sharded(kind: str, method: str) -> None:
     ]
     for transform, summed in ((lambda f: f, 0), (gradients, args[1].size)):
         with jax.set_mesh(mesh):
-            compiled = jax.jit(transform(mapped if kind == "Manual" else fn)).lower(*sharded)
-            compiled = compiled.compile()
+            run = jax.jit(transform(mapped if kind == "Manual" else fn))
+            compiled = run.lower(*sharded).compile()
             results = compiled(*sharded)
         text = compiled.as_text()
         assert "all-gather" not in text
