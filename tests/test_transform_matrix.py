@@ -29,6 +29,10 @@ def operator(kernel: Any, x: Any) -> jax.Array:
     return converse2d(x, kernel, 0.1, padding=1)
 
 
+def estimated(kernel: Any, x: Any) -> jax.Array:
+    return converse2d(x, kernel, 0.1, padding=1, x0=x[..., ::-1])
+
+
 def prepared(kernel: Any, x: Any) -> jax.Array:
     return apply_transfer(x, converse2d_transfer(kernel, 0.1, (9, 8)), padding=1)
 
@@ -40,6 +44,7 @@ def of_module(module: nnx.Module) -> tuple[Any, Callable[..., jax.Array]]:
 
 THINGS: dict[str, tuple[Any, Callable[..., jax.Array]]] = {
     "operator": (KERNEL, operator),
+    "x0 an array": (KERNEL, estimated),
     "prepared operator": (KERNEL, prepared),
     "layer": of_module(Converse2D(4, 3, rngs=nnx.Rngs(0))),
     "network": of_module(

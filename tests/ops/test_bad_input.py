@@ -74,7 +74,18 @@ K = np.ones((3, 3, 3), np.float32)
             ValueError,
             "padding: got 5 .* 6x5; expected less",
         ),
-        ({"x0": "y"}, ValueError, "x0: got 'y'; expected 'nearest', 'zero'"),
+        ({"x0": "y"}, ValueError, "x0: got 'y'; expected 'nearest', 'zero' or an array"),
+        ({"x0": "array"}, ValueError, "x0: got 'array'; expected 'nearest', 'zero' or an array"),
+        ({"x0": None}, TypeError, "x0: got NoneType; expected a JAX or NumPy array"),
+        ({"x0": X.astype(int)}, TypeError, "x0: got int64; expected real floating-point"),
+        ({"x0": X, "scale": 2}, ValueError, r"x0: got shape \(6, 5, 3\); .* \[..., 12, 10, 3\]"),
+        ({"x0": X[..., :1]}, ValueError, r"x0: got shape \(6, 5, 1\); expected \[..., 6, 5, 3\]"),
+        ({"x0": X[0]}, ValueError, r"x0: got shape \(5, 3\); expected \[..., 6, 5, 3\]"),
+        (
+            {"x0": X[None].repeat(2, 0), "x": X[None].repeat(3, 0)},
+            ValueError,
+            r"x: got leading axes \(3,\); .* x0 \(2,\)",
+        ),
     ],
 )
 def test_converse2d(changes: dict, error: type[Exception], message: str) -> None:
@@ -108,6 +119,15 @@ def test_transfer() -> None:
         apply_transfer(X[..., :2], transfer)
     with pytest.raises(TypeError, match="x: got int64; expected real floating-point"):
         apply_transfer(X.astype(int), transfer)
+    with pytest.raises(ValueError, match="x0: got an array; expected none, .* x0='nearest'"):
+        apply_transfer(X, transfer, x0=X)
+    transfer = converse2d_transfer(K, 0.1, (6, 5), x0="array")
+    with pytest.raises(ValueError, match="x0: got none; expected an array, .* x0='array'"):
+        apply_transfer(X, transfer)
+    with pytest.raises(ValueError, match=r"x0: got shape \(5, 5, 3\); expected \[..., 6, 5, 3\]"):
+        apply_transfer(X, transfer, x0=X[:5])
+    with pytest.raises(TypeError, match="x0: got str; expected a JAX or NumPy array"):
+        apply_transfer(X, transfer, x0="nearest")
 
 
 def test_blur() -> None:

@@ -24,7 +24,9 @@ CASES = [
 OPERATORS = {1: converse1d, 3: converse3d}
 
 
-def least_squares(y: np.ndarray, kernel: np.ndarray, lam: float, scale: int, x0: str) -> np.ndarray:
+def least_squares(
+    y: np.ndarray, kernel: np.ndarray, lam: float, scale: int, x0: str | np.ndarray
+) -> np.ndarray:
     """argmin ||y - (x (*) k) down s||^2 + lam ||x - x0||^2 of one channel, by a dense solver."""
     size = tuple(scale * n for n in y.shape)
     rows = []
@@ -40,8 +42,8 @@ def least_squares(y: np.ndarray, kernel: np.ndarray, lam: float, scale: int, x0:
         )
         rows.append(blurred[(slice(None, None, scale),) * x.ndim].ravel())
     forward = np.stack(rows, 1)
-    estimate = np.zeros(size)
-    if x0 == "nearest":
+    estimate = np.zeros(size) if isinstance(x0, str) else x0
+    if isinstance(x0, str) and x0 == "nearest":
         estimate = y
         for axis in range(y.ndim):
             estimate = np.repeat(estimate, scale, axis)
@@ -67,6 +69,32 @@ def test_equal_to_least_squares(size, taps, scale, x0) -> None:
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("size", "taps", "scale"), CASES)
+def test_any_estimate(size, taps, scale) -> None:
+    rng = np.random.default_rng(0)
+    y, kernel = rng.normal(size=(2, *size, 3)), rng.normal(size=(*taps, 3))
+    x0, lam = rng.normal(size=(2, *(scale * n for n in size), 3)), np.array([0.01, 0.1, 1.0])
+    operator = OPERATORS[len(size)]
+    result = operator(y, kernel, lam, scale=scale, x0=x0)
+    for i, c in itertools.product(range(2), range(3)):
+        expected = least_squares(y[i, ..., c], kernel[..., c], lam[c], scale, x0[i, ..., c])
+        np.testing.assert_allclose(result[i, ..., c], expected, atol=1e-10)
+    of_arrays = lambda y, k, x0: operator(y, k, lam, scale=scale, x0=x0)  # noqa: E731
+    check_grads(jax.jit(of_arrays), (y, kernel, x0), order=1, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("mode", ["circular", "replicate", "reflect", "constant"])
+def test_the_nearest_estimate_as_an_array(mode: str) -> None:
+    rng = np.random.default_rng(0)
+    y, kernel = rng.normal(size=(2, 5, 3)), rng.normal(size=(4, 3))
+    how = {"scale": 2, "padding": 3, "padding_mode": mode}
+    expected = converse1d(y, kernel, 0.1, **how)
+    result = converse1d(y, kernel, 0.1, **how, x0=y.repeat(2, 1))
+    np.testing.assert_allclose(result, expected, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("mode", ["circular", "replicate", "reflect", "constant"])
 def test_a_signal_is_a_map_of_one_row(mode: str) -> None:
     rng = np.random.default_rng(0)
@@ -87,6 +115,8 @@ def test_bad_input() -> None:
         converse1d(y, np.ones((7, 3), np.float32), 0.1)
     with pytest.raises(ValueError, match=r"kernel: got shape .* \[..., kd, kh, kw, C\]"):
         converse3d(np.ones((2, 2, 2, 3), np.float32), kernel, 0.1)
+    with pytest.raises(ValueError, match=r"x0: got shape \(6, 3\); expected \[..., 12, 3\]"):
+        converse1d(y, kernel, 0.1, scale=2, x0=y)
     with pytest.raises(TypeError, match=r"kernel_size: .* expected k or \(kd, kh, kw\)"):
         Converse3D(4, (3, 3), rngs=nnx.Rngs(0))
 
