@@ -6,8 +6,8 @@ each axis, so that `K_ij = k_ij exp(-i w t_ij)` and `sum |K_ij|^2 = sum k_ij^2` 
     X*_ij[n] = X0_ij[n] + k_ij r[n + t_ij] / (sum k^2 + lambda) ,
     r[n]     = y[n] - sum_kl k_kl X0_kl[n - t_kl] .
 
-With kernels of at most 2 taps all shifts are 0, and a pixel of the result is a pixel of the map
-times a number: padding has no effect at all.
+With kernels of at most 2 taps all shifts are 0 and padding has no effect at all: a pixel of the
+result is a pixel of the map times a number, unless X0 is an array.
 """
 
 from __future__ import annotations
