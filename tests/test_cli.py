@@ -551,7 +551,7 @@ def test_compare(tmp_path: Path, run: Run, refused: Callable[..., str]) -> None:
         "2 measured, 3 failed",
     ]
     x, y = (to_uint8(read_image(f / "x.png").pixels) for f in (a, b))
-    want = measure(x, y, border=2)
+    want: Any = measure(x, y, border=2)
     assert (want["psnr"], want["ssim_y"]) == (
         psnr(x, y, border=2),
         ssim(rgb_to_y(x), rgb_to_y(y), border=2),
@@ -582,7 +582,7 @@ def test_compare(tmp_path: Path, run: Run, refused: Callable[..., str]) -> None:
         ((a, tmp_path / "none"), f"{a}: no image has one of the same name in"),
         ((a / "z.png", b / "z.png"), f"{b / 'z.png'}: got 20x24; expected 24x20, as"),
         ((a / "x.png", b / "x.png", "--border", "-1"), "border: got -1; expected a number of pix"),
-        ((a / "x.png", b / "x.png", "--border", "9"), "16"),
+        ((a / "x.png", b / "x.png", "--border", "9"), "2x6 pixels inside a border of 9"),
         ((a / "x.png", b / "x.png", "--overwrite"), "--overwrite is for the file of --json"),
     ]:
         assert text in refused("compare", *arguments)
