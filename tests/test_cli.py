@@ -18,8 +18,20 @@ from flax import nnx
 
 import converse_jax
 from converse_jax import ModelCard, _programs, cli, compilation_cache, demo
+from converse_jax._report import METRICS
+from converse_jax._sheet import write_comparison
 from converse_jax.cli import _models, _restore
-from converse_jax.imaging import Image, encode_image, read_image, write_image
+from converse_jax.imaging import (
+    Image,
+    encode_image,
+    measure,
+    psnr,
+    read_image,
+    rgb_to_y,
+    ssim,
+    to_uint8,
+    write_image,
+)
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
 from converse_jax.progress import progress_bar
 from converse_jax.restore import Restorer
@@ -304,6 +316,7 @@ def test_refused_restorations(
             (source, new, "--task", "denoise", "--scale", "2"),
             "scale: task 'denoise' does not enlarge",
         ),
+        ((source, new, "--task", "sr", "--scale", "0"), "--scale: invalid choice: 0"),
         ((source, new, *model, "--kernal", "k"), "restore does not know '--kernal': did you mean"),
         ((source, new, *model, "--kernal=k"), "did you mean --kernel?"),
         ((source, new, *model, "third"), "does not know 'third'; see converse-jax restore --help"),
@@ -375,7 +388,72 @@ def test_a_reader_that_has_gone() -> None:
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
-# evaluate
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (5, 6), (90, 11), (9, 200)])
+def test_before_and_after(
+    tmp_path: Path, run: Run, denoiser: Path, height: int, width: int
+) -> None:
+    source, target = write(tmp_path / "a.png", height, width, 1), tmp_path / "b.png"
+    sheet = tmp_path / "sheet.png"
+    command = ("restore", source, target, "--model", denoiser, "--compare", sheet)
+    assert run(*command) == (0, "", "")
+    panel = min(640, round(960 * width / height))
+    drawn = to_uint8(read_image(sheet).pixels)
+    rows = round(panel * height / width)
+    assert drawn.shape == (76 + rows + 54 + 20, 2 * panel + 60, 3)
+    images = [to_uint8(read_image(path).pixels) for path in (source, target)]
+    magnified = max(3, -(-2 * panel // width))
+    side = max(1, int(0.4 * min(panel, rows) / magnified))
+    # The same square of both, magnified without interpolation.
+    y, x = 76 + rows - 6 - side * magnified, panel - 6 - side * magnified
+    parts = []
+    for left in (20, 40 + panel):
+        inset = drawn[y:, x + left :][: side * magnified, : side * magnified]
+        parts.append(inset[::magnified, ::magnified])
+        np.testing.assert_array_equal(inset, parts[-1].repeat(magnified, 0).repeat(magnified, 1))
+    places = [
+        [
+            (i, j)
+            for i in range(0, height - side + 1, side)
+            for j in range(0, width - side + 1, side)
+            if (image[i : i + side, j : j + side] == part).all()
+        ]
+        for image, part in zip(images, parts, strict=True)
+    ]
+    assert set(places[0]) & set(places[1])
+
+
+def test_before_and_after_of_an_enlargement(tmp_path: Path) -> None:
+    small = Image(np.zeros((16, 24, 3), np.float32))
+    small.pixels[4:8, 8:12, 0] = np.arange(16).reshape(4, 4) % 2  # red where there is detail
+    large = Image(small.pixels.repeat(2, 0).repeat(2, 1))
+    for name, x in (("a.png", small), ("b.png", large)):
+        write_image(tmp_path / name, x)
+    write_comparison(tmp_path / "s.png", tmp_path / "a.png", tmp_path / "b.png")
+    drawn = read_image(tmp_path / "s.png").pixels
+    assert drawn.shape == (76 + 427 + 54 + 20, 2 * 640 + 60, 3)
+    for left in (20, 680):
+        inset = drawn[76 + 427 - 100 : 76 + 427 - 20, left + 640 - 100 : left + 640 - 20]
+        assert inset[..., 0].max() > 0.9 and inset[..., 1:].max() < 0.1
+
+
+def test_refused_sheets(tmp_path: Path, refused: Callable[..., str], denoiser: Path) -> None:
+    source, new = write(tmp_path / "in" / "a.png", 12, 12, 1), tmp_path / "new.png"
+    old, model = write(tmp_path / "old.png", 2, 2, 1), ("--model", denoiser)
+    before = old.read_bytes()
+    for arguments, text in [
+        ((source, new, "--compare", old), f"{old}: exists already; name another file"),
+        ((source, new, "--compare", new), f"--compare {new}: is IN or OUT; name another file"),
+        ((source, new, "--compare", source, "--overwrite"), "is IN or OUT; name another file"),
+        ((source, new, "--compare", tmp_path / "s.txt"), "the extension '.txt' is not one of"),
+        ((source, new, "--compare", tmp_path / "no" / "s.png"), "there is no folder"),
+        ((source, "-", "--compare", tmp_path / "s.png"), "reads IN and OUT again: name files"),
+        ((tmp_path / "in", tmp_path / "out", "--compare", tmp_path / "s.png"), "shows one image,"),
+    ]:
+        assert text in refused("restore", *arguments, *model)
+    assert not new.exists() and old.read_bytes() == before
+
+
+# evaluate and compare
 
 
 def test_evaluate(tmp_path: Path, run: Run, refused: Callable[..., str], denoiser: Path) -> None:
@@ -420,6 +498,110 @@ def test_refused_evaluations(
         ((*model, *denoise, "--data", tmp_path / "none"), "there is no such file"),
     ]:
         assert text in refused("evaluate", *arguments)
+
+
+def test_a_damaged_image_does_not_end_an_evaluation(
+    tmp_path: Path, run: Run, denoiser: Path
+) -> None:
+    write(tmp_path / "in" / "a.png", 16, 20, 1)
+    bad, path = tmp_path / "in" / "b.png", tmp_path / "out.json"
+    bad.write_bytes(b"")
+    write(tmp_path / "in" / "c.png", 16, 20, 1)
+    command = ("evaluate", "--model", denoiser, "--data", tmp_path / "in", "--json", path)
+    status, out, err = run(*command)
+    assert status == 1
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["a.png", "c.png", "mean"]
+    assert err.startswith(f"failed: {bad}: the file is empty")
+    assert err.endswith("2 measured, 1 failed\n")
+    report = json.loads(path.read_text())
+    assert [row["name"] for row in report["failed"]] == ["b.png"] and len(report["images"]) == 2
+    status, out, err = run(*command, "--limit", "1", "--overwrite")
+    assert (status, err) == (0, "") and len(out.splitlines()) == 3
+    assert [row["name"] for row in json.loads(path.read_text())["images"]] == ["a.png"]
+
+
+def test_evaluate_pairs(tmp_path: Path, run: Run, denoiser: Path) -> None:
+    clean = write(tmp_path / "hr" / "a.png", 16, 20, 1)
+    write(tmp_path / "lr" / "a.png", 16, 20, 1)
+    status, out, err = run(
+        "evaluate", "--model", denoiser, "--data", clean.parent, "--input", tmp_path / "lr"
+    )
+    assert (status, err) == (0, "")
+    run("restore", clean, tmp_path / "out.png", "--model", denoiser)
+    assert run("compare", tmp_path / "out.png", clean)[1].split()[5:9] == out.split()[5:9]
+
+
+def test_compare(tmp_path: Path, run: Run, refused: Callable[..., str]) -> None:
+    a, b, path = tmp_path / "a", tmp_path / "b", tmp_path / "out.json"
+    noise = np.random.default_rng(1).normal(0, 0.05, (20, 24, 3)).astype(np.float32)
+    for name in ("x.png", "sub/y.png", "z.png", "only.png"):
+        write(a / name, 20, 24, 3)
+    (b / "sub").mkdir(parents=True)
+    noisy = Image(np.clip(image(20, 24, 3).pixels + noise, 0, 1))
+    write_image(b / "x.png", noisy)
+    write_image(b / "sub" / "y.tif", noisy)
+    write(b / "z.png", 24, 20, 3)
+    write(b / "other.png", 20, 24, 3)
+    status, out, err = run("compare", a, b, "--border", "2", "--json", path)
+    assert status == 1
+    assert err.splitlines() == [
+        f"failed: {a / 'only.png'}: no image of this name in {b}",
+        f"failed: {b / 'z.png'}: got 20x24; expected 24x20, as {a / 'z.png'} has",
+        f"failed: {b / 'other.png'}: no image of this name in {a}",
+        "2 measured, 3 failed",
+    ]
+    x, y = (to_uint8(read_image(f / "x.png").pixels) for f in (a, b))
+    want: Any = measure(x, y, border=2)
+    assert (want["psnr"], want["ssim_y"]) == (
+        psnr(x, y, border=2),
+        ssim(rgb_to_y(x), rgb_to_y(y), border=2),
+    )
+    figures = [f"{want[m]:.{4 if 'ssim' in m else 2}f}" for m in METRICS]
+    head, *rows = (line.split() for line in out.splitlines())
+    assert head == list(METRICS)
+    assert rows == [["sub/y.png", *figures], ["x.png", *figures], ["mean", "of", "2", *figures]]
+    report = json.loads(path.read_text())
+    assert report["images"][1] == {"name": "x.png", **want} and report["border"] == 2
+    assert len(report["failed"]) == 3
+    assert f"{path}: exists already" in refused("compare", a, b, "--json", path)
+
+    gray = write(tmp_path / "gray.png", 20, 24, 1, bits=16)
+    status, out, err = run("compare", a / "x.png", gray)
+    assert status == 0 and err.splitlines() == [
+        "images of more than 8 bits were measured in 8",
+        "gray images were compared with images in color as three equal channels",
+    ]
+    status, out, err = run("compare", gray, gray, "--json", path, "--overwrite")
+    assert (status, out.split()[5:7]) == (0, ["inf", "1.0000"])
+    assert json.loads(path.read_text())["mean"]["psnr"] is None
+
+    (tmp_path / "none").mkdir()
+    for arguments, text in [
+        ((a, b / "x.png"), f"{b / 'x.png'}: is a file, but {a} is a folder; give two images or"),
+        ((a, tmp_path / "gone"), f"{tmp_path / 'gone'}: there is no such file or folder; check"),
+        ((a, tmp_path / "none"), f"{a}: no image has one of the same name in"),
+        ((a / "z.png", b / "z.png"), f"{b / 'z.png'}: got 20x24; expected 24x20, as"),
+        ((a / "x.png", b / "x.png", "--border", "-1"), "border: got -1; expected a number of pix"),
+        ((a / "x.png", b / "x.png", "--border", "9"), "2x6 pixels inside a border of 9"),
+        ((a / "x.png", b / "x.png", "--overwrite"), "--overwrite is for the file of --json"),
+    ]:
+        assert text in refused("compare", *arguments)
+
+
+@pytest.mark.slow
+def test_names_that_the_console_cannot_show(tmp_path: Path, denoiser: Path) -> None:
+    write(tmp_path / "in" / "\u6c34\u00e9.png", 16, 20, 1)
+    for command in (
+        ["evaluate", "--model", denoiser, "--data", tmp_path / "in"],
+        ["compare", tmp_path / "in", tmp_path / "in"],
+    ):
+        result = subprocess.run(
+            [sys.executable, "-m", "converse_jax", *command],
+            env=os.environ | {"PYTHONIOENCODING": "cp1252"},
+            capture_output=True,
+        )
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert b"\\u6c34\xe9.png" in result.stdout
 
 
 # models, convert, demo, and the command itself

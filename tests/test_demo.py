@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from converse_jax.demo import _sheet, demo_operator
+from converse_jax import _sheet
+from converse_jax.demo import demo_operator
 from converse_jax.demo._operator import bicubic_x2, noise_to_signal, photograph
 from converse_jax.imaging import ImageError, gaussian_kernel, psnr, read_image, resize, to_uint8
 

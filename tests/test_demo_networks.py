@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 
 import converse_jax
-from converse_jax import ModelCard, cli, compilation_cache
-from converse_jax.demo import Restoration, _sheet, choose_examples, demo_networks
+from converse_jax import ModelCard, _sheet, cli, compilation_cache
+from converse_jax.demo import Restoration, choose_examples, demo_networks
 from converse_jax.demo._networks import EXAMPLES
 from converse_jax.imaging import (
     ImageError,

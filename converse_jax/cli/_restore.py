@@ -71,6 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not extend the borders before deblurring: the blur was circular",
     )
     parser.add_argument(
+        "--compare",
+        metavar="SHEET",
+        help="image to draw as well: before and after side by side, with a magnified detail",
+    )
+    parser.add_argument(
         "--format", choices=_FORMATS, help="image format of standard output (default png)"
     )
     add_overwrite(parser)
@@ -99,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("standard output is a terminal; send it to a file or another program")
     if not is_folder and args.target != "-" and os.path.isdir(target):
         raise UsageError(f"{target} is a folder; name the image to make in it")
+    if args.compare is not None:
+        _check_sheet(args, is_folder)
     if args.model is not None and (args.task or args.scale):
         option = "--task" if args.task else "--scale"
         raise UsageError(f"{option} chooses a bundled network: leave it out, or --model")
@@ -123,8 +130,28 @@ def run(args: argparse.Namespace) -> int:
     from converse_jax.restore_files import restore_file
 
     given = sys.stdin.buffer if args.source == "-" else source
-    _say_plan(restore_file(restorer, given, target, overwrite=args.overwrite, **options))
+    plan = restore_file(restorer, given, target, overwrite=args.overwrite, **options)
+    _say_plan(plan)
+    if args.compare is not None:
+        from converse_jax._sheet import write_comparison
+
+        by = f"restored by {plan.restorer.card.name}"
+        write_comparison(args.compare, source, target, subtitle=by, overwrite=args.overwrite)
     return 0
+
+
+def _check_sheet(args: argparse.Namespace, is_folder: bool) -> None:
+    """Refuse a sheet of `--compare` that could not be made, before the work."""
+    from converse_jax._sheet import check_target
+
+    if is_folder:
+        raise UsageError(f"--compare shows one image, and {args.source} is a folder")
+    if "-" in (args.source, args.target):
+        raise UsageError("--compare reads IN and OUT again: name files instead of -")
+    places = [os.path.abspath(path) for path in (args.source, args.target)]
+    if os.path.abspath(args.compare) in places:
+        raise UsageError(f"--compare {args.compare}: is IN or OUT; name another file")
+    check_target(args.compare, overwrite=args.overwrite)
 
 
 def _bundled_restorer(args: argparse.Namespace) -> tuple[AnyRestorer, np.ndarray | None]:

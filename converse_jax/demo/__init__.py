@@ -8,7 +8,7 @@ from converse_jax.demo._networks import (
     restore_example,
 )
 from converse_jax.demo._operator import Reversal, demo_operator
-from converse_jax.demo._sheet import DEFAULT_NAME
+from converse_jax.demo._rows import DEFAULT_NAME
 
 __all__ = [
     "DEFAULT_NAME",

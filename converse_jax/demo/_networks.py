@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converse_jax._sheet import Panel, check_target, write_sheet
 from converse_jax.demo._photographs import CREDITS, read_photograph
-from converse_jax.demo._sheet import Row, check_target, write_sheet
+from converse_jax.demo._rows import WIDTH, panels
 from converse_jax.imaging import (
     degrade_deblur,
     degrade_denoise,
@@ -182,6 +183,7 @@ def demo_networks(
         "Photographs restored by the networks of converse-jax",
         "Reverse convolution in every block; none of these photographs was used in training",
         [_row(result) for result in results],
+        width=WIDTH,
         row_gap=16,
         overwrite=overwrite,
     )
@@ -213,10 +215,12 @@ def _cut(image: np.ndarray, corner: tuple[int, int], scale: int) -> np.ndarray:
     return np.ascontiguousarray(image[top : top + height, left : left + width])
 
 
-def _row(result: Restoration) -> Row:
+def _row(result: Restoration) -> list[Panel]:
     example = result.example
-    return Row(
-        *(result.before, result.after, result.clean, result.psnr_before, result.psnr_after),
-        *(example.degraded, example.restored, (*example.detail, _SIDE)),
+    return panels(
+        (result.before, result.after, result.clean),
+        (result.psnr_before, result.psnr_after),
+        (example.degraded, example.restored),
+        (*example.detail, _SIDE),
         f"Photograph: {CREDITS[example.photograph]}",
     )

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from converse_jax._sheet import check_target, write_sheet
 from converse_jax.demo._photographs import read_photograph
-from converse_jax.demo._sheet import Row, check_target, write_sheet
+from converse_jax.demo._rows import WIDTH, panels
 from converse_jax.imaging import (
     circular_blur,
     gaussian_kernel,
@@ -66,7 +67,7 @@ def demo_operator(
         ("Gaussian blur, every 2nd pixel kept, bicubic", "Super-resolved x2"),
     ]
     rows = [
-        Row(x.before, x.after, clean, x.psnr_before, x.psnr_after, *texts, _DETAIL)
+        panels((x.before, x.after, clean), (x.psnr_before, x.psnr_after), texts, _DETAIL)
         for x, texts in zip(results, captions, strict=True)
     ]
     write_sheet(
@@ -74,6 +75,7 @@ def demo_operator(
         "Reverse convolution of a photograph",
         "converse2d alone: one linear filter in closed form, no network",
         rows,
+        width=WIDTH,
         overwrite=overwrite,
     )
     return results
