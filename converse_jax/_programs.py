@@ -53,6 +53,7 @@ class Programs:
         """Take a network; nothing is compiled."""
         self._graphdef, self._state = nnx.split(model)
         self._programs: OrderedDict[tuple[int, ...], _Program] = OrderedDict()
+        self._needed: dict[tuple[int, ...], int] = {}  # of programs that did not fit
         self._lock = threading.Lock()
 
     def __call__(
@@ -76,6 +77,7 @@ class Programs:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
+            self.free()
             raise MemoryError("the device's is full") from None
 
     def _program(self, image: Any, kernel: Any, sigma: Any) -> _Program:
@@ -83,6 +85,8 @@ class Programs:
         if image.shape in self._programs:
             self._programs.move_to_end(image.shape)
             return self._programs[image.shape]
+        # An image that did not fit is not compiled again to find out that it still does not.
+        check_memory(self._needed.get(image.shape, 0))
         available = available_memory()
         lowered, use = self._prepared(image, kernel, sigma)
         transfers = lowered.out_info
@@ -99,9 +103,9 @@ class Programs:
         program = jax.jit(run).lower(self._state, transfers, image, kernel, sigma).compile()
         if jax.default_backend() == "cpu":
             # An accelerator raises an error when its memory is full; Linux kills the process.
-            needed = _bytes_needed(program) + size
-            if available is not None and needed > available:
-                raise MemoryError(f"{needed / 1e9:.3g} GB of {available / 1e9:.3g} GB available")
+            self._needed[image.shape] = _bytes_needed(program) + size
+            check_memory(self._needed[image.shape])
+            del self._needed[image.shape]
         self._programs[image.shape] = _Program(program, collect)
         if len(self._programs) > _MAX_PROGRAMS:
             self._programs.popitem(last=False)
@@ -146,6 +150,13 @@ def _bytes_needed(program: Any) -> int:
     if analysis is None:
         return 0
     return int(1.1 * analysis.temp_size_in_bytes) + int(analysis.output_size_in_bytes)
+
+
+def check_memory(needed: int) -> None:
+    """Raise a MemoryError, which says how much is missing, if this is more than is available."""
+    available = available_memory()
+    if available is not None and needed > available:
+        raise MemoryError(f"{needed / 1e9:.3g} GB of {available / 1e9:.3g} GB available")
 
 
 def available_memory() -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from flax import nnx
 
 from converse_jax._borders import extend_periodically
 from converse_jax._programs import Programs
+from converse_jax._tiling import Tiling, tile_sides
 from converse_jax.imaging import Image, KernelError, estimate_noise
 from converse_jax.imaging._kernels import check_kernel_fits, fitted_kernel, normalized_kernel
 from converse_jax.nn import use_method
@@ -55,7 +56,8 @@ class Restorer:
 
     The network is compiled once per image size, and the transfer functions of its layers are
     computed once per size and blur kernel. Only the last two sizes are kept, to bound the memory;
-    the command's persistent cache keeps all programs on disk. `free` frees the memory.
+    the command's persistent cache keeps all programs on disk. `free` frees the memory. Large images
+    are restored in overlapping tiles, which all have one size.
     """
 
     def __init__(self, model: nnx.Module, card: ModelCard, *, method: Method = "auto") -> None:
@@ -73,6 +75,7 @@ class Restorer:
         self.blur_size: int | None = getattr(model, "blur_size", None)
         self.takes_sigma: bool = card.needs_sigma
         self._programs = Programs(model)
+        self._tiling = Tiling.of(model, card)
 
     def __call__(
         self,
@@ -83,6 +86,9 @@ class Restorer:
         strength: float = 1.0,
         self_ensemble: bool = False,
         extend_borders: bool = True,
+        tile: int | None = None,
+        overlap: int | None = None,
+        on_tile: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         """Restore an image, `[H, W, C] -> [sH, sW, C]`.
 
@@ -99,13 +105,18 @@ class Restorer:
             extend_borders: before deblurring, extend the image smoothly beyond its borders, as the
                 networks treat it as periodic. Right for photographs; images that were blurred
                 circularly, as in the evaluation protocol, need False.
+            tile: side of the tiles in pixels of the image; 0 restores it as a whole. None does so
+                up to 4 megapixels if they fit into memory, and else takes tiles of 512. Where
+                memory runs out, tiles are halved.
+            overlap: pixels that neighboring tiles share; None takes what the card says, or 64.
+            on_tile: called with (done, total) before the first tile and after each.
 
         Returns:
             float32, not clipped; s is the model's scale.
 
         Raises:
             RestoreError: an argument that the model cannot use, or an image that needs more memory
-                than is available.
+                than is available, even in tiles.
         """
         image = np.asarray(image)
         if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
@@ -127,30 +138,58 @@ class Restorer:
                 f"self_ensemble: the model's kernels of {fitted.shape[0]}x{fitted.shape[0]} have "
                 "no center to rotate about; restore without it"
             )
+        sides = self.check_tiles(tile, overlap, image.shape)
         size = f"{image.shape[1]}x{image.shape[0]}"
-        image = image.astype(np.float32)
+        image = image.astype(np.float32, copy=False)
         given, margin = image, 0
         if extend_borders and self.card.task == "deblur":
             margin = BLIND_MARGIN if fitted is None else MARGIN_KERNELS * fitted.shape[0]
             image = extend_periodically(image, margin, kernel=fitted)
         symmetries = _SYMMETRIES if self_ensemble else _SYMMETRIES[:1]
-        results = (
-            turn_back(self._restore(turn(image), None if fitted is None else turn(fitted), sigma))
-            for turn, turn_back in symmetries
-        )
-        try:
-            result = functools.reduce(np.add, results) / np.float32(len(symmetries))
-        except MemoryError as error:
+
+        def restore(part: np.ndarray) -> np.ndarray:
+            results = (
+                back(self._restore(turn(part), None if fitted is None else turn(fitted), sigma))
+                for turn, back in symmetries
+            )
+            total = functools.reduce(np.add, results)
+            return total / np.float32(len(symmetries)) if self_ensemble else total
+
+        for side in sides:
+            try:
+                if side == 0:
+                    result = restore(image)
+                else:
+                    result = self._tiling(
+                        restore, image, side=side, overlap=overlap, kernel=fitted, on_tile=on_tile
+                    )
+                break
+            except MemoryError as error:
+                missing = str(error) if side == 0 else f"in tiles of {side}: {error}"
+        else:
             raise RestoreError(
-                f"image: {size} pixels need more memory than is available ({error}); "
+                f"image: {size} pixels need more memory than is available ({missing}); "
                 "cut the image into parts or make it smaller"
-            ) from None
+            )
         border = self.card.scale * margin
         height, width = result.shape[:2]
         result = result[border : height - border, border : width - border]
         if strength == 1:
             return result
         return given + np.float32(strength) * (result - given)
+
+    def check_tiles(
+        self, tile: int | None, overlap: int | None, size: Sequence[int] = (1, 1)
+    ) -> list[int]:
+        """Sides of the tiles to try on an image of `(height, width, ...)`, in order; 0 is none.
+
+        Raises:
+            RestoreError: a tile or an overlap that the model cannot use.
+        """
+        try:
+            return tile_sides(self.card, size[:2], tile, overlap)
+        except ValueError as error:
+            raise RestoreError(str(error)) from None
 
     def _check_strength(self, strength: float) -> None:
         if not 0 <= strength <= 1:

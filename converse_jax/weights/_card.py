@@ -24,6 +24,8 @@ class ModelCard:
         scale: enlargement; 1 for denoising and deblurring.
         needs_kernel: whether the blur kernel is an input.
         needs_sigma: whether the noise level is an input.
+        overlap: pixels that neighboring tiles of an image must share so that the result agrees with
+            that of the whole image to 60 dB (`tiles.measure_overlap`); None if not measured.
         source: who made the weights, and from what.
         license: terms of the weights.
         sha256: hash of the file that the weights were first read from.
@@ -41,6 +43,7 @@ class ModelCard:
     scale: int = 1
     needs_kernel: bool = False
     needs_sigma: bool = False
+    overlap: int | None = None
     source: str = ""
     license: str = "unknown"
     sha256: str = ""
