@@ -10,12 +10,13 @@ from converse_jax.imaging._blur import (
     motion_kernel,
     random_motion_kernel,
 )
-from converse_jax.imaging._encode import encode_image
-from converse_jax.imaging._files import list_images, read_image, write_image
-from converse_jax.imaging._image import MAX_PIXELS, Image, ImageError
+from converse_jax.imaging._encode import encode_image, encode_pages
+from converse_jax.imaging._files import list_images, read_image, read_pages, write_image, write_pages
+from converse_jax.imaging._image import MAX_PIXELS, Image, ImageError, Resolution
 from converse_jax.imaging._metrics import psnr, rgb_to_y, ssim
 from converse_jax.imaging._noise import protocol_noise
 from converse_jax.imaging._noise_level import estimate_noise
+from converse_jax.imaging._pages import Pages
 from converse_jax.imaging._protocol import (
     Score,
     Task,
@@ -32,6 +33,8 @@ __all__ = [
     "MAX_PIXELS",
     "Image",
     "ImageError",
+    "Pages",
+    "Resolution",
     "Score",
     "Task",
     "circular_blur",
@@ -39,6 +42,7 @@ __all__ = [
     "degrade_denoise",
     "degrade_sr",
     "encode_image",
+    "encode_pages",
     "estimate_noise",
     "gaussian_kernel",
     "list_images",
@@ -48,6 +52,7 @@ __all__ = [
     "psnr",
     "random_motion_kernel",
     "read_image",
+    "read_pages",
     "resize",
     "rgb_to_y",
     "score",
@@ -55,4 +60,5 @@ __all__ = [
     "to_reference_uint8",
     "to_uint8",
     "write_image",
+    "write_pages",
 ]
