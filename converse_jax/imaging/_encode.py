@@ -78,9 +78,17 @@ def check_encodable(
         )
     if pages > 1 and format != "tiff":
         raise ImageError(f"format: {name} holds one image, and there are {pages}; write TIFF")
-    if quality is not None and not holds.takes_quality:
-        raise ImageError(f"quality: {name} is written without loss; leave it out, or write JPEG")
-    if quality is not None and not 1 <= quality <= 100:
+    if quality is not None:
+        check_quality(format, quality)
+
+
+def check_quality(format: str, quality: int) -> None:
+    """Raise an ImageError if the format takes no quality, or if this is none."""
+    if not _FORMATS[format].takes_quality:
+        raise ImageError(
+            f"quality: {format.upper()} is written without loss; leave it out, or write JPEG"
+        )
+    if not 1 <= quality <= 100:
         raise ImageError(f"quality: got {quality}; expected 1 to 100")
 
 

@@ -10,7 +10,14 @@ from typing import BinaryIO
 from converse_jax.atomic import write_bytes
 from converse_jax.imaging._decode import decode_pages
 from converse_jax.imaging._encode import encode_pages
-from converse_jax.imaging._image import EXTENSIONS, MAX_PIXELS, Image, ImageError
+from converse_jax.imaging._formats import HEAD, sniff, why_not_read
+from converse_jax.imaging._image import (
+    EXTENSIONS,
+    MAX_PIXELS,
+    READ_EXTENSIONS,
+    Image,
+    ImageError,
+)
 from converse_jax.imaging._pages import Options, Pages
 
 
@@ -158,6 +165,11 @@ def write_pages(
         data = encode_pages(images, format, quality=quality)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
+    write_encoded(path, data, overwrite=overwrite)
+
+
+def write_encoded(path: Path, data: bytes, *, overwrite: bool) -> None:
+    """Write the bytes of an image file, completely or not at all; errors as `write_image`."""
     try:
         write_bytes(path, data, overwrite=overwrite)
     except FileExistsError:
@@ -213,13 +225,45 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         ImageError: there is no such folder.
     """
-    root = Path(folder)
+    return [path for path in _files(Path(folder)) if path.suffix.lower() in READ_EXTENSIONS]
+
+
+def sort_out(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
+    """The files in a folder and its subfolders that are taken for images, and the others.
+
+    An image is a regular file, or a link to one, whose name or contents say so, unless it is of a
+    kind that is not read. Otherwise as `list_images`.
+
+    Raises:
+        ImageError: there is no such folder.
+    """
+    images: list[Path] = []
+    others: list[Path] = []
+    for path in _files(Path(folder)):
+        (images if _is_image(path) else others).append(path)
+    return images, others
+
+
+def _files(root: Path) -> list[Path]:
     if not os.path.isdir(root):
         raise ImageError(f"{root}: there is no such folder; check the path")
     paths = []
     for parent, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
-                paths.append(Path(parent, name))
+        paths += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(paths)
+
+
+def _is_image(path: Path) -> bool:
+    named = path.suffix.lower() in READ_EXTENSIONS
+    # Opening a named pipe would wait for ever.
+    if not os.path.isfile(path):
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return named  # reading it will say why it cannot be
+    if why_not_read(head, path.name) is not None:
+        return False
+    return named or sniff(head, path.name) is not None

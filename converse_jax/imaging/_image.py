@@ -41,6 +41,10 @@ class Resolution(NamedTuple):
     y: float
     unit: str = "inch"
 
+    def enlarged(self, factor: float) -> Resolution:
+        """That of an image with more pixels in the same size in print."""
+        return Resolution(self.x * factor, self.y * factor, self.unit)
+
 
 @dataclass(frozen=True, eq=False)
 class Image:
