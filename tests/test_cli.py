@@ -428,7 +428,7 @@ def test_convert(tmp_path: Path, run: Run, refused: Callable[..., str], denoiser
     target = tmp_path / "copy.safetensors"
     status, out, err = run("convert", denoiser, target)
     assert (status, out) == (0, "")
-    assert err == f"{target}: ConverseDnCNN, denoise, gray\n"
+    assert err == f"{target}: ConverseDnCNN, denoise, gray, sigma unknown\n"
     assert target.read_bytes() == denoiser.read_bytes()
     assert f"{target}: exists already" in refused("convert", denoiser, target)
     assert run("convert", denoiser, target, "--overwrite")[0] == 0

@@ -63,7 +63,10 @@ def given_restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | Non
         load_plugin(plugin)
     kernel = None if args.kernel is None else read_kernel(args.kernel)
     compilation_cache.enable()
-    return Restorer(*load(args.model)), kernel
+    model, card = load(args.model)
+    if "read" in card.notes:
+        say(f"{args.model}: read {card.notes['read']}")
+    return Restorer(model, card), kernel
 
 
 def read_kernel(path: str | os.PathLike[str]) -> np.ndarray:

@@ -22,6 +22,7 @@ from converse_jax.imaging._image import Image, ImageError, Resolution
 from converse_jax.imaging._pages import Options, Pages, damage_as_image_error, several
 from converse_jax.imaging._pixels import assembled, from_pillow, resolution, unit
 from converse_jax.imaging._tiff import tiff_pages
+from converse_jax.messages import one_line
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -201,7 +202,10 @@ def _decode_jpeg(data: bytes, kind: str, name: str, options: Options) -> Image:
             return _decode_by_pillow(data, kind, name, options)
         except OSError as error:
             if not options.tolerate_damage:
-                raise OSError(f"{error}; --tolerate-damage reads what is there") from None
+                raise ImageError(
+                    f"{name}: the JPEG file is damaged or cut short ({one_line(error)}); fetch or "
+                    "export it again, or restore what is there (--tolerate-damage)"
+                ) from None
             # At the end marker the decoder fills up with gray; without one Pillow refuses.
             image = _decode_by_pillow(data + b"\xff\xd9", kind, name, options)
             note = "the file is cut short: what is missing at its end is gray or coarse"
