@@ -156,9 +156,7 @@ def restore_file(
         )
     format = output.format or format_of(target)
     check_target(target, overwrite=overwrite)
-    data, plan = restore_bytes(
-        restorer, source, format, name=str(target), output=output, **options
-    )
+    data, plan = restore_bytes(restorer, source, format, name=str(target), output=output, **options)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -11,7 +11,13 @@ from converse_jax.imaging._blur import (
     random_motion_kernel,
 )
 from converse_jax.imaging._encode import encode_image, encode_pages
-from converse_jax.imaging._files import list_images, read_image, read_pages, write_image, write_pages
+from converse_jax.imaging._files import (
+    list_images,
+    read_image,
+    read_pages,
+    write_image,
+    write_pages,
+)
 from converse_jax.imaging._image import MAX_PIXELS, Image, ImageError, Resolution
 from converse_jax.imaging._metrics import psnr, rgb_to_y, ssim
 from converse_jax.imaging._noise import protocol_noise

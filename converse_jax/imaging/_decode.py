@@ -145,9 +145,7 @@ def _deep(data: bytes, kind: str) -> np.ndarray:
     return samples
 
 
-def _metadata(
-    image: PilImage.Image, data: bytes, kind: str, notes: list[str]
-) -> dict[str, Any]:
+def _metadata(image: PilImage.Image, data: bytes, kind: str, notes: list[str]) -> dict[str, Any]:
     """What a loaded file says besides its pixels; adds to the notes."""
     info = image.info
     found: dict[str, Any] = {

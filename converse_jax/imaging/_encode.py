@@ -64,8 +64,7 @@ def check_encodable(
     name, holds = format.upper(), _FORMATS[format]
     if image.alpha is not None and not holds.alpha:
         raise ImageError(
-            f"format: {name} holds no alpha channel, and the image has one; "
-            "write PNG, TIFF or WebP"
+            f"format: {name} holds no alpha channel, and the image has one; write PNG, TIFF or WebP"
         )
     if image.bits > holds.bits:
         has = "floats; write TIFF" if image.bits == 32 else "16; write PNG or TIFF"
@@ -146,10 +145,18 @@ def encode_image(image: Image, format: str, *, quality: int | None = None) -> by
 
 
 def encode_pages(images: Iterable[Image], format: str, *, quality: int | None = None) -> bytes:
-    """Encode images as the pages of a TIFF, or one as any format; see `encode_image`."""
+    """Encode images as the pages of a TIFF, or one as any format; see `encode_image`.
+
+    They are taken one after the other, and each is kept in its encoded form only.
+    """
     if format == "tiff":
         return _encode_tiff(images, quality)
-    (image,) = images
+    rest = iter(images)
+    image = next(rest, None)
+    if image is None:
+        raise ImageError("images: got none; expected at least one")
+    if next(rest, None) is not None:
+        raise ImageError(f"format: {format.upper()} holds one image; write TIFF")
     check_encodable(image, format, quality=quality)
     samples = _samples(image)
     try:
@@ -256,13 +263,15 @@ def _encode_tiff(images: Iterable[Image], quality: int | None) -> bytes:
         out += page
         out += bytes(len(out) % 2)  # directories begin at even places
         link = start + 2 + 12 * entries
+    if link == 4:
+        raise ImageError("images: got none; expected at least one")
     return bytes(out)
 
 
 def _tiff_page(image: Image, start: int) -> tuple[bytes, int]:
     """A directory that begins at byte `start` and its strip; and the number of its entries."""
     from PIL import Image as PilImage
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2, IFDRational
+    from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
     samples = _samples(image)
     height, width, channels = samples.shape
@@ -274,7 +283,7 @@ def _tiff_page(image: Image, start: int) -> tuple[bytes, int]:
     tags = ImageFileDirectory_v2()
     if image.exif is not None:
         block = PilImage.Exif()
-        block.load(image.exif)
+        block.load(fitted(image.exif, width, height, image.resolution))
         for tag, value in descriptive_tags(block).items():
             tags[tag] = value
     colors = channels - (channels in (2, 4))

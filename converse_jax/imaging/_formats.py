@@ -41,8 +41,7 @@ _NOT_READ_BRANDS = {b"heic": _HEIF, b"heix": _HEIF, b"hevc": _HEIF, b"hevx": _HE
 _NOT_READ_BRANDS |= {b"mif1": _HEIF, b"msf1": _HEIF, b"crx ": _EXPORT_RAW}
 
 _RAW_EXTENSIONS = frozenset(
-    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef "
-    ".raf .raw .rw2 .rwl .sr2 .srf .srw .x3f".split()
+    [".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"]
 )
 
 

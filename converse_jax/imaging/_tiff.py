@@ -281,9 +281,7 @@ def _by_pillow(data: bytes, name: str, index: int) -> tuple[dict[str, Any], Any]
         return parts, image.getexif().get(ORIENTATION, 1)
 
 
-def _samples(
-    data: bytes, index: int, shape: tuple[int, int, int], planar: bool
-) -> np.ndarray:
+def _samples(data: bytes, index: int, shape: tuple[int, int, int], planar: bool) -> np.ndarray:
     """The decoded page, channels last whichever way its planes are stored."""
     import imagecodecs
 

@@ -160,7 +160,9 @@ def test_other_refusals(tmp_path: Path) -> None:
         write_image(tmp_path / "none" / "x.png", image())
     with pytest.raises(ImageError, match="hold NaN or infinity"):
         encode_image(Image(np.full((2, 2, 1), np.nan, np.float32)), "png")
-    with pytest.raises(ImageError, match="x.webp: format: WEBP holds at most 16383 pixels a side.*20000x1"):
+    with pytest.raises(
+        ImageError, match="x.webp: format: WEBP holds at most 16383 pixels a side.*20000x1"
+    ):
         write_image(tmp_path / "x.webp", image(size=(1, 20000)))
     assert list(tmp_path.iterdir()) == []
 

@@ -125,7 +125,8 @@ def test_of_basicsr_the_averaged_weights_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "prefix", ["_orig_mod.", "model.", "netG.", "module._orig_mod.", "_orig_mod.module.", "netG.module."]
+    "prefix",
+    ["_orig_mod.", "model.", "netG.", "module._orig_mod.", "_orig_mod.module.", "netG.module."],
 )
 def test_prefixes_of_frameworks(tmp_path: Path, prefix: str) -> None:
     file = PthFile()
