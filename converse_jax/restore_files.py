@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal, Protocol
 import jax
 import numpy as np
 
-from converse_jax.imaging import Image, ImageError, Pages, encode_pages, read_pages, resize
+from converse_jax.imaging import Image, ImageError, encode_pages, read_pages, resize
 from converse_jax.imaging._encode import check_encodable, check_quality, dropped
 from converse_jax.imaging._files import check_target, format_of, sort_out, write_encoded
 from converse_jax.imaging._image import EXTENSIONS, MAX_PIXELS, READ_EXTENSIONS
@@ -209,8 +209,7 @@ def restore_bytes(
         for number, image in enumerate(pages, 1):
             try:
                 plan = restorer.plan(image.pixels, sigma=sigma)
-                size = output.size(image, plan.restorer.card.scale)
-                _check(name, image, format, size, pages, output)
+                size = _final_size(name, image, format, plan, len(pages), output)
                 result = restore_image(plan.restorer, image, sigma=plan.sigma, **options)
             except RestoreError as error:
                 raise RestoreError(f"{given}: {error}") from None
@@ -226,18 +225,16 @@ def restore_bytes(
     return data, replace(plans[0], remarks=tuple(remarks))
 
 
-def _check(
-    name: str,
-    image: Image,
-    format: str,
-    size: tuple[int, int],
-    pages: Pages,
-    output: Output,
-) -> None:
+def _final_size(
+    name: str, image: Image, format: str, plan: Plan, pages: int, output: Output
+) -> tuple[int, int]:
+    """Height and width of the result; an ImageError if it could not be written."""
     try:
-        check_encodable(image, format, size=size, pages=len(pages), quality=output.quality)
+        size = output.size(image, plan.restorer.card.scale)
+        check_encodable(image, format, size=size, pages=pages, quality=output.quality)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
+    return size
 
 
 def restore_folder(

@@ -185,11 +185,14 @@ def _metadata(image: PilImage.Image, data: bytes, kind: str, notes: list[str]) -
 
 def _resolution(info: dict[Any, Any]) -> Resolution | None:
     if isinstance(info.get("dpi"), tuple):
-        return resolution(*info["dpi"][:2])
+        x, y = info["dpi"]
+        return resolution(x, y)
     if isinstance(info.get("aspect"), tuple):  # of a PNG
-        return resolution(*info["aspect"][:2], "none")
+        x, y = info["aspect"]
+        return resolution(x, y, "none")
     if isinstance(info.get("jfif_density"), tuple) and info.get("jfif_unit") == 0:
-        return resolution(*info["jfif_density"][:2], "none")
+        x, y = info["jfif_density"]
+        return resolution(x, y, "none")
     return None
 
 

@@ -1,4 +1,4 @@
-"""EXIF blocks and XMP packets: made upright and fitted to a size; EXIF in a TIFF's own directory."""
+"""EXIF and XMP: made upright, fitted to a size, moved in and out of a TIFF's own directory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def fitted(exif: bytes, width: int, height: int, resolution: Resolution | None) 
                 size = (width, height)[tag - 256]
                 struct.pack_into(order + "HII", data, entry + 2, _LONG, 1, size)
             elif resolution and tag in (282, 283) and (kind, length) == (_RATIONAL, 1):
-                per_unit = round(1000 * resolution[tag - 282])
+                per_unit = round(1000 * (resolution.x, resolution.y)[tag - 282])
                 struct.pack_into(order + "II", data, value, per_unit, 1000)
             elif resolution and tag == 296 and kind == _SHORT:
                 unit = 2 if resolution.unit == "inch" else 1

@@ -40,8 +40,10 @@ _HEIF = "an HEIC image, which is not read; export a PNG, TIFF or JPEG from it"
 _NOT_READ_BRANDS = {b"heic": _HEIF, b"heix": _HEIF, b"hevc": _HEIF, b"hevx": _HEIF, b"heim": _HEIF}
 _NOT_READ_BRANDS |= {b"mif1": _HEIF, b"msf1": _HEIF, b"crx ": _EXPORT_RAW}
 
-_RAW_EXTENSIONS = frozenset(
-    [".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"]
+# Of the raw files that begin as a TIFF.
+_RAW_EXTENSIONS = (
+    *(".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos"),
+    *(".nef", ".nrw", ".pef", ".rwl", ".sr2", ".srf", ".srw"),
 )
 
 

@@ -141,7 +141,7 @@ def netpbm(data: bytes) -> Netpbm | None:
         white = int(words[2])
         if not 0 < white < 65536:
             raise ValueError(f"its largest value is {white}")
-        dtype = np.dtype("u1" if white < 256 else ">u2")
+        dtype: np.dtype = np.dtype("u1" if white < 256 else ">u2")
     else:
         scale = float(words[2])
         if scale == 0 or not math.isfinite(scale):

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from PIL import Image as PilImage
 
 
+_NO_NOTES: tuple[str, ...] = ()
+
+
 def unit(
     samples: np.ndarray,
     bits: int,
@@ -35,7 +38,7 @@ def unit(
     container = 32 if floats else 8 if bits <= 8 else 16
     full = 1.0 if floats else float(2**bits - 1)
     if colors < samples.shape[-1] and given is None and tagged is None and not floats:
-        white, notes = full, ()  # alpha shows that the numbers are filled
+        white, notes = full, _NO_NOTES  # alpha shows that the numbers are filled
     else:
         white, notes = white_level(samples[..., :colors], bits, given=given, tagged=tagged)
     pixels = samples.astype(np.float32)

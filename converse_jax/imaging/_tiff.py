@@ -102,7 +102,7 @@ def tiff_pages(data: bytes, name: str, options: Options) -> Pages:
 def _directories(data: bytes) -> Iterator[Tags]:
     """The directories of the file's chain."""
     tags = _directory(data, None)
-    seen = set()
+    seen: set[int] = set()
     yield tags
     while tags.next:
         if tags.next in seen or len(seen) >= _MAX_PAGES:
