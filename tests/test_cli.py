@@ -161,8 +161,8 @@ def test_how_files_are_read_and_written(tmp_path: Path, run: Run, denoiser: Path
 
     cut = encode_image(image(24, 24, 1), "jpeg")[:-2]
     (tmp_path / "cut.jpg").write_bytes(cut)
-    options = ("--tolerate-damage", "--quality", "40")
-    status, out, err = run("restore", tmp_path / "cut.jpg", tmp_path / "d.jpg", *model, *options)
+    tolerant = ("--tolerate-damage", "--quality", "40")
+    status, _, err = run("restore", tmp_path / "cut.jpg", tmp_path / "d.jpg", *model, *tolerant)
     assert status == 0 and "the file is cut short" in err
     assert (tmp_path / "d.jpg").stat().st_size < len(cut)
 

@@ -114,12 +114,8 @@ def _decode_by_pillow(data: bytes, kind: str, name: str, options: Options) -> Im
             raise several(name, frames)
         depth = _depth(data, kind)
         image.load()  # 16 bits: for the metadata alone, which may follow the pixels
-        try:
-            samples = _deep(data, kind) if depth > 8 else from_pillow(image, depth)
-            given = options.white_level
-            parts = unit(samples, max(depth, 8), given=given)
-        except ImageError as error:
-            raise ImageError(f"{name}: {error}") from None
+        samples = _deep(data, kind) if depth > 8 else from_pillow(image, depth)
+        parts = unit(samples, max(depth, 8), given=options.white_level)
         orientation = image.getexif().get(ORIENTATION, 1)
         metadata = _metadata(image, data, kind, notes)
     return assembled(parts, orientation, notes=notes, **metadata)
@@ -235,11 +231,7 @@ def _decode_jxl(data: bytes, kind: str, name: str, options: Options) -> Image:
     # An animation has a leading axis of frames.
     if samples.ndim not in (2, 3) or (samples.ndim == 3 and samples.shape[-1] > 4):
         raise several(name, len(samples))
-    bits = 8 * samples.dtype.itemsize
-    try:
-        parts = unit(samples, bits, given=options.white_level)
-    except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
+    parts = unit(samples, 8 * samples.dtype.itemsize, given=options.white_level)
     # The decoder turns the image upright, and gives nothing but pixels.
     notes = ("color profile, EXIF and XMP of a JPEG XL are not read",)
     return assembled(parts, notes=notes)
@@ -253,15 +245,10 @@ def _decode_netpbm(data: bytes, kind: str, name: str, options: Options) -> Image
     shape = header.height, header.width, header.channels
     count = header.height * header.width * header.channels
     samples = np.frombuffer(data, header.dtype, count, header.start).reshape(shape)
-    try:
-        if header.dtype.kind == "f":
-            parts = unit(samples[::-1], 32, given=options.white_level)
-        else:
-            white = options.white_level or header.white
-            parts = unit(samples, 8 * header.dtype.itemsize, given=white)
-    except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
-    return assembled(parts)
+    if header.dtype.kind == "f":  # from the bottom up
+        return assembled(unit(samples[::-1], 32, given=options.white_level))
+    white = header.white if options.white_level is None else options.white_level
+    return assembled(unit(samples, 8 * header.dtype.itemsize, given=white))
 
 
 _DECODERS = {"jpeg": _decode_jpeg, "jxl": _decode_jxl, "netpbm": _decode_netpbm}

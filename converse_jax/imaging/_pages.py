@@ -80,13 +80,16 @@ def several(name: str, count: int) -> ImageError:
 
 @contextlib.contextmanager
 def damage_as_image_error(name: str, kind: str) -> Iterator[None]:
-    """Whatever decoders raise on damaged files as an `ImageError`."""
+    """Whatever decoders raise on damaged files as an `ImageError`, which names the file."""
     from PIL.Image import DecompressionBombError
 
     try:
         yield
-    except (ImageError, ImportError):
+    except ImportError:
         raise
+    except ImageError as error:
+        text = str(error)
+        raise ImageError(text if text.startswith(f"{name}: ") else f"{name}: {text}") from None
     except DecompressionBombError:  # Pillow's WebP and tiled TIFF readers look at its own limit
         raise ImageError(
             f"{name}: has more pixels than Pillow's own limit; cut it into parts"

@@ -61,8 +61,8 @@ def tiff_pages(data: bytes, name: str, options: Options) -> Pages:
         raw = [*directories, *(sub for tags in directories for sub in _subdirectories(data, tags))]
         if any(_DNG in tags or tags.get(_PHOTOMETRIC) in _RAW_COLORS for tags in raw):
             raise ImageError(f"{name}: {RAW}")
-        full = [n for n, tags in enumerate(directories) if not _kind(tags) & (_REDUCED | _MASK)]
-        notes = []
+        kinds = [_kind(tags) for tags in directories]
+        full = [n for n, kind in enumerate(kinds) if not kind & (_REDUCED | _MASK)]
         if not full:
             if _SUBDIRECTORIES in directories[0]:
                 raise ImageError(
@@ -70,28 +70,30 @@ def tiff_pages(data: bytes, name: str, options: Options) -> Pages:
                     "which is not read; export a plain TIFF or PNG from it"
                 )
             full = [0]
-        reduced = sum(bool(_kind(tags) & _REDUCED) for tags in directories) - (
-            bool(_kind(directories[full[0]]) & _REDUCED)
-        )
-        masks = sum(bool(_kind(tags) & _MASK) for tags in directories)
-        subs = sum(len(_offsets(directories[n], _SUBDIRECTORIES)) for n in full)
-        for count, what in (
-            (reduced + subs, "reduced or further images (thumbnails, levels of a pyramid)"),
-            (masks, "transparency masks"),
-        ):
-            if count:
-                notes.append(f"{count} {what} in it are left out")
-        decoders: list[Callable[[], Image]]
+        others = [kind for n, kind in enumerate(kinds) if n not in full]
+        masks = sum(bool(kind & _MASK) for kind in others)
+        below = sum(len(_offsets(directories[n], _SUBDIRECTORIES)) for n in full)
+        notes = [
+            f"{count} {what} in it are left out"
+            for count, what in (
+                (
+                    len(others) - masks + below,
+                    "reduced or further images (thumbnails, levels of a pyramid)",
+                ),
+                (masks, "transparency masks"),
+            )
+            if count
+        ]
+        page = functools.partial(_page, data, name, options)
+        decoders: list[Callable[[], Image]] = [
+            functools.partial(page, directories[n], n) for n in full
+        ]
         frames = _stack(directories[full[0]]) if len(full) == 1 else 1
         if frames > 1:
-            start = _stack_start(data, directories[full[0]], frames, name)
+            tags = directories[full[0]]
+            start = _stack_start(data, tags, frames, name)
             decoders = [
-                functools.partial(_page, data, name, options, directories[full[0]], 0, start, frame)
-                for frame in range(frames)
-            ]
-        else:
-            decoders = [
-                functools.partial(_page, data, name, options, directories[n], n) for n in full
+                functools.partial(page, tags, full[0], start, frame) for frame in range(frames)
             ]
         description = directories[full[0]].get(_DESCRIPTION)
         if isinstance(description, str) and "<OME" in description[:1000]:
@@ -166,6 +168,7 @@ def _stack_start(data: bytes, tags: Tags, frames: int, name: str) -> int:
     offsets, bits = _offsets(tags, _OFFSETS), tags.get(_BITS, (1,))
     size = tags[_WIDTH] * tags[_HEIGHT] * tags.get(_SAMPLES, 1) * bits[0] // 8
     plain = tags.get(_COMPRESSION, 1) == 1 and bits[0] in (8, 16, 32) and offsets
+    plain = plain and tags.get(_PHOTOMETRIC) in _PLAIN_COLORS
     planar = tags.get(_SAMPLES, 1) > 1 and tags.get(_PLANAR, 1) == 2
     if not plain or planar or offsets[0] + frames * size > len(data):
         raise ImageError(
@@ -220,7 +223,7 @@ def _page(
                 decoded = _samples(data, index, shape, planar)
             else:
                 decoded = _frame(data, shape, bits[0], kind, stack, frame)
-            parts = _unit(name, decoded, bits[0], photometric, tags, options)
+            parts = _unit(decoded, bits[0], photometric, tags, options)
             orientation = tags.get(ORIENTATION, 1)
         else:
             if max(bits) > 8 or samples > 4:
@@ -229,7 +232,7 @@ def _page(
                     f"{photometric} is not read; "
                     "convert it to 8 or 16-bit gray or RGB, or to 8-bit CMYK"
                 )
-            parts, orientation = _by_pillow(data, name, index)
+            parts, orientation = _by_pillow(data, index)
         factor = {2: 1.0, 3: 2.54}.get(tags.get(_UNIT, 2))
         return assembled(
             parts,
@@ -248,15 +251,12 @@ def _page(
 
 
 def _unit(
-    name: str, decoded: np.ndarray, bits: int, photometric: int, tags: Tags, options: Options
+    decoded: np.ndarray, bits: int, photometric: int, tags: Tags, options: Options
 ) -> dict[str, Any]:
     tagged = tags.get(_SAMPLE_MAXIMUM, tags.get(_MAXIMUM))
     tagged = max(tagged) if isinstance(tagged, tuple) and tagged else tagged
     tagged = float(tagged) if isinstance(tagged, (int, float)) and tagged > 0 else None
-    try:
-        parts = unit(decoded, bits, given=options.white_level, tagged=tagged)
-    except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
+    parts = unit(decoded, bits, given=options.white_level, tagged=tagged)
     if photometric == 0:
         parts["pixels"] = 1.0 - parts["pixels"]
     alpha = parts["alpha"]
@@ -267,18 +267,14 @@ def _unit(
     return parts
 
 
-def _by_pillow(data: bytes, name: str, index: int) -> tuple[dict[str, Any], Any]:
+def _by_pillow(data: bytes, index: int) -> tuple[dict[str, Any], Any]:
     from PIL import TiffImagePlugin
 
     with TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as image:
         image.seek(index)
         image.load()
-        try:
-            parts = unit(from_pillow(image), 8)
-        except ImageError as error:
-            raise ImageError(f"{name}: {error}") from None
         # Pillow turns a TIFF while loading it; the loaded image says what is left to do.
-        return parts, image.getexif().get(ORIENTATION, 1)
+        return unit(from_pillow(image), 8), image.getexif().get(ORIENTATION, 1)
 
 
 def _samples(data: bytes, index: int, shape: tuple[int, int, int], planar: bool) -> np.ndarray:
