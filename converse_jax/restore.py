@@ -43,12 +43,14 @@ class Plan:
         sigma: the noise level that it is told, in the units of the image; None if it takes none.
         notes: what the user should know about this network and such images.
         noise: what they should know about the noise of this image, if anything.
+        remarks: what was guessed or dropped in this image's file.
     """
 
     restorer: Restorer
     sigma: float | None
     notes: tuple[str, ...]
     noise: str | None
+    remarks: tuple[str, ...] = ()
 
 
 class Restorer:
@@ -124,6 +126,12 @@ class Restorer:
         if not np.issubdtype(image.dtype, np.floating):
             raise RestoreError(
                 f"image: got {image.dtype}; expected floats in [0, 1], e.g. image / 255"
+            )
+        if not np.isfinite(image).all():
+            count = int((~np.isfinite(image)).sum())
+            raise RestoreError(
+                f"image: got {count} values that are NaN or infinite, which would spread to all; "
+                "give them values, e.g. of neighbors"
             )
         fitted, _ = self.prepare_kernel(kernel)
         if fitted is not None:
@@ -322,18 +330,23 @@ def restore_image(
 ) -> Image:
     """Restore an image and keep what its file held; options as for `Restorer`.
 
-    Bit depth, color profile and EXIF are kept. Transparency is restored as a gray image of its own,
-    except if it is constant, or if the network takes a noise level: transparency has no noise.
+    Bit depth, white level and metadata are kept, and so is the size in print: an enlarged image has
+    more pixels per inch. Only floating-point images (`bits=32`) keep values outside [0, 1].
+    Transparency is restored as a gray image of its own, except if it is constant, or if the network
+    takes a noise level: transparency has no noise.
 
     Raises:
         RestoreError: as `Restorer`.
     """
     restore: Callable[[np.ndarray], np.ndarray] = functools.partial(restorer, **options)
-    pixels = np.clip(restore(image.pixels), 0.0, 1.0)
+    pixels = restore(image.pixels)
+    if image.bits != 32:
+        pixels = np.clip(pixels, 0.0, 1.0)
     alpha = image.alpha
     if alpha is not None:
         if (alpha == alpha[0, 0]).all():
             alpha = np.full(pixels.shape[:2], alpha[0, 0])
         elif not restorer.takes_sigma:
             alpha = np.clip(restore(alpha[..., None])[..., 0], 0.0, 1.0)
-    return replace(image, pixels=pixels, alpha=alpha)
+    resolution = image.resolution and image.resolution.enlarged(restorer.card.scale)
+    return replace(image, pixels=pixels, alpha=alpha, resolution=resolution)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
@@ -12,15 +12,10 @@ from typing import Any, BinaryIO, Literal, Protocol
 import jax
 import numpy as np
 
-from converse_jax.imaging import (
-    Image,
-    ImageError,
-    encode_image,
-    list_images,
-    read_image,
-    write_image,
-)
-from converse_jax.imaging._image import EXTENSIONS
+from converse_jax.imaging import Image, ImageError, encode_pages, read_pages, resize
+from converse_jax.imaging._encode import check_encodable, check_quality, dropped
+from converse_jax.imaging._files import check_target, format_of, sort_out, write_encoded
+from converse_jax.imaging._image import EXTENSIONS, MAX_PIXELS, READ_EXTENSIONS
 from converse_jax.restore import Plan, RestoreError, restore_image
 
 _SIZES_BETWEEN_CLEARINGS = 32
@@ -34,6 +29,69 @@ class AnyRestorer(Protocol):
 
     def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
         """The kernel as the network takes it."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """How results are written.
+
+    Attributes:
+        format: "png", "jpeg", "tiff", "webp" or "bmp"; None: what the name of the file says.
+        quality: 1 to 100, for JPEG (95 if None), and for WebP (lossless if None). A folder's other
+            formats are written as ever.
+        width: of the result in pixels; its height in proportion.
+        resize: size of the result over that of the image, e.g. 2 where the network enlarges by 4.
+            Neither: the size that the network gives. Sizes other than that are reached by
+            antialiased bicubic resizing.
+
+    Raises:
+        ImageError: a quality out of range or for a format without loss; both sizes, or one that is
+            not positive.
+    """
+
+    format: str | None = None
+    quality: int | None = None
+    width: int | None = None
+    resize: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.quality is not None:
+            check_quality(self.format or "jpeg", self.quality)
+        if self.width is not None and self.resize is not None:
+            raise ImageError("width, resize: give one of them")
+        if self.width is not None and self.width < 1:
+            raise ImageError(f"width: got {self.width}; expected at least 1 pixel")
+        if self.resize is not None and not 0 < self.resize < float("inf"):
+            raise ImageError(f"resize: got {self.resize:g}; expected a positive factor")
+
+    def size(self, image: Image, scale: int) -> tuple[int, int]:
+        """Height and width of the result for an image, by a network of this scale.
+
+        Raises:
+            ImageError: more pixels than are read.
+        """
+        height, width = image.pixels.shape[:2]
+        if self.width is None and self.resize is None:
+            return scale * height, scale * width
+        factor = self.resize if self.width is None else self.width / width
+        assert factor is not None
+        final = self.width or max(1, round(factor * width))
+        size = max(1, round(factor * height)), final
+        if size[0] * size[1] > max(MAX_PIXELS, scale**2 * width * height):
+            raise ImageError(f"the result would have {size[1]}x{size[0]} pixels; make it smaller")
+        return size
+
+    def finish(self, image: Image, size: tuple[int, int]) -> Image:
+        """The restored image at its final size, `(height, width)`."""
+        factor = size[1] / image.pixels.shape[1]
+        if image.pixels.shape[:2] == size:
+            return image
+        pixels = resize(image.pixels, size)
+        if image.bits != 32:
+            pixels = np.clip(pixels, 0, 1)
+        alpha = None if image.alpha is None else np.clip(resize(image.alpha, size), 0, 1)
+        resolution = image.resolution and image.resolution.enlarged(factor)
+        return replace(image, pixels=pixels, alpha=alpha, resolution=resolution)
 
 
 @dataclass(frozen=True)
@@ -57,11 +115,19 @@ class FileResult:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many files were restored, skipped (their output exists), and failed."""
+    """How many files were restored, skipped (their output exists), and failed.
+
+    Attributes:
+        restored: how many were.
+        skipped: how many were.
+        failed: how many were.
+        unread: the others, which are no images of a kind that is read, relative to the folder.
+    """
 
     restored: int = 0
     skipped: int = 0
     failed: int = 0
+    unread: tuple[Path, ...] = ()
 
 
 def restore_file(
@@ -70,10 +136,10 @@ def restore_file(
     target: str | os.PathLike[str],
     *,
     overwrite: bool = False,
-    sigma: float | None = None,
+    output: Output | None = None,
     **options: Any,
 ) -> Plan:
-    """Restore one image file; `sigma` is as for `Restorer.plan`, `options` as for `Restorer`.
+    """Restore one image file, page by page if it has several; options as for `restore_bytes`.
 
     The folder of `target` is made if it is missing. Returns how it was restored.
 
@@ -81,46 +147,94 @@ def restore_file(
         ImageError: source cannot be read, target cannot be written or is there already.
         RestoreError: as `Restorer`.
     """
-    target = Path(target)
+    target, output = Path(target), output or Output()
     restorer.prepare_kernel(options.get("kernel"))
     # Fail before the work if its result could not be written.
     if not overwrite and os.path.lexists(target):
         raise ImageError(
             f"{target}: exists already; name another file, or overwrite it (--overwrite)"
         )
-    format = _format(target)
-    image = read_image(source)
-    check_holds(str(target), image, format)
-    try:
-        plan = restorer.plan(image.pixels, sigma=sigma)
-        restored = restore_image(plan.restorer, image, sigma=plan.sigma, **options)
-    except RestoreError as error:
-        name = source if isinstance(source, (str, os.PathLike)) else "standard input"
-        raise RestoreError(f"{name}: {error}") from None
+    format = output.format or format_of(target)
+    check_target(target, overwrite=overwrite)
+    data, plan = restore_bytes(restorer, source, format, name=str(target), output=output, **options)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(f"{target.parent}: cannot be made ({error.strerror})") from None
-    write_image(target, restored, overwrite=overwrite)
+    write_encoded(target, data, overwrite=overwrite)
     return plan
 
 
-def check_holds(name: str, image: Image, format: str) -> None:
-    """Raise an ImageError about `name` if the format cannot hold all that is in the image."""
-    alpha = None if image.alpha is None else image.alpha[:1, :1]
+def restore_bytes(
+    restorer: AnyRestorer,
+    source: str | os.PathLike[str] | BinaryIO,
+    format: str,
+    *,
+    name: str = "output",
+    output: Output | None = None,
+    white_level: float | None = None,
+    tolerate_damage: bool = False,
+    sigma: float | None = None,
+    on_page: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> tuple[bytes, Plan]:
+    """Restore one image file to the bytes of another.
+
+    Args:
+        restorer: the network.
+        source: as for `read_image`.
+        format: of the result, as for `encode_image`.
+        name: of the result, in messages.
+        output: the result's size and quality.
+        white_level: as for `read_image`.
+        tolerate_damage: as for `read_image`.
+        sigma: as for `Restorer.plan`.
+        on_page: called after each page with its number from 1 and the total.
+        options: options of `Restorer`.
+
+    Returns:
+        The whole file, and how its first page was restored, with remarks on all.
+
+    Raises:
+        ImageError: source cannot be read, or the format cannot hold the result.
+        RestoreError: as `Restorer`.
+    """
+    output = output or Output()
+    given = source if isinstance(source, (str, os.PathLike)) else "standard input"
+    pages = read_pages(source, white_level=white_level, tolerate_damage=tolerate_damage)
+    plans: list[Plan] = []
+    remarks = dict.fromkeys(pages.notes)  # each once, in order
+
+    def restored() -> Iterator[Image]:
+        for number, image in enumerate(pages, 1):
+            try:
+                plan = restorer.plan(image.pixels, sigma=sigma)
+                size = _final_size(name, image, format, plan, len(pages), output)
+                result = restore_image(plan.restorer, image, sigma=plan.sigma, **options)
+            except RestoreError as error:
+                raise RestoreError(f"{given}: {error}") from None
+            plans.append(plan)
+            remarks.update(dict.fromkeys(image.notes))
+            if lost := dropped(image, format):
+                remarks[f"{format.upper()} has no place for it, dropped: {', '.join(lost)}"] = None
+            if on_page is not None:
+                on_page(number, len(pages))
+            yield output.finish(result, size)
+
+    data = encode_pages(restored(), format, quality=output.quality)
+    return data, replace(plans[0], remarks=tuple(remarks))
+
+
+def _final_size(
+    name: str, image: Image, format: str, plan: Plan, pages: int, output: Output
+) -> tuple[int, int]:
+    """Height and width of the result; an ImageError if it could not be written."""
     try:
-        # One pixel is enough to find out.
-        encode_image(replace(image, pixels=image.pixels[:1, :1], alpha=alpha), format)
+        size = output.size(image, plan.restorer.card.scale)
+        check_encodable(image, format, size=size, pages=pages, quality=output.quality)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
-
-
-def _format(target: Path) -> str:
-    format = EXTENSIONS.get(target.suffix.lower())
-    if format is None:
-        known = " ".join(EXTENSIONS)
-        raise ImageError(f"{target}: the extension {target.suffix!r} is not one of {known}")
-    return format
+    return size
 
 
 def restore_folder(
@@ -129,6 +243,7 @@ def restore_folder(
     target: str | os.PathLike[str],
     *,
     overwrite: bool = False,
+    output: Output | None = None,
     on_result: Callable[[FileResult, int, int], None] | None = None,
     **options: Any,
 ) -> Counts:
@@ -142,6 +257,8 @@ def restore_folder(
         source: a folder; its subfolders are included.
         target: another folder, made if missing. It may lie in `source`, and is then not read.
         overwrite: replace existing images.
+        output: format, quality and size of the results. An image of a format that is not written
+            becomes a PNG (a PFM a TIFF), and its extension changes with the format.
         on_result: called after each image with its result, its number from 1, and the total.
         options: options of `restore_file`.
 
@@ -152,11 +269,12 @@ def restore_folder(
         ImageError: no such source, no images in it, or a target that is source or a file.
         RestoreError: a kernel that the model cannot use.
     """
-    source, target = Path(source), Path(target)
+    source, target, output = Path(source), Path(target), output or Output()
     restorer.prepare_kernel(options.get("kernel"))
-    images = _images_outside(source, target)
-    finished = [] if overwrite else [p for p in images if os.path.lexists(target / p)]
-    waiting = sorted((_size(source / p), p) for p in set(images) - set(finished))
+    images, unread = _images_outside(source, target)
+    targets = _targets(images, output)
+    finished = [] if overwrite else [p for p in targets if os.path.lexists(target / targets[p])]
+    waiting = sorted((_size(source / p), p) for p in set(targets) - set(finished))
 
     counts = {"restored": 0, "skipped": 0, "failed": 0}
 
@@ -166,7 +284,12 @@ def restore_folder(
             on_result(result, sum(counts.values()), len(images))
 
     for name in finished:
-        report(FileResult(source / name, target / name, "skipped"))
+        report(FileResult(source / name, target / targets[name], "skipped"))
+    for name in images:
+        if name not in targets:
+            made = target / _target_name(name, output)
+            reason = f"{source / name}: another image is written to {made}; rename one of them"
+            report(FileResult(source / name, made, "failed", reason=reason))
     sizes: set[tuple[int, ...]] = set()
     for size, name in waiting:
         sizes.add(size)
@@ -175,33 +298,70 @@ def restore_folder(
             # price is to trace the next size anew.
             jax.clear_caches()
             sizes = {size}
+        given, made = source / name, target / targets[name]
+        format = output.format or format_of(made)
+        own = output if format in ("jpeg", "webp") else replace(output, quality=None)
         try:
-            plan = restore_file(
-                restorer, source / name, target / name, overwrite=overwrite, **options
-            )
-            report(FileResult(source / name, target / name, "restored", plan))
+            plan = restore_file(restorer, given, made, overwrite=overwrite, output=own, **options)
+            report(FileResult(given, made, "restored", plan))
         except (ImageError, RestoreError) as error:
-            report(FileResult(source / name, target / name, "failed", reason=str(error)))
+            report(FileResult(given, made, "failed", reason=str(error)))
         except (OSError, MemoryError) as error:
-            reason = f"{source / name}: {str(error) or type(error).__name__}"
-            report(FileResult(source / name, target / name, "failed", reason=reason))
-    return Counts(**counts)
+            reason = f"{given}: {str(error) or type(error).__name__}"
+            report(FileResult(given, made, "failed", reason=reason))
+    return Counts(**counts, unread=tuple(unread))
 
 
-def _images_outside(source: Path, target: Path) -> list[Path]:
-    """Images in source but not in target, relative to source."""
-    images = list_images(source)
-    own, others = source.resolve(), target.resolve()
-    if own == others:
+def _targets(images: list[Path], output: Output) -> dict[Path, Path]:
+    """The images and the files they become; an image whose file another becomes is missing."""
+    targets: dict[Path, Path] = {}
+    taken: set[Path] = set()
+    # An image that keeps its name comes first.
+    for path in sorted(images, key=lambda path: (_target_name(path, output) != path, path)):
+        name = _target_name(path, output)
+        if name not in taken:
+            taken.add(name)
+            targets[path] = name
+    return targets
+
+
+def _target_name(path: Path, output: Output) -> Path:
+    suffix = path.suffix.lower()
+    own = EXTENSIONS.get(suffix)
+    if own is not None and output.format in (None, own):
+        return path
+    format = output.format or ("tiff" if suffix == ".pfm" else "png")
+    extension = next(known for known, format_of_it in EXTENSIONS.items() if format_of_it == format)
+    return path.with_suffix(extension) if suffix in READ_EXTENSIONS else Path(f"{path}{extension}")
+
+
+def _images_outside(source: Path, target: Path) -> tuple[list[Path], list[Path]]:
+    """Images and other files in source but not in target, relative to source."""
+    images, others = sort_out(source)
+    own, written = (Path(os.path.realpath(folder)) for folder in (source, target))
+    if own == written:
         raise ImageError(f"{target}: is the folder that is read; name another one to write to")
     if os.path.lexists(target) and not target.is_dir():
         raise ImageError(f"{target}: is a file; the images of a folder need a folder")
-    inside = [path for path in images if not path.resolve().is_relative_to(others)]
     # A target above the source contains all of it: then nothing is left out.
-    chosen = images if own.is_relative_to(others) else inside
-    if not chosen:
-        raise ImageError(f"{source}: holds no images ({' '.join(EXTENSIONS)})")
-    return [path.relative_to(source) for path in chosen]
+    if not own.is_relative_to(written):
+        # Only the folder of a file counts, not where a link leads.
+        def outside(path: Path) -> bool:
+            return not Path(os.path.realpath(path.parent)).is_relative_to(written)
+
+        images, others = ([p for p in paths if outside(p)] for paths in (images, others))
+    if not images:
+        found = f"; {shown(others)}" if others else ""
+        raise ImageError(f"{source}: holds no images ({' '.join(READ_EXTENSIONS)}){found}")
+    return [p.relative_to(source) for p in images], [p.relative_to(source) for p in others]
+
+
+def shown(paths: list[Path] | tuple[Path, ...], most: int = 5) -> str:
+    """How many files there are, and the names of the first."""
+    names = ", ".join(path.name for path in paths[:most])
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    files = "1 file is" if len(paths) == 1 else f"{len(paths)} files are"
+    return f"{files} no image that is read: {names}{more}"
 
 
 def _size(path: Path) -> tuple[int, ...]:

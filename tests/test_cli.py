@@ -151,6 +151,34 @@ def test_a_folder_with_a_bad_file(tmp_path: Path, run: Run, denoiser: Path) -> N
     assert [p.name for p in (tmp_path / "out").rglob("*.*")] == ["a.png"]
 
 
+def test_how_files_are_read_and_written(tmp_path: Path, run: Run, denoiser: Path) -> None:
+    model = ("--model", denoiser)
+    (tmp_path / "in").mkdir()
+    level = np.linspace(0, 0.4, 64, dtype=np.float32).reshape(8, 8, 1)
+    given = Image(level, bits=16, white=4095, text={"Title": "x"})
+    write_image(tmp_path / "in" / "a.png", given)
+    (tmp_path / "in" / "note.txt").touch()
+    guess = "values up to 1638 of 65535, so white is taken to be 4095 (--white-level N)\n"
+    lost = "TIFF has no place for it, dropped: text 'Title'\n"
+    one = run("restore", tmp_path / "in" / "a.png", tmp_path / "b.tif", *model, "--resize", "0.5")
+    assert one == (0, "", guess + lost)
+    got = read_image(tmp_path / "b.tif")
+    assert got.white == 4095 and got.pixels.shape == (4, 4, 1)
+    options = ("--white-level", "4095", "--format", "tiff", "--width", "5")
+    folder = run("restore", tmp_path / "in", tmp_path / "out", *model, *options)
+    counts = "1 restored, 0 skipped (there already), 0 failed\n"
+    unread = "1 file is no image that is read: note.txt\n"
+    assert folder == (0, "", f"{tmp_path / 'in' / 'a.png'}: {lost}{counts}{unread}")
+    assert read_image(tmp_path / "out" / "a.tif").pixels.shape == (5, 5, 1)
+
+    cut = encode_image(image(24, 24, 1), "jpeg")[:-2]
+    (tmp_path / "cut.jpg").write_bytes(cut)
+    tolerant = ("--tolerate-damage", "--quality", "40")
+    status, _, err = run("restore", tmp_path / "cut.jpg", tmp_path / "d.jpg", *model, *tolerant)
+    assert status == 0 and "the file is cut short" in err
+    assert (tmp_path / "d.jpg").stat().st_size < len(cut)
+
+
 def test_standard_input_and_output(
     tmp_path: Path,
     denoiser: Path,
@@ -301,6 +329,11 @@ def test_refused_restorations(
         ((source, new, "--model", "none"), "none: no such file, and no model of this name"),
         ((source, new, "--model", source), "not a"),
         ((source, new, *model, "--format", "png"), "--format is for standard output"),
+        ((source, new, *model, "--width", "0"), "width: got 0; expected at least 1 pixel"),
+        ((source, new, *model, "--resize", "2", "--width", "9"), "width, resize: give one of"),
+        ((source, new, *model, "--quality", "50"), f"{new}: quality: "),
+        ((source, new, *model, "--quality", "0"), "quality: got 0; expected 1 to 100"),
+        ((source, new, *model, "--white-level", "-1"), "white_level: got -1; expected a positive"),
         ((source, new, *model, "--task", "sr"), "--task chooses a bundled network: leave it out"),
         ((source, new, *model, "--scale", "2"), "--scale chooses a bundled network: leave it out"),
         (
@@ -631,7 +664,7 @@ def test_convert(tmp_path: Path, run: Run, refused: Callable[..., str], denoiser
     target = tmp_path / "copy.safetensors"
     status, out, err = run("convert", denoiser, target)
     assert (status, out) == (0, "")
-    assert err == f"{target}: ConverseDnCNN, denoise, gray\n"
+    assert err == f"{target}: ConverseDnCNN, denoise, gray, sigma unknown\n"
     assert target.read_bytes() == denoiser.read_bytes()
     assert f"{target}: exists already" in refused("convert", denoiser, target)
     assert run("convert", denoiser, target, "--overwrite")[0] == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from converse_jax import ModelCard, _programs, converse2d
 from converse_jax._borders import extend_periodically
 from converse_jax.imaging import (
     Image,
+    Resolution,
     circular_blur,
     estimate_noise,
     gaussian_kernel,
@@ -536,6 +538,27 @@ def test_an_image_keeps_what_belongs_to_it() -> None:
     want = np.clip(2 * given.pixels.repeat(2, 0).repeat(2, 1), 0, 1)
     np.testing.assert_array_equal(got.pixels, want)
     assert got.alpha is None
+
+
+def test_the_size_in_print_stays() -> None:
+    given = Image(image(6, 5, 1), resolution=Resolution(300, 150))
+    got = restore_image(Restorer(Enlarge(2), card("sr", 1, 2)), given)
+    assert got.resolution == Resolution(600, 300)
+
+
+def test_only_floats_keep_values_outside_the_unit() -> None:
+    given = Image(np.full((2, 2, 1), 0.75, np.float32), bits=32)
+    double = Restorer(Enlarge(gain=2.0), card())
+    assert (restore_image(double, given).pixels == 1.5).all()
+    assert (restore_image(double, replace(given, bits=16)).pixels == 1).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_would_spread_to_the_whole_image_are_refused(value: float) -> None:
+    given = image(4, 4, 1)
+    given[1, 2] = value
+    with pytest.raises(RestoreError, match="image: got 1 values that are NaN or infinite"):
+        Restorer(Mix(), card())(given)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

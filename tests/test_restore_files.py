@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,26 @@ import numpy as np
 import pytest
 
 from converse_jax import _programs, restore_files
-from converse_jax.imaging import Image, ImageError, read_image, write_image
+from converse_jax.imaging import (
+    Image,
+    ImageError,
+    Resolution,
+    encode_image,
+    read_image,
+    read_pages,
+    resize,
+    write_image,
+    write_pages,
+)
 from converse_jax.restore import RestoreError, Restorer
-from converse_jax.restore_files import Counts, FileResult, restore_file, restore_folder
+from converse_jax.restore_files import (
+    Counts,
+    FileResult,
+    Output,
+    restore_file,
+    restore_folder,
+    shown,
+)
 from tests.test_restore import Enlarge, card, image
 
 
@@ -54,7 +72,7 @@ def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:
         with pytest.raises(ImageError, match=text):
             restore_file(restorer, tmp_path / source, tmp_path / target)
     (tmp_path / "file").touch()
-    with pytest.raises(ImageError, match=r"file: cannot be made \(File exists\)"):
+    with pytest.raises(ImageError, match=r"b\.png: cannot be written, as .*file is no folder"):
         restore_file(Restorer(Enlarge(), card()), tmp_path / "a.png", tmp_path / "file" / "b.png")
 
 
@@ -84,7 +102,8 @@ def test_a_folder(tmp_path: Path, brighter: Restorer) -> None:
         calls.append((number, total))
 
     counts = restore_folder(brighter, source, target, on_result=on_result)
-    assert counts == Counts(restored=4, skipped=1, failed=1)
+    notes = (Path("notes.txt"),)
+    assert counts == Counts(restored=4, skipped=1, failed=1, unread=notes)
     assert calls == [(n, 6) for n in range(1, 7)]
     assert read_image(target / "deep" / "done.png").pixels.shape == (1, 1, 1)
     for name in ("b.png", "a.png", "deep/er/c.tif"):
@@ -104,9 +123,9 @@ def test_a_folder(tmp_path: Path, brighter: Restorer) -> None:
     ]
 
     again = restore_folder(brighter, source, target)
-    assert again == Counts(restored=0, skipped=5, failed=1)
+    assert again == Counts(restored=0, skipped=5, failed=1, unread=notes)
     everything = restore_folder(brighter, source, target, overwrite=True)
-    assert everything == Counts(restored=5, skipped=0, failed=1)
+    assert everything == Counts(restored=5, skipped=0, failed=1, unread=notes)
     assert read_image(target / "deep" / "done.png").pixels.shape == (4, 4, 1)
 
 
@@ -175,3 +194,196 @@ def test_an_interrupted_folder_leaves_whole_files_only(
     monkeypatch.undo()
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.png"]
     assert restore_folder(restorer, tmp_path / "in", tmp_path / "out") == Counts(1, 1, 0)
+
+
+def enlarger(scale: int = 4) -> Restorer:
+    return Restorer(Enlarge(scale), card("sr", 1, scale))
+
+
+def test_pages_are_restored_one_by_one(tmp_path: Path, brighter: Restorer) -> None:
+    given = [Image(image(6, 5, 1, seed=n) / 4) for n in range(3)]
+    write_pages(tmp_path / "a.tif", given)
+    calls: list[tuple[int, int]] = []
+    restore_file(
+        brighter, tmp_path / "a.tif", tmp_path / "b.tif", on_page=lambda *n: calls.append(n)
+    )
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    got = read_pages(tmp_path / "b.tif")
+    assert len(got) == 3
+    for before, after in zip(read_pages(tmp_path / "a.tif"), got, strict=True):
+        np.testing.assert_allclose(after.pixels, 2 * before.pixels, atol=1e-6)
+    brighter._restore = never  # type: ignore[method-assign]
+    with pytest.raises(ImageError, match=r"b\.png: format: PNG holds one image, and there are 3"):
+        restore_file(brighter, tmp_path / "a.tif", tmp_path / "b.png")
+
+
+def never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("the network was run")
+
+
+def test_what_the_format_cannot_hold_is_said_before_the_work(tmp_path: Path) -> None:
+    restorer = enlarger()
+    restorer._restore = never  # type: ignore[method-assign]
+    write(tmp_path / "wide.png", Image(image(2, 4100, 1)))
+    write(tmp_path / "wider.png", Image(image(2, 16400, 1)))
+    for name, target, output, text in [
+        ("wide", "b.webp", Output(), "WEBP holds at most 16383 pixels a side.*16400x8"),
+        ("wider", "b.jpg", Output(), "JPEG holds at most 65500 pixels a side.*65600x8"),
+        ("wide", "b.png", Output(resize=1000), "the result would have 4100000x2000 pixels"),
+        ("wide", "b.png", Output(quality=80), "quality: PNG is written without loss"),
+    ]:
+        with pytest.raises(ImageError, match=rf"{target}: .*{text}"):
+            restore_file(restorer, tmp_path / f"{name}.png", tmp_path / target, output=output)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["wide.png", "wider.png"]
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.png", Image(image(4, 4, 1)))
+    restorer = enlarger()
+    restorer._restore = never  # type: ignore[method-assign]
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(ImageError, match=r"b\.png: cannot be written, as .* may not be written to"):
+        restore_file(restorer, tmp_path / "a.png", tmp_path / "new" / "folder" / "b.png")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("output", "size"),
+    [
+        (Output(), (32, 24)),
+        (Output(resize=2), (16, 12)),
+        (Output(resize=6), (48, 36)),
+        (Output(width=9), (12, 9)),
+        (Output(width=24), (32, 24)),
+    ],
+)
+def test_the_final_size(tmp_path: Path, output: Output, size: tuple[int, int]) -> None:
+    given = Image(image(8, 6, 1), alpha=image(8, 6, seed=1), resolution=Resolution(100, 100))
+    write(tmp_path / "a.png", given)
+    restore_file(enlarger(), tmp_path / "a.png", tmp_path / "b.png", output=output)
+    got = read_image(tmp_path / "b.png")
+    large = read_image(tmp_path / "a.png").pixels.repeat(4, 0).repeat(4, 1)
+    want = np.clip(resize(large, size), 0, 1)
+    np.testing.assert_allclose(got.pixels, want, atol=0.51 / 255)
+    assert got.alpha is not None and got.alpha.shape == size
+    # The size in print stays.
+    assert got.resolution is not None
+    np.testing.assert_allclose(got.resolution[:2], 100 * size[1] / 6, rtol=1e-3)
+
+
+def test_refused_outputs() -> None:
+    for arguments, text in [
+        ({"width": 0}, "width: got 0; expected at least 1"),
+        ({"resize": 0.0}, "resize: got 0; expected a positive"),
+        ({"resize": float("nan")}, "resize: got nan"),
+        ({"width": 3, "resize": 2.0}, "width, resize: give one of them"),
+        ({"quality": 101}, "quality: got 101; expected 1 to 100"),
+        ({"quality": 50, "format": "png"}, "quality: PNG is written without loss"),
+    ]:
+        with pytest.raises(ImageError, match=text):
+            Output(**arguments)
+
+
+def test_one_format_and_quality_for_a_folder(tmp_path: Path, brighter: Restorer) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    smooth = np.repeat(np.linspace(0, 0.4, 64, dtype=np.float32)[:, None], 64, axis=1)[..., None]
+    for name in ("a.png", "b.tif", "c.JPG", "d.webp"):
+        write(source / name, Image(smooth))
+    (source / "e.gif").write_bytes(gif())
+    counts = restore_folder(brighter, source, target, output=Output(format="jpeg", quality=30))
+    assert counts == Counts(restored=5)
+    assert sorted(p.name for p in target.iterdir()) == ["a.jpg", "b.jpg", "c.JPG", "d.jpg", "e.jpg"]
+    fine = len(encode_image(Image(2 * smooth), "jpeg"))
+    assert all(p.read_bytes()[:2] == b"\xff\xd8" for p in target.iterdir())
+    assert (target / "a.jpg").stat().st_size < fine
+    assert restore_folder(brighter, source, target, output=Output(format="jpeg")).skipped == 5
+
+
+def gif() -> bytes:
+    import io
+
+    from PIL import Image as PilImage
+
+    out = io.BytesIO()
+    PilImage.fromarray(np.full((5, 5), 60, np.uint8)).save(out, "GIF")
+    return out.getvalue()
+
+
+def test_quality_is_for_the_formats_of_a_folder_that_take_one(
+    tmp_path: Path, brighter: Restorer
+) -> None:
+    for name in ("a.png", "b.jpg"):
+        write(tmp_path / "in" / name, Image(image(16, 16, 1) / 2))
+    for quality in (10, 90):
+        options: Any = {"output": Output(quality=quality), "overwrite": True}
+        assert restore_folder(brighter, tmp_path / "in", tmp_path / str(quality), **options) == (
+            Counts(restored=2)
+        )
+    sizes = [[(tmp_path / q / n).stat().st_size for q in ("10", "90")] for n in ("a.png", "b.jpg")]
+    assert sizes[0][0] == sizes[0][1] and sizes[1][0] < sizes[1][1]
+
+
+def test_every_file_of_a_folder_is_counted(tmp_path: Path, brighter: Restorer) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    write(source / "a.png", Image(image(4, 4, 1) / 2))
+    (source / "IMG_0001").write_bytes((source / "a.png").read_bytes())
+    (source / "b.gif").write_bytes(gif())
+    (source / "a.gif").write_bytes(gif())  # its result would be a.png, which is that of a.png
+    (source / "c.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (source / "d.dng").write_bytes(b"II*\0\x08\0\0\0")
+    (source / "e.txt").write_text("text")
+    (source / ".hidden.png").write_bytes(b"")
+    os.mkfifo(source / "pipe.png")
+    (source / "loop.png").symlink_to("loop.png")
+    (source / "link.png").symlink_to("a.png")
+    (source / "dangling.png").symlink_to("nowhere.png")
+    results: list[FileResult] = []
+    counts = restore_folder(brighter, source, target, on_result=lambda r, *_: results.append(r))
+    unread = ("c.heic", "d.dng", "dangling.png", "e.txt", "loop.png", "pipe.png")
+    assert counts == Counts(restored=4, failed=1, unread=tuple(map(Path, unread)))
+    made = ["IMG_0001.png", "a.png", "b.png", "link.png"]
+    assert sorted(p.name for p in target.iterdir()) == made
+    (failed,) = (r for r in results if r.status == "failed")
+    assert failed.source.name == "a.gif" and "another image is written to" in (failed.reason or "")
+    assert shown(counts.unread) == (
+        "6 files are no image that is read: c.heic, d.dng, dangling.png, e.txt, loop.png and 1 more"
+    )
+    (source / "a.png").unlink()
+    for name in ("IMG_0001", "b.gif", "a.gif", "link.png"):
+        (source / name).unlink()
+    with pytest.raises(ImageError, match="in: holds no images .*6 files are no image that is read"):
+        restore_folder(brighter, source, target)
+
+
+def test_what_was_guessed_or_dropped_is_in_the_plan(tmp_path: Path, brighter: Restorer) -> None:
+    level = np.linspace(0, 0.4, 16, dtype=np.float32).reshape(4, 4, 1)
+    write(tmp_path / "a.png", Image(level, bits=16, white=4095, text={"Title": "x", "Who": "y"}))
+    plan = restore_file(brighter, tmp_path / "a.png", tmp_path / "b.tif")
+    assert plan.remarks == (
+        "values up to 1638 of 65535, so white is taken to be 4095 (--white-level N)",
+        "TIFF has no place for it, dropped: text 'Title', text 'Who'",
+    )
+    got = read_image(tmp_path / "b.tif")
+    assert got.white == 4095
+    np.testing.assert_allclose(got.pixels, 2 * level, atol=1e-3)
+
+
+def test_floats_come_back_as_floats_and_are_not_clipped(tmp_path: Path, brighter: Restorer) -> None:
+    level = np.linspace(-0.05, 1.05, 12, dtype=np.float32).reshape(3, 4, 1)
+    write(tmp_path / "a.tif", Image(level, bits=32))
+    restore_file(brighter, tmp_path / "a.tif", tmp_path / "b.tif")
+    got = read_image(tmp_path / "b.tif", white_level=1)
+    assert got.bits == 32
+    np.testing.assert_allclose(got.pixels, 2 * level, rtol=1e-6)
+
+
+def test_a_damaged_jpeg_is_restored_when_told_so(tmp_path: Path, brighter: Restorer) -> None:
+    data = encode_image(Image(np.full((32, 32, 1), 0.25, np.float32)), "jpeg")
+    (tmp_path / "a.jpg").write_bytes(data[:-2])
+    with pytest.raises(ImageError, match="--tolerate-damage"):
+        restore_file(brighter, tmp_path / "a.jpg", tmp_path / "b.jpg")
+    plan = restore_file(brighter, tmp_path / "a.jpg", tmp_path / "b.jpg", tolerate_damage=True)
+    assert "cut short" in plan.remarks[0]
+    np.testing.assert_allclose(read_image(tmp_path / "b.jpg").pixels[0], 0.5, atol=0.01)

@@ -82,7 +82,10 @@ def given_restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | Non
         load_plugin(plugin)
     kernel = given_kernel(args)
     compilation_cache.enable()
-    return Restorer(*load(args.model)), kernel
+    model, card = load(args.model)
+    if "read" in card.notes:
+        say(f"{args.model}: read {card.notes['read']}")
+    return Restorer(model, card), kernel
 
 
 def given_kernel(args: argparse.Namespace) -> np.ndarray | None:

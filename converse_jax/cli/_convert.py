@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
             f"{args.target}: exists already; name another file, or overwrite it (--overwrite)"
         )
     model, card = load(args.source)
+    if "read" in card.notes:
+        say(f"{args.source}: read {card.notes['read']}")
     save(args.target, model, card, overwrite=args.overwrite)
     say(f"{args.target}: {card.architecture}, {purpose(card)}")
     return 0

@@ -35,7 +35,8 @@ def purpose(card: ModelCard) -> str:
     if card.task == "sr":
         return f"x{card.scale} super-resolution, {kind}"
     kernel = ", kernel given" if card.needs_kernel else ""
-    sigma = "" if card.sigma is None else f", sigma {card.sigma:g}"
+    untold = ", sigma unknown" if card.task == "denoise" and not card.needs_sigma else ""
+    sigma = untold if card.sigma is None else f", sigma {card.sigma:g}"
     if card.sigma_range is not None:
         sigma = ", sigma {:g} to {:g}".format(*card.sigma_range)
     return f"{card.task}, {kind}{sigma}{kernel}"

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from converse_jax.cli._arguments import (
     UsageError,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from converse_jax.restore import Plan
-    from converse_jax.restore_files import AnyRestorer, FileResult
+    from converse_jax.restore_files import AnyRestorer, FileResult, Output
 
 SUMMARY = "restore an image, or the images of a folder"
 
@@ -70,13 +70,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not extend the borders before deblurring: the blur was circular",
     )
+    add_files(parser)
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Add the options of how files are read and written."""
     parser.add_argument(
         "--compare",
         metavar="SHEET",
         help="image to draw as well: before and after side by side, with a magnified detail",
     )
     parser.add_argument(
-        "--format", choices=_FORMATS, help="image format of standard output (default png)"
+        "--white-level",
+        type=float,
+        metavar="N",
+        help="the value in IN that is white, for 16-bit and float images that do not go up to the "
+        "largest (default: what the file says, or a guess, which is said)",
+    )
+    parser.add_argument(
+        "--tolerate-damage",
+        action="store_true",
+        help="restore a JPEG that is cut short as far as it goes",
+    )
+    parser.add_argument(
+        "--format",
+        choices=_FORMATS,
+        help="image format of standard output (default png), or of all images of a folder "
+        "(default: their own)",
+    )
+    parser.add_argument(
+        "--quality",
+        type=int,
+        metavar="Q",
+        help="quality of JPEG (default 95) and of WebP (default lossless), 1 to 100",
+    )
+    parser.add_argument(
+        "--width",
+        type=int,
+        metavar="W",
+        help="width of the result in pixels, its height in proportion: resized afterwards",
+    )
+    parser.add_argument(
+        "--resize",
+        type=float,
+        metavar="F",
+        help="size of the result over that of IN, e.g. 2 with a network that enlarges by 4",
     )
     add_overwrite(parser)
 
@@ -94,10 +132,12 @@ def _strength(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Run it."""
-    if args.format and args.target != "-":
-        raise UsageError("--format is for standard output; the name of OUT says the format")
     source, target = Path(args.source), Path(args.target)
     is_folder = args.source != "-" and os.path.isdir(source)
+    if args.format and not is_folder and args.target != "-":
+        raise UsageError(
+            "--format is for standard output and folders; the name of OUT says the format"
+        )
     if is_folder and args.target == "-":
         raise UsageError(f"{source} is a folder, whose images cannot go to standard output")
     if args.target == "-" and sys.stdout.isatty():
@@ -109,6 +149,9 @@ def run(args: argparse.Namespace) -> int:
     if args.model is not None and (args.task or args.scale):
         option = "--task" if args.task else "--scale"
         raise UsageError(f"{option} chooses a bundled network: leave it out, or --model")
+    from converse_jax.restore_files import Output, restore_file
+
+    output = Output(args.format, args.quality, args.width, args.resize)
     restorer: AnyRestorer
     restorer, kernel = (given_restorer if args.model is not None else _bundled_restorer)(args)
     if kernel is not None:
@@ -121,16 +164,24 @@ def run(args: argparse.Namespace) -> int:
         "strength": args.strength,
         "self_ensemble": args.self_ensemble,
         "extend_borders": not args.no_extend_borders,
+        "white_level": args.white_level,
+        "tolerate_damage": args.tolerate_damage,
+        "output": output,
     }
     if is_folder:
         return _restore_folder(restorer, source, target, args.overwrite, options)
-    if args.target == "-":
-        _restore_to_stdout(restorer, args, options)
-        return 0
-    from converse_jax.restore_files import restore_file
-
     given = sys.stdin.buffer if args.source == "-" else source
-    plan = restore_file(restorer, given, target, overwrite=args.overwrite, **options)
+    with progress_bar("restoring pages") as advance:
+
+        def on_page(number: int, total: int) -> None:
+            if total > 1:
+                advance(number, total)
+
+        options["on_page"] = on_page
+        if args.target == "-":
+            plan = _restore_to_stdout(restorer, given, output, options)
+        else:
+            plan = restore_file(restorer, given, target, overwrite=args.overwrite, **options)
     _say_plan(plan)
     if args.compare is not None:
         from converse_jax._sheet import write_comparison
@@ -172,32 +223,26 @@ def _bundled_restorer(args: argparse.Namespace) -> tuple[AnyRestorer, np.ndarray
 
 
 def _say_plan(plan: Plan) -> None:
-    for line in (*plan.notes, *(() if plan.noise is None else (plan.noise,))):
+    for line in (*plan.notes, *(() if plan.noise is None else (plan.noise,)), *plan.remarks):
         say(line)
 
 
 def _restore_to_stdout(
-    restorer: AnyRestorer, args: argparse.Namespace, options: dict[str, Any]
-) -> None:
-    from converse_jax.imaging import encode_image, read_image
-    from converse_jax.restore import restore_image
-    from converse_jax.restore_files import check_holds
+    restorer: AnyRestorer, source: BinaryIO | Path, output: Output, options: dict[str, Any]
+) -> Plan:
+    from converse_jax.restore_files import restore_bytes
 
-    format = args.format or "png"
-    image = read_image(sys.stdin.buffer if args.source == "-" else args.source)
-    check_holds("standard output", image, format)
-    plan = restorer.plan(image.pixels, sigma=options.pop("sigma"))
-    _say_plan(plan)
-    restored = restore_image(plan.restorer, image, sigma=plan.sigma, **options)
-    data = encode_image(restored, format)
+    format = output.format or "png"
+    data, plan = restore_bytes(restorer, source, format, name="standard output", **options)
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+    return plan
 
 
 def _restore_folder(
     restorer: AnyRestorer, source: Path, target: Path, overwrite: bool, options: dict[str, Any]
 ) -> int:
-    from converse_jax.restore_files import restore_folder
+    from converse_jax.restore_files import restore_folder, shown
 
     said: set[str] = set()
     with progress_bar("restoring") as advance:
@@ -212,6 +257,8 @@ def _restore_folder(
                     said.add(note)
                 if result.plan.noise is not None:
                     say(f"{result.source}: {result.plan.noise}")
+                for remark in result.plan.remarks:
+                    say(f"{result.source}: {remark}")
             advance(number, total)
 
         counts = restore_folder(
@@ -221,4 +268,6 @@ def _restore_folder(
         f"{counts.restored} restored, {counts.skipped} skipped (there already), "
         f"{counts.failed} failed"
     )
+    if counts.unread:
+        say(shown(counts.unread))
     return 1 if counts.failed else 0

@@ -11,9 +11,15 @@ from converse_jax.imaging._blur import (
     motion_kernel,
     random_motion_kernel,
 )
-from converse_jax.imaging._encode import encode_image
-from converse_jax.imaging._files import list_images, read_image, write_image
-from converse_jax.imaging._image import MAX_PIXELS, Image, ImageError
+from converse_jax.imaging._encode import encode_image, encode_pages
+from converse_jax.imaging._files import (
+    list_images,
+    read_image,
+    read_pages,
+    write_image,
+    write_pages,
+)
+from converse_jax.imaging._image import MAX_PIXELS, Image, ImageError, Resolution
 from converse_jax.imaging._kernels import (
     KernelError,
     centered_kernel,
@@ -23,6 +29,7 @@ from converse_jax.imaging._kernels import (
 from converse_jax.imaging._metrics import psnr, rgb_to_y, ssim
 from converse_jax.imaging._noise import protocol_noise
 from converse_jax.imaging._noise_level import estimate_noise
+from converse_jax.imaging._pages import Pages
 from converse_jax.imaging._protocol import (
     Score,
     Task,
@@ -41,6 +48,8 @@ __all__ = [
     "Image",
     "ImageError",
     "KernelError",
+    "Pages",
+    "Resolution",
     "Score",
     "Task",
     "bicubic_kernel",
@@ -51,6 +60,7 @@ __all__ = [
     "degrade_sr",
     "disk_kernel",
     "encode_image",
+    "encode_pages",
     "estimate_noise",
     "flipped_kernel",
     "gaussian_kernel",
@@ -63,6 +73,7 @@ __all__ = [
     "random_motion_kernel",
     "read_image",
     "read_kernel",
+    "read_pages",
     "resize",
     "rgb_to_y",
     "score",
@@ -70,4 +81,5 @@ __all__ = [
     "to_reference_uint8",
     "to_uint8",
     "write_image",
+    "write_pages",
 ]

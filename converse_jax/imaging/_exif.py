@@ -1,17 +1,23 @@
-"""EXIF blocks: made upright, and moved in and out of a TIFF's own directory."""
+"""EXIF and XMP: made upright, fitted to a size, moved in and out of a TIFF's own directory."""
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from converse_jax.imaging._image import Resolution
 
 if TYPE_CHECKING:
     from PIL import Image
 
 PREFIX = b"Exif\x00\x00"
 ORIENTATION = 0x0112
+_PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
+_SHORT, _LONG, _RATIONAL = 3, 4, 5
 _EXIF_DIRECTORY, _GPS_DIRECTORY, _INTEROP = 0x8769, 0x8825, 0xA005
 # What TIFF shares with EXIF and describes the photograph, not the layout of the file:
 # description, make, model, software, date, artist, copyright.
@@ -30,20 +36,78 @@ def upright(raw: bytes | None) -> bytes | None:
     data = bytearray(raw)
     while data.startswith(PREFIX):
         del data[: len(PREFIX)]
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(bytes(data[:4]))
-    if order is None:
-        return None
     try:
-        (first,) = struct.unpack_from(order + "I", data, 4)
-        (count,) = struct.unpack_from(order + "H", data, first)
-        for entry in range(first + 2, first + 2 + 12 * count, 12):
-            tag, kind, length = struct.unpack_from(order + "HHI", data, entry)
-            if tag == ORIENTATION and kind == 3 and length == 1:
+        order, first = _first_directory(data)
+        for entry, tag, kind, length in _entries(data, order, first):
+            if tag == ORIENTATION and kind == _SHORT and length == 1:
                 struct.pack_into(order + "H", data, entry + 8, 1)
+        (count,) = struct.unpack_from(order + "H", data, first)
         struct.pack_into(order + "I", data, first + 2 + 12 * count, 0)
-    except struct.error:
+    except (struct.error, ValueError):
         return None
     return PREFIX + bytes(data)
+
+
+def fitted(exif: bytes, width: int, height: int, resolution: Resolution | None) -> bytes:
+    """The upright block with the size and the resolution of the image that it is written with.
+
+    As in `upright` only these bytes are changed, where the block has them.
+    """
+    data = bytearray(exif.removeprefix(PREFIX))
+    sizes = {_PIXEL_WIDTH: width, _PIXEL_HEIGHT: height}
+    try:
+        order, first = _first_directory(data)
+        for entry, tag, kind, length in _entries(data, order, first):
+            (value,) = struct.unpack_from(order + "I", data, entry + 8)
+            if tag in (256, 257) and length == 1 and kind in (_SHORT, _LONG):
+                size = (width, height)[tag - 256]
+                struct.pack_into(order + "HII", data, entry + 2, _LONG, 1, size)
+            elif resolution and tag in (282, 283) and (kind, length) == (_RATIONAL, 1):
+                per_unit = round(1000 * (resolution.x, resolution.y)[tag - 282])
+                struct.pack_into(order + "II", data, value, per_unit, 1000)
+            elif resolution and tag == 296 and kind == _SHORT:
+                unit = 2 if resolution.unit == "inch" else 1
+                struct.pack_into(order + "H", data, entry + 8, unit)
+            elif tag == _EXIF_DIRECTORY:
+                for inner, inner_tag, inner_kind, n in _entries(data, order, value):
+                    if inner_tag in sizes and n == 1 and inner_kind in (_SHORT, _LONG):
+                        struct.pack_into(order + "HII", data, inner + 2, _LONG, 1, sizes[inner_tag])
+    except (struct.error, ValueError):  # a damaged part stays as it is
+        return exif
+    return PREFIX + bytes(data)
+
+
+def _first_directory(data: bytearray) -> tuple[str, int]:
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(bytes(data[:4]))
+    if order is None:
+        raise ValueError("no EXIF block")
+    return order, struct.unpack_from(order + "I", data, 4)[0]
+
+
+def _entries(data: bytearray, order: str, directory: int) -> Iterator[tuple[int, int, int, int]]:
+    """Each entry's place, tag, kind and count."""
+    (count,) = struct.unpack_from(order + "H", data, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+        yield entry, *struct.unpack_from(order + "HHI", data, entry)
+
+
+def upright_xmp(xmp: bytes) -> bytes:
+    """The XMP packet with orientation 1."""
+    return _xmp_number(xmp, rb"tiff:Orientation", 1)
+
+
+def fitted_xmp(xmp: bytes, width: int, height: int) -> bytes:
+    """The XMP packet with the size of the image that it is written with, where it says one."""
+    for tag in (rb"exif:PixelXDimension", rb"tiff:ImageWidth"):
+        xmp = _xmp_number(xmp, tag, width)
+    for tag in (rb"exif:PixelYDimension", rb"tiff:ImageLength"):
+        xmp = _xmp_number(xmp, tag, height)
+    return xmp
+
+
+def _xmp_number(xmp: bytes, tag: bytes, value: int) -> bytes:
+    """Set a property that is an attribute or an element."""
+    return re.sub(rb"(\b" + tag + rb"(?:\s*=\s*[\"']|>))\d+", rb"\g<1>%d" % value, xmp)
 
 
 def turned(array: np.ndarray, orientation: object) -> np.ndarray:

@@ -1,8 +1,10 @@
-"""An image in memory with all that a restored file must keep: alpha, bits, profile, EXIF."""
+"""An image in memory with all that a restored file must keep: alpha, bits, profile, metadata."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,11 +20,30 @@ EXTENSIONS = {
     ".webp": "webp",
     ".bmp": "bmp",
 }
-"""The file name extensions that are read and written, and their formats."""
+"""The file name extensions that are written, and their formats."""
+
+READ_EXTENSIONS = (
+    *EXTENSIONS,
+    *(".avif", ".gif", ".jp2", ".j2k", ".jpe", ".jxl", ".pbm", ".pfm", ".pgm", ".pnm", ".ppm"),
+    ".tga",
+)
+"""The file name extensions of images that are read."""
 
 
 class ImageError(ValueError):
     """An image file that cannot be read or written: which one, why, and what to do, in a line."""
+
+
+class Resolution(NamedTuple):
+    """Pixels per unit of length along x and y; the unit is "inch", or "none" (unknown)."""
+
+    x: float
+    y: float
+    unit: str = "inch"
+
+    def enlarged(self, factor: float) -> Resolution:
+        """That of an image with more pixels in the same size in print."""
+        return Resolution(self.x * factor, self.y * factor, self.unit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +51,20 @@ class Image:
     r"""A still image and what its file said about it.
 
     Attributes:
-        pixels: float32 `[H, W, C]` in [0, 1], C = 1 (gray) or 3 (RGB), upright, not premultiplied.
+        pixels: float32 `[H, W, C]`, C = 1 (gray) or 3 (RGB), upright, not premultiplied; in [0, 1],
+            except that floating-point files may hold a little less and more.
         alpha: float32 `[H, W]` in [0, 1], or None if the file has no transparency.
-        bits: bits per sample in the file, 8 or 16.
+        bits: bits per sample in the file: 8 or 16, or 32 for floating-point samples.
         icc_profile: the color profile that `pixels` are in, or None.
         exif: the EXIF block, beginning with `Exif\0\0`, its orientation 1; or None.
+        white: the value in the file that is 1 in `pixels`; None if that is the largest that `bits`
+            can hold (1.0 for floating-point samples). 12 bits in 16 have 4095.
+        resolution: pixels per inch, or None.
+        xmp: the XMP packet, its orientation 1; or None.
+        iptc: the IPTC-NAA record, or None.
+        text: comments by keyword, as PNG has them; that of a JPEG has the keyword "Comment".
+        color: bodies of the PNG chunks that describe colors: gAMA, cHRM, sRGB, cICP, mDCV, cLLI.
+        notes: what was guessed, or dropped, when the file was read.
 
     Raises:
         ImageError: wrong shapes, dtypes or bit depth.
@@ -45,6 +75,13 @@ class Image:
     bits: int = 8
     icc_profile: bytes | None = None
     exif: bytes | None = None
+    white: float | None = None
+    resolution: Resolution | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    text: Mapping[str, str] = field(default_factory=dict)
+    color: Mapping[str, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         p, a = self.pixels, self.alpha
@@ -56,8 +93,15 @@ class Image:
             raise ImageError(
                 f"alpha: got {a.dtype} {a.shape}; expected float32 {p.shape[:2]} or None"
             )
-        if self.bits not in (8, 16):
-            raise ImageError(f"bits: got {self.bits!r}; expected 8 or 16")
+        if self.bits not in (8, 16, 32):
+            raise ImageError(f"bits: got {self.bits!r}; expected 8, 16, or 32 for floats")
+        if self.white is not None and not 0 < self.white < float("inf"):
+            raise ImageError(f"white: got {self.white!r}; expected a positive number or None")
+
+    @property
+    def largest(self) -> float:
+        """The largest value that `bits` can hold; 1 for floating-point samples."""
+        return {8: 255.0, 16: 65535.0, 32: 1.0}[self.bits]
 
 
 def fitting_profile(profile: bytes | None, channels: int) -> bytes | None:

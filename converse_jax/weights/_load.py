@@ -15,14 +15,19 @@ from flax import nnx
 from converse_jax import models
 from converse_jax.weights._card import ModelCard
 from converse_jax.weights._errors import WeightsError
-from converse_jax.weights._pth import read_pth
+from converse_jax.weights._pth import read_state
 from converse_jax.weights._safetensors import read_safetensors, write_safetensors
 from converse_jax.weights._torch_names import AUTHORS, recognize, translate
 
 BUNDLED = Path(__file__).parent / "bundled"
 
-# From the paper's experiments: the authors' files do not record them.
-_SIGMAS = {"denoise": 25.0, "sr": None, "deblur": 2.55}
+# No file records its noise level. These are the authors' own, known by their hashes, and the levels
+# of the paper's experiments.
+_SIGMAS = {
+    "3b86c7f6e41a014448f923bc331232e1f45e2eae350dd7f9e18440803d283e89": 25.0,  # Converse-DnCNN
+    "729529b8bc8cbda152d6b60734b01032b49c20fcb8b6da2fb33141d9c3378d82": 2.55,  # Converse-USRNet
+    "603cbb29075178410db9ab6166b247d2ddff32f349c59a7e1763c46feca270bd": 2.55,  # ConverseNet
+}
 
 
 def list_models() -> dict[str, ModelCard]:
@@ -40,10 +45,11 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
     Args:
         name_or_path: a name of `list_models`, a `.safetensors` file written by `save`, or one of
             the authors' `.pth` files, whose architecture, width, depth and kernel size are
-            recognized from the contents.
+            recognized from the contents; so are those of other weights for these networks, whose
+            noise level is unknown.
 
     Returns:
-        `(model, card)`.
+        `(model, card)`; `card.notes["read"]` says which of several state dicts was taken.
 
     Raises:
         WeightsError: no such name or file, a network that is not registered (`models.register`), or
@@ -60,7 +66,7 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
                 f"{path}: {error}: only files written by converse-jax can be loaded"
             ) from None
         return assemble(card, arrays, origin=path), card
-    theirs = read_pth(path)
+    theirs, chosen = read_state(path)
     recognized = recognize(theirs)
     if recognized is None:
         raise WeightsError(
@@ -70,7 +76,7 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
     architecture, config = recognized
     model = _build(path, architecture, config, "")
     arrays, unknown = translate(architecture, theirs)
-    return _fill(path, model, arrays, unknown), _foreign_card(path, architecture, config)
+    return _fill(path, model, arrays, unknown), _foreign_card(path, architecture, config, chosen)
 
 
 def weights_file(name_or_path: str | os.PathLike[str]) -> Path:
@@ -88,6 +94,11 @@ def weights_file(name_or_path: str | os.PathLike[str]) -> Path:
         raise WeightsError(
             f"{name_or_path}: no such file, and no model of this name: give a path to a .pth or "
             f".safetensors file, or one of the bundled models ({names})"
+        )
+    if (path / "checkpoints").is_dir():
+        raise WeightsError(
+            f"{path}: is the folder of a training run: write its weights to a file first: "
+            f"python -m train.export {path} OUT.safetensors"
         )
     return path
 
@@ -196,20 +207,24 @@ def _fill(
     return model
 
 
-def _foreign_card(path: Path, architecture: str, config: dict[str, Any]) -> ModelCard:
+def _foreign_card(
+    path: Path, architecture: str, config: dict[str, Any], chosen: str | None
+) -> ModelCard:
     network = models.registered()[architecture]
     (task,), inputs = network.tasks, network.inputs(config)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return ModelCard(
         name=path.stem,
         architecture=architecture,
         config=config,
         task=task,
         channels=config["channels"],
-        sigma=_SIGMAS[task],
+        sigma=_SIGMAS.get(sha256),
         scale=config.get("scale", 1),
         needs_kernel="kernel" in inputs,
         needs_sigma="sigma" in inputs,
         source=f"PyTorch state dict {path.name}",
         license="unknown: the authors' release carries none",
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=sha256,
+        notes={} if chosen is None else {"read": chosen},
     )

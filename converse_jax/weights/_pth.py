@@ -32,14 +32,21 @@ _MAX_BYTES = 4 * 2**30  # of the file, and of all its tensors together
 _MAX_PICKLE_BYTES = 2 * 2**20  # about 14 000 tensors
 _MAX_COPIES = 16  # tied weights share a storage; more than this is an expansion attack
 
-_WRAPPERS = ("state_dict", "params", "params_ema")
+# The names of a state dict in what is saved; where both of BasicSR's are there, the averaged
+# weights are the ones that its authors test.
+_WRAPPERS = ("state_dict", "params", "params_ema", "model", "netG")
+_BOTH, _AVERAGED = ["params", "params_ema"], "params_ema"
+# What DataParallel, torch.compile, Lightning and GAN frameworks put before every name.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "netG.")
 
 
 def read_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the state dict of a zip-format `.pth` file: parameter names to arrays.
 
-    A checkpoint that wraps its state dict under one of `state_dict`, `params` or `params_ema`
-    is unwrapped, and the prefix `module.` of DataParallel is removed when every name carries it.
+    A checkpoint that wraps its state dict under one of `state_dict`, `params`, `params_ema`,
+    `model` or `netG` is unwrapped; of `params` and `params_ema` together the second is taken. The
+    prefixes `module.`, `_orig_mod.`, `model.` and `netG.` are removed, once each, when every name
+    carries them.
 
     Args:
         path: a file of `torch.save`, PyTorch 1.6 or later.
@@ -51,6 +58,11 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     Raises:
         WeightsError: anything is wrong with the file; nothing in it is ever executed.
     """
+    return read_state(path)[0]
+
+
+def read_state(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], str | None]:
+    """What `read_pth` returns, and a remark if one of several state dicts was taken."""
     path = Path(path)
     try:
         check_file(path)
@@ -67,7 +79,7 @@ def read_pth(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise WeightsError(f"{shown_path(path)}: {problem}: {ASK_AGAIN}") from error
 
 
-def _read(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read(file: BinaryIO) -> tuple[dict[str, np.ndarray], str | None]:
     """Archive -> checked members -> pickle -> tensor descriptions -> arrays."""
     length = os.fstat(file.fileno()).st_size
     if length > _MAX_BYTES:
@@ -91,8 +103,8 @@ def _read(file: BinaryIO) -> dict[str, np.ndarray]:
         root = _check_archive(archive, length)
         if archive.getinfo(f"{root}/data.pkl").file_size > _MAX_PICKLE_BYTES:
             raise WeightsError(f"data.pkl is over {_MAX_PICKLE_BYTES} bytes: {ASK_STATE_DICT}")
-        tensors = _state_dict(interpret(archive.read(f"{root}/data.pkl")))
-        return _arrays(archive, root, tensors, min(_MAX_BYTES, _MAX_COPIES * length))
+        tensors, chosen = _state_dict(interpret(archive.read(f"{root}/data.pkl")))
+        return _arrays(archive, root, tensors, min(_MAX_BYTES, _MAX_COPIES * length)), chosen
 
 
 def _check_archive(archive: zipfile.ZipFile, length: int) -> str:
@@ -126,11 +138,15 @@ def _check_archive(archive: zipfile.ZipFile, length: int) -> str:
     return root
 
 
-def _state_dict(top: object) -> dict[str, TensorView]:
-    """Find the state dict in what the pickle holds, and tidy its names."""
+def _state_dict(top: object) -> tuple[dict[str, TensorView], str | None]:
+    """Find the state dict in what the pickle holds, tidy its names, and say which was taken."""
     if not isinstance(top, dict):
         raise WeightsError(f"holds {shown(top)}, not a state dict: {ASK_STATE_DICT}")
     wrappers = [key for key in _WRAPPERS if isinstance(top.get(key), dict)]
+    chosen = None
+    if wrappers == _BOTH:
+        wrappers = [_AVERAGED]
+        chosen = "params_ema, the averaged weights, of params and params_ema"
     if len(wrappers) > 1:
         raise WeightsError(
             f"holds several state dicts ({', '.join(wrappers)}): save the one wanted alone"
@@ -143,9 +159,11 @@ def _state_dict(top: object) -> dict[str, TensorView]:
             raise WeightsError(
                 f"entry {shown(name)} is {shown(value)}, not a tensor: {ASK_STATE_DICT}"
             )
-    if all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    return state
+    prefixes = list(_PREFIXES)
+    while found := [p for p in prefixes if all(name.startswith(p) for name in state)]:
+        state = {name.removeprefix(found[0]): value for name, value in state.items()}
+        prefixes.remove(found[0])
+    return state, chosen
 
 
 def _arrays(

@@ -33,8 +33,6 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
         read_image("x" * 5000)
     with pytest.raises(ImageError, match="gives str; open it for reading bytes"):
         read_image(io.StringIO("text"))
-    with pytest.raises(ImageError, match="not an image"):
-        read_image(pillow(PilImage.new("L", (4, 4)), "GIF"))
 
 
 def files_of_all_kinds() -> dict[str, bytes]:
@@ -116,7 +114,7 @@ def test_pillows_own_limit_is_told_apart_where_it_is_enforced(
     monkeypatch.setattr(PilImage, "MAX_IMAGE_PIXELS", 10)
     for kind, data in FILES.items():
         if kind in ("webp", "tiff-palette", "tiff-cmyk"):  # their readers insist
-            with pytest.raises(ImageError, match=r"a.dat: .* raise PIL.Image.MAX_IMAGE_PIXELS"):
+            with pytest.raises(ImageError, match=r"a.dat: has more pixels than Pillow's own limit"):
                 read_image(named(data, "a.dat"))
         else:
             assert read_image(data).pixels.size
@@ -137,8 +135,10 @@ def test_animations_and_pages_are_refused(format: str) -> None:
 
 
 def test_kinds_that_are_not_read_say_so() -> None:
-    with pytest.raises(ImageError, match="not unsigned integers|1 times 32 bits"):
-        read_image(pillow(PilImage.new("F", (3, 3)), "TIFF"))
+    for kind, text in ((np.int16, "16-bit signed integers"), (np.uint32, "32-bit unsigned")):
+        data = imagecodecs.tiff_encode(np.ones((3, 3), kind), photometric="minisblack")
+        with pytest.raises(ImageError, match=f"its samples are {text}.*; convert them to 8 or 16"):
+            read_image(bytes(data))
     many = bytes(imagecodecs.tiff_encode(samples((4, 4, 5)), photometric="rgb"))
     with pytest.raises(ImageError, match="has 5 channels"):
         read_image(many)

@@ -1,6 +1,7 @@
 """`load` and `save`: our files, the authors' files, and everything that does not fit."""
 
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from converse_jax import ModelCard, WeightsError
 from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
 from converse_jax.weights._safetensors import read_safetensors, write_safetensors
 from converse_jax.weights._torch_names import recognize, translate
+from tests.weights.pth_files import PthFile
 
 CONFIG = {"channels": 1, "num_features": 4, "num_blocks": 2, "kernel_size": 3}
 CARD = ModelCard("tiny", "ConverseDnCNN", CONFIG, "denoise", 1, sigma=25.0, source="a test")
@@ -183,3 +185,33 @@ def test_pytorch_names(make: type[nnx.Module], config: dict[str, int], names: di
 
 def test_foreign_names_are_of_no_network() -> None:
     assert recognize({"conv1.weight": np.zeros((64, 3, 7, 7)), "fc.bias": np.zeros(10)}) is None
+
+
+def test_other_weights_claim_no_noise_level_and_say_which_were_taken(tmp_path: Path) -> None:
+    model = ConverseDnCNN(**CONFIG, rngs=nnx.Rngs(3))
+    names = {"head": "m_head.0", "body": "m_body", "tail": "m_tail.0"}
+    file = PthFile()
+    theirs = torch_layout(model, BLOCK | names)
+    averaged = {f"module.{name}": file.tensor(array) for name, array in theirs.items()}
+    other = {f"module.{name}": file.tensor(0 * array) for name, array in theirs.items()}
+    path = file.write(tmp_path / "a.pth", {"params": other, "params_ema": averaged})
+    loaded, card = converse_jax.load(path)
+    for a, b in zip(leaves(model), leaves(loaded), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert card.sigma is None and card.task == "denoise"
+    assert card.notes == {"read": "params_ema, the averaged weights, of params and params_ema"}
+
+
+def test_a_run_folder_is_told_of_the_export(tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(WeightsError, match="run: is the folder of a training run.*train.export"):
+        converse_jax.load(tmp_path / "run")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("name", "sigma"), [("dncnn", 25.0), ("srresnet", None), ("usrnet", 2.55)])
+def test_the_authors_weights_are_known_by_their_hashes(name: str, sigma: float | None) -> None:
+    path = Path(os.environ.get("CONVERSE_SHARED", "../shared"), "weights", f"converse_{name}.pth")
+    if not path.exists():
+        pytest.skip("the authors' weights are not here (set CONVERSE_SHARED)")
+    assert converse_jax.load(path)[1].sigma == sigma

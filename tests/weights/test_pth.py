@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from converse_jax.weights._pth import WeightsError, read_pth
+from converse_jax.weights._pth import WeightsError, read_pth, read_state
 from tests.weights.pth_files import (
     ORDERED_DICT,
     STORAGE_TYPES,
@@ -105,6 +105,33 @@ def test_nested_checkpoint(tmp_path: Path, key: str) -> None:
     adam = {"state": {0: {"step": 3.0, "exp_avg": file.tensor(FLOATS)}}, "lr": [1e-4, None, 2**40]}
     top = {"epoch": 7, key: Ordered({"w": file.tensor(FLOATS)}), "optimizer": adam}
     same(read_pth(file.write(tmp_path / "a.pth", top)), {"w": FLOATS})
+
+
+@pytest.mark.parametrize("key", ["model", "netG"])
+def test_other_wrappers(tmp_path: Path, key: str) -> None:
+    file = PthFile()
+    path = file.write(tmp_path / "a.pth", {key: {"w": file.tensor(FLOATS)}, "epoch": 3})
+    same(read_pth(path), {"w": FLOATS})
+
+
+def test_of_basicsr_the_averaged_weights_are_taken(tmp_path: Path) -> None:
+    file = PthFile()
+    top = {"params": {"w": file.tensor(-FLOATS)}, "params_ema": {"w": file.tensor(FLOATS)}}
+    arrays, chosen = read_state(file.write(tmp_path / "a.pth", top))
+    same(arrays, {"w": FLOATS})
+    assert chosen == "params_ema, the averaged weights, of params and params_ema"
+    alone = file.write(tmp_path / "b.pth", {"params": {"w": file.tensor(FLOATS)}})
+    assert read_state(alone)[1] is None
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["_orig_mod.", "model.", "netG.", "module._orig_mod.", "_orig_mod.module.", "netG.module."],
+)
+def test_prefixes_of_frameworks(tmp_path: Path, prefix: str) -> None:
+    file = PthFile()
+    state = {prefix + "a": file.tensor(FLOATS), prefix + "b.c": file.tensor(FLOATS)}
+    same(read_pth(file.write(tmp_path / "a.pth", state)), {"a": FLOATS, "b.c": FLOATS})
 
 
 def test_data_parallel_prefix(tmp_path: Path) -> None:
@@ -255,7 +282,7 @@ HOSTILE_TOPS = {
     "a list": ([1], "holds a list, not a state dict"),
     "a tensor": (view(reference("FloatStorage", "0", 1), 0, (), ()), "holds a TensorView"),
     "empty": (Ordered({}), "the state dict is empty"),
-    "several": ({"params": {}, "params_ema": {}}, r"several state dicts \(params, params_ema\)"),
+    "several": ({"params": {}, "state_dict": {}}, r"several state dicts \(state_dict, params\)"),
     "a number": ({"w": 3}, "entry 'w' is 3, not a tensor"),
     "number as name": ({1: 2}, "entry 1 is 2"),
     "deep tuples": (Raw(b"N" + b"\x85" * 3 * 10**5), "holds a tuple"),
