@@ -333,9 +333,14 @@ def test_an_image_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch)
     gigabytes = r"\(0\.00\d+ GB of 0\.001 GB available\)"
     text = f"image: 200x300 pixels need more memory than is available {gigabytes}; cut the image"
     with pytest.raises(RestoreError, match=text):
-        restorer(image(300, 200, 1), kernel=kernel)
+        restorer(image(300, 200, 1), kernel=kernel, tile=0)
+    tiles: list[tuple[int, int]] = []
+    in_tiles = restorer(image(300, 200, 1), kernel=kernel, on_tile=lambda *done: tiles.append(done))
+    assert len(tiles) > 2 and tiles[-1][0] == tiles[-1][1]
     monkeypatch.setattr(_programs, "available_memory", lambda: None)
-    assert restorer(image(300, 200, 1), kernel=kernel).shape == (300, 200, 1)
+    whole = restorer(image(300, 200, 1), kernel=kernel)
+    assert in_tiles.shape == whole.shape == (300, 200, 1)
+    assert np.sqrt(np.mean((in_tiles - whole) ** 2)) < 1e-3
 
 
 def test_a_device_whose_memory_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
