@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -219,7 +220,9 @@ def apply_transfer(
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
-def _converse2d(maps: Maps, kernel: Array, lam: Array, options: Options, method: str) -> Array:
+def _converse2d(
+    maps: Maps, kernel: Array, lam: Array | np.ndarray, options: Options, method: str
+) -> Array:
     return over_groups(solve(method, options), maps, (kernel, per_channel(lam, kernel)), KERNEL)
 
 
@@ -231,7 +234,7 @@ def _apply_transfer(maps: Maps, transfer: Transfer, options: Options) -> Array:
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _transfer(
-    kernel: Array, lam: Array, shape: tuple[int, int], options: Options, method: str
+    kernel: Array, lam: Array | np.ndarray, shape: tuple[int, int], options: Options, method: str
 ) -> tuple[Array, ...]:
     dtype = compute_dtype(kernel)
 

@@ -93,7 +93,11 @@ def _checked(
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _converse(
-    maps: tuple[Array, ...], kernel: Array, lam: Array, spatial: int, options: Options
+    maps: tuple[Array, ...],
+    kernel: Array,
+    lam: Array | np.ndarray,
+    spatial: int,
+    options: Options,
 ) -> Array:
     shared = (kernel, per_channel(lam, kernel))
     axes, taps = _axes(spatial)
