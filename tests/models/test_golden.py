@@ -93,7 +93,7 @@ def test_convert_keeps_every_bit(shared: Path, tmp_path: Path) -> None:
 
 
 def test_released_weights_fit_only_their_own_network(shared: Path) -> None:
-    theirs = converse_jax.weights._load.read_pth(shared / "weights/converse_dncnn.pth")
+    theirs = converse_jax.weights._pth.read_pth(shared / "weights/converse_dncnn.pth")
     small = converse_jax.models.ConverseDnCNN(rngs=nnx.Rngs(0))
     with pytest.raises(converse_jax.WeightsError, match=r"20 misshapen .*\(7, 7, 128\), needs \(5"):
         load_torch_state(small, theirs)
