@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -90,6 +90,47 @@ def matched_images(
             reason = f"{roots[1] / path}: no image of this name in {roots[0]}"
             pairs.append(Pair(path.as_posix(), roots[0] / path, roots[1] / path, reason))
     return pairs
+
+
+def measure_pairs(
+    pairs: Sequence[Pair],
+    measure: Callable[[Pair], Row],
+    on_result: Callable[[Row | Failure, int, int], None] | None = None,
+    *,
+    error: type[ValueError],
+) -> tuple[list[Row], list[Failure]]:
+    """The figures of all pairs that can be measured, and why the others cannot.
+
+    Args:
+        pairs: without a reason, or with the one for which they are not measured.
+        measure: the figures of a pair.
+        on_result: called after each pair with its figures or why there are none, its number from 1,
+            and the total.
+        error: raised for a pair that is the only one, unless that is an `ImageError`.
+
+    Raises:
+        ImageError, error: the only pair cannot be measured.
+    """
+    rows: list[Row] = []
+    failed: list[Failure] = []
+    for number, pair in enumerate(pairs, 1):
+        result: Row | Failure
+        try:
+            if pair.reason is not None:
+                raise ImageError(pair.reason)
+            result = measure(pair)
+            rows.append(result)
+        # An image too small, of another size, damaged, or larger than the memory.
+        except (ValueError, OSError, MemoryError) as problem:
+            text, known = str(problem) or type(problem).__name__, isinstance(problem, ImageError)
+            reason = text if known else f"{pair.a}: {text}"
+            if len(pairs) == 1:
+                raise (ImageError if known else error)(reason) from None
+            result = Failure(name=pair.name, reason=reason)
+            failed.append(result)
+        if on_result is not None:
+            on_result(result, number, len(pairs))
+    return rows, failed
 
 
 def mean_of(rows: Sequence[Row]) -> Score:

@@ -6,7 +6,15 @@ import os
 from collections.abc import Callable
 from typing import TypedDict
 
-from converse_jax._report import Failure, Pair, Row, matched_images, mean_of, versions
+from converse_jax._report import (
+    Failure,
+    Pair,
+    Row,
+    matched_images,
+    mean_of,
+    measure_pairs,
+    versions,
+)
 from converse_jax.imaging import ImageError, Score, measure, read_image, to_reference_uint8
 
 
@@ -51,23 +59,10 @@ def compare(
     if border < 0:
         raise ImageError(f"border: got {border}; expected a number of pixels of at least 0")
     pairs = matched_images(a, b)
-    rows: list[Row] = []
-    failed: list[Failure] = []
     notes: dict[str, None] = {}
-    for number, pair in enumerate(pairs, 1):
-        result: Row | Failure
-        try:
-            result = _measured(pair, border, notes)
-            rows.append(result)
-        except (ValueError, OSError, MemoryError) as error:
-            text = str(error) or type(error).__name__
-            reason = text if isinstance(error, ImageError) else f"{pair.a}: {text}"
-            if len(pairs) == 1:
-                raise ImageError(reason) from None
-            result = Failure(name=pair.name, reason=reason)
-            failed.append(result)
-        if on_result is not None:
-            on_result(result, number, len(pairs))
+    rows, failed = measure_pairs(
+        pairs, lambda pair: _measured(pair, border, notes), on_result, error=ImageError
+    )
     if not rows:
         raise ImageError(f"{a}: none of its images could be compared with those of {b}")
     return Comparison(
@@ -83,8 +78,6 @@ def compare(
 
 
 def _measured(pair: Pair, border: int, notes: dict[str, None]) -> Row:
-    if pair.reason is not None:
-        raise ImageError(pair.reason)
     first, second = read_image(pair.a), read_image(pair.b)
     (height, width), (rows, columns) = first.pixels.shape[:2], second.pixels.shape[:2]
     if (height, width) != (rows, columns):

@@ -10,7 +10,15 @@ from typing import TypedDict, cast
 import jax
 import numpy as np
 
-from converse_jax._report import Failure, Pair, Row, matched_images, mean_of, versions
+from converse_jax._report import (
+    Failure,
+    Pair,
+    Row,
+    matched_images,
+    mean_of,
+    measure_pairs,
+    versions,
+)
 from converse_jax.imaging import (
     ImageError,
     KernelError,
@@ -140,28 +148,7 @@ def evaluate(
         return Row(name=pair.name, **figures)
 
     notes: dict[str, None] = dict.fromkeys(kernel_notes)
-    rows: list[Row] = []
-    failed: list[Failure] = []
-    pairs = pairs[:limit]
-    for number, pair in enumerate(pairs, 1):
-        result: Row | Failure
-        try:
-            if pair.reason is not None:
-                raise ImageError(pair.reason)
-            result = measured(pair)
-            rows.append(result)
-        # An image too small, of another size, damaged, or larger than the memory.
-        except (ValueError, OSError, MemoryError) as error:
-            text = str(error) or type(error).__name__
-            reason = text if isinstance(error, ImageError) else f"{pair.a}: {text}"
-            if len(pairs) == 1:
-                raise (ImageError if isinstance(error, ImageError) else RestoreError)(
-                    reason
-                ) from None
-            result = Failure(name=pair.name, reason=reason)
-            failed.append(result)
-        if on_result is not None:
-            on_result(result, number, len(pairs))
+    rows, failed = measure_pairs(pairs[:limit], measured, on_result, error=RestoreError)
     if not rows:
         raise RestoreError(f"{data}: none of its {len(failed)} images could be measured")
     return Report(
