@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from converse_jax.imaging._blur import disk_kernel, gaussian_kernel, motion_kernel
-from converse_jax.imaging._decode import sniff
 from converse_jax.imaging._files import read_image
+from converse_jax.imaging._formats import sniff
+from converse_jax.imaging._tiff import read_directories
 from converse_jax.messages import one_line
 
 MAX_TAPS = 4096 * 4096
@@ -408,14 +409,10 @@ def _from_image(data: bytes, kind: str) -> np.ndarray:
 
 
 def _from_tiff(data: bytes) -> np.ndarray:
-    """The samples as they are: floats, which an image would clip, may be negative."""
+    """The samples as they are: an image would round floats of 64 bits to 32."""
     import imagecodecs
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-    file = io.BytesIO(data)
-    tags = ImageFileDirectory_v2(data[: 16 if b"+" in data[2:4] else 8])
-    file.seek(tags.next)
-    tags.load(file)
+    tags = next(read_directories(data))
     if tags.next:
         raise KernelError("holds several pages; export the kernel as a file of one")
     # ImageLength, ImageWidth, SamplesPerPixel, PhotometricInterpretation

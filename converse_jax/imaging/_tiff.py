@@ -57,7 +57,7 @@ def tiff_pages(data: bytes, name: str, options: Options) -> Pages:
         ImageError: a raw file, a damaged one, or a stack in a layout that is not read.
     """
     with damage_as_image_error(name, "tiff"):
-        directories = list(_directories(data))
+        directories = list(read_directories(data))
         raw = [*directories, *(sub for tags in directories for sub in _subdirectories(data, tags))]
         if any(_DNG in tags or tags.get(_PHOTOMETRIC) in _RAW_COLORS for tags in raw):
             raise ImageError(f"{name}: {RAW}")
@@ -101,7 +101,7 @@ def tiff_pages(data: bytes, name: str, options: Options) -> Pages:
         return Pages(name, decoders, notes)
 
 
-def _directories(data: bytes) -> Iterator[Tags]:
+def read_directories(data: bytes) -> Iterator[Tags]:
     """The directories of the file's chain."""
     tags = _directory(data, None)
     seen: set[int] = set()
