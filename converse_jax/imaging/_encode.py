@@ -217,8 +217,8 @@ def _encode_pillow(samples: np.ndarray, format: str, image: Image, quality: int 
         options |= {"exact": True, "lossless": quality is None}
         options |= {} if quality is None else {"quality": quality}
     out = io.BytesIO()
-    picture = PilImage.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
-    picture.save(out, format.upper(), **{k: v for k, v in options.items() if v is not None})
+    encoded = PilImage.fromarray(samples[..., 0] if samples.shape[-1] == 1 else samples)
+    encoded.save(out, format.upper(), **{k: v for k, v in options.items() if v is not None})
     return out.getvalue()
 
 

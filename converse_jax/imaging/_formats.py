@@ -21,15 +21,15 @@ _STARTS = {
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BRANDS = {b"avif": "avif", b"avis": "avif"}
 
-_EXPORT_RAW = "a camera's raw file, which is not developed here; export a 16-bit TIFF from it"
+RAW = "a camera's raw file, which is not developed here; export a 16-bit TIFF from it"
 _NOT_READ = {
-    b"FUJIFILMCCD-RAW": _EXPORT_RAW,
-    b"IIRO": _EXPORT_RAW,
-    b"IIRS": _EXPORT_RAW,
-    b"MMOR": _EXPORT_RAW,
-    b"IIU\0": _EXPORT_RAW,
-    b"FOVb": _EXPORT_RAW,
-    b"\0MRM": _EXPORT_RAW,
+    b"FUJIFILMCCD-RAW": RAW,
+    b"IIRO": RAW,
+    b"IIRS": RAW,
+    b"MMOR": RAW,
+    b"IIU\0": RAW,
+    b"FOVb": RAW,
+    b"\0MRM": RAW,
     b"SIMPLE  =": "a FITS file, which is not read; export a TIFF of floats from it",
     b"v/1\x01": "an OpenEXR file, which is not read; export a TIFF of floats from it",
     b"#?RADIANCE": "a Radiance HDR file, which is not read; export a TIFF of floats from it",
@@ -38,7 +38,7 @@ _NOT_READ = {
 }
 _HEIF = "an HEIC image, which is not read; export a PNG, TIFF or JPEG from it"
 _NOT_READ_BRANDS = {b"heic": _HEIF, b"heix": _HEIF, b"hevc": _HEIF, b"hevx": _HEIF, b"heim": _HEIF}
-_NOT_READ_BRANDS |= {b"mif1": _HEIF, b"msf1": _HEIF, b"crx ": _EXPORT_RAW}
+_NOT_READ_BRANDS |= {b"mif1": _HEIF, b"msf1": _HEIF, b"crx ": RAW}
 
 # Of the raw files that begin as a TIFF.
 _RAW_EXTENSIONS = (
@@ -75,18 +75,14 @@ def _is_tga(data: bytes) -> bool:
 def why_not_read(data: bytes, name: str = "") -> str | None:
     """What a file is, and what to do, if it is an image of a known kind that is not read."""
     if data[8:10] == b"CR" and data.startswith(b"II*\0"):
-        return _EXPORT_RAW
-    if sniff(data, name) == "tiff" and PurePath(name).suffix.lower() in _RAW_EXTENSIONS:
-        return _EXPORT_RAW
-    if sniff(data, name) is not None:
-        return None
+        return RAW
+    kind = sniff(data, name)
+    if kind is not None:
+        raw = kind == "tiff" and PurePath(name).suffix.lower() in _RAW_EXTENSIONS
+        return RAW if raw else None
     if data[4:8] == b"ftyp":
         return _NOT_READ_BRANDS.get(data[8:12])
     for start, reason in _NOT_READ.items():
         if data.startswith(start):
             return reason
     return None
-
-
-RAW = _EXPORT_RAW
-"""What is said of a raw file that is known by its contents only."""
