@@ -16,6 +16,7 @@ import numpy as np
 from converse_jax._version import __version__
 from converse_jax.atomic import write_bytes
 from converse_jax.imaging import ImageError, Score, list_images
+from converse_jax.messages import exists_already
 from converse_jax.restore import RestoreError
 
 METRICS = ("psnr", "ssim", "psnr_y", "ssim_y")
@@ -173,9 +174,7 @@ def check_report_path(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     if not os.path.isdir(path.parent):
         raise RestoreError(f"{path}: there is no folder {path.parent}; create it first")
     if os.path.lexists(path) and not overwrite:
-        raise RestoreError(
-            f"{path}: exists already; name another file, or overwrite it (--overwrite)"
-        )
+        raise RestoreError(exists_already(path))
 
 
 def _finite(value: Any) -> Any:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converse_jax.imaging import Image, ImageError, read_image, to_uint8, write_image
-from converse_jax.imaging._image import EXTENSIONS
+from converse_jax.imaging._files import format_of
+from converse_jax.messages import exists_already
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -51,12 +52,8 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> None:
     """Raise an ImageError if the sheet could not be written; to be called before the work."""
     path = Path(target)
     if os.path.lexists(path) and not overwrite:
-        raise ImageError(
-            f"{path}: exists already; name another file, or overwrite it (--overwrite)"
-        )
-    if path.suffix.lower() not in EXTENSIONS:
-        known = " ".join(EXTENSIONS)
-        raise ImageError(f"{path}: the extension {path.suffix!r} is not one of {known}")
+        raise ImageError(exists_already(path))
+    format_of(path)
     if not os.path.isdir(path.parent):
         raise ImageError(f"{path}: there is no folder {path.parent}; create it first")
 

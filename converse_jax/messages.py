@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 
 def one_line(error: BaseException, limit: int | None = None) -> str:
     """An error's text as one line of at most `limit` characters; its type's name if it has none."""
     return (" ".join(str(error).split()) or type(error).__name__)[:limit]
+
+
+def exists_already(path: str | os.PathLike[str]) -> str:
+    """What is said of a file that would have to be replaced."""
+    return f"{path}: exists already; name another file, or overwrite it (--overwrite)"

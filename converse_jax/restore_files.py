@@ -16,6 +16,7 @@ from converse_jax.imaging import Image, ImageError, encode_pages, read_pages, re
 from converse_jax.imaging._encode import check_encodable, check_quality, dropped
 from converse_jax.imaging._files import check_target, format_of, sort_out, write_encoded
 from converse_jax.imaging._image import EXTENSIONS, MAX_PIXELS, READ_EXTENSIONS
+from converse_jax.messages import exists_already
 from converse_jax.restore import Plan, RestoreError, restore_image
 
 _SIZES_BETWEEN_CLEARINGS = 32
@@ -151,9 +152,7 @@ def restore_file(
     restorer.prepare_kernel(options.get("kernel"))
     # Fail before the work if its result could not be written.
     if not overwrite and os.path.lexists(target):
-        raise ImageError(
-            f"{target}: exists already; name another file, or overwrite it (--overwrite)"
-        )
+        raise ImageError(exists_already(target))
     format = output.format or format_of(target)
     check_target(target, overwrite=overwrite)
     data, plan = restore_bytes(restorer, source, format, name=str(target), output=output, **options)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     import numpy as np
+    from flax import nnx
 
     from converse_jax.restore import Restorer
+    from converse_jax.weights import ModelCard
 
 
 class UsageError(Exception):
@@ -76,16 +78,22 @@ def given_restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | Non
     from converse_jax import compilation_cache
     from converse_jax.plugins import load_plugin
     from converse_jax.restore import Restorer
-    from converse_jax.weights import load
 
     for plugin in args.plugin:
         load_plugin(plugin)
     kernel = given_kernel(args)
     compilation_cache.enable()
-    model, card = load(args.model)
+    return Restorer(*loaded(args.model)), kernel
+
+
+def loaded(name_or_path: str) -> tuple[nnx.Module, ModelCard]:
+    """The network and its card, with what was taken of several state dicts said."""
+    from converse_jax.weights import load
+
+    model, card = load(name_or_path)
     if "read" in card.notes:
-        say(f"{args.model}: read {card.notes['read']}")
-    return Restorer(model, card), kernel
+        say(f"{name_or_path}: read {card.notes['read']}")
+    return model, card
 
 
 def given_kernel(args: argparse.Namespace) -> np.ndarray | None:

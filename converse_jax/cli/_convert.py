@@ -6,8 +6,9 @@ import argparse
 import os
 from pathlib import Path
 
-from converse_jax.cli._arguments import UsageError, add_overwrite, say
+from converse_jax.cli._arguments import UsageError, add_overwrite, loaded, say
 from converse_jax.cli._models import purpose
+from converse_jax.messages import exists_already
 
 SUMMARY = "turn the authors' .pth weights into .safetensors"
 
@@ -21,17 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it."""
-    from converse_jax.weights import WeightsError, load, save
+    from converse_jax.weights import WeightsError, save
 
     if Path(args.target).suffix != ".safetensors":
         raise UsageError(f"{args.target}: the name of OUT must end in .safetensors")
     if os.path.lexists(args.target) and not args.overwrite:
-        raise WeightsError(
-            f"{args.target}: exists already; name another file, or overwrite it (--overwrite)"
-        )
-    model, card = load(args.source)
-    if "read" in card.notes:
-        say(f"{args.source}: read {card.notes['read']}")
+        raise WeightsError(exists_already(args.target))
+    model, card = loaded(args.source)
     save(args.target, model, card, overwrite=args.overwrite)
     say(f"{args.target}: {card.architecture}, {purpose(card)}")
     return 0
