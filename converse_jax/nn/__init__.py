@@ -1,8 +1,13 @@
 """Flax NNX layers. Linen users: `nnx.bridge.to_linen(Converse2D, 64, name="converse")`."""
 
 from converse_jax.nn._block import Block, ConverseBlock
-from converse_jax.nn._converse import Converse2D, lam_from_logit, softmax_normal
-from converse_jax.nn._converse_nd import Converse1D, Converse3D
+from converse_jax.nn._converse import (
+    Converse1D,
+    Converse2D,
+    Converse3D,
+    lam_from_logit,
+    softmax_normal,
+)
 from converse_jax.nn._gelu import gelu
 from converse_jax.nn._operator import Operator, TransferState, prepare, shard_spatially, use_method
 

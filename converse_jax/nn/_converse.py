@@ -1,10 +1,10 @@
-"""Converse2D as a Flax layer."""
+"""The reverse convolution of maps, signals and volumes as Flax layers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from converse_jax.nn._operator import Operator
-from converse_jax.ops import InitialEstimate, Method, PaddingMode
+from converse_jax.ops import InitialEstimate, Method, PaddingMode, converse1d, converse3d
 from converse_jax.ops._checks import check_choice, integer
 
 Initializer = Callable[..., Array]
@@ -33,21 +33,15 @@ def lam_from_logit(logit: Float[Array | np.ndarray, "*C"], eps: float) -> Float[
     return jax.nn.sigmoid(logit - 9) + eps
 
 
-class Converse2D(Operator):
-    """Reverse convolution with a learned kernel and lambda for each channel.
+class _Converse(Operator):
+    """What the layers share, whatever the number of spatial axes."""
 
-    `y = converse2d(x, kernel, lam)` with `lam = sigmoid(lam_logit - 9) + eps`.
-
-    Parameters: `kernel` `[kh, kw, C]`, `lam_logit` `[C]`.
-
-    Source: the paper's section 4. Its released code differs in one default: eps is 1e-3 in the
-    up-sampling layers of Converse-SRResNet.
-    """
+    methods: ClassVar[Any] = Method
 
     def __init__(
         self,
         num_features: int,
-        kernel_size: int | tuple[int, int] = 5,
+        kernel_size: int | tuple[int, ...] = 5,
         *,
         scale: int = 1,
         padding: int | None = None,
@@ -68,9 +62,10 @@ class Converse2D(Operator):
 
         Args:
             num_features: channels C.
-            kernel_size: taps on each side, or `(kh, kw)`.
-            scale, padding_mode, x0, method: as for `converse2d`.
-            padding: pixels on each side; None means `max(kh, kw) - 1`.
+            kernel_size: taps on each side, or on each spatial axis, e.g. `(kh, kw)`.
+            scale, padding_mode, x0, method: as for `converse2d`; signals and volumes know the
+                method "fft" alone.
+            padding: pixels on each side; None means one less than the kernel's longest side.
             eps: the smallest lambda, > 0.
             kernel_init: initializer of the kernel, `(key, shape, dtype) -> array`.
             lam_init: the initial lambda; None is the paper's, `sigmoid(-9) + eps`.
@@ -83,9 +78,9 @@ class Converse2D(Operator):
 
         Raises:
             ValueError: an impossible size, padding, eps or initial lambda, or an unknown option.
-            TypeError: a `kernel_size` that is not a number or a pair of numbers.
+            TypeError: a `kernel_size` that is not a number or one for each spatial axis.
         """
-        kh, kw = kernel_shape(kernel_size, 2)
+        shape = kernel_shape(kernel_size, self.spatial)
         if isinstance(padding, str):
             raise ValueError(
                 f"padding: got {padding!r}; expected pixels, and the kind of border as "
@@ -93,16 +88,16 @@ class Converse2D(Operator):
             )
         check_choice("padding_mode", padding_mode, PaddingMode)
         check_choice("x0", x0, InitialEstimate)
-        check_choice("method", method, Method)
+        check_choice("method", method, self.methods)
         super().__init__(method=method)
         self.num_features = num_features
         self.scale = integer("scale", scale, 1)
-        self.padding = max(kh, kw) - 1 if padding is None else integer("padding", padding, 0)
+        self.padding = max(shape) - 1 if padding is None else integer("padding", padding, 0)
         self.padding_mode = padding_mode
         self.eps = eps
         self.x0 = x0
         self.dtype = dtype
-        kernel = kernel_init(rngs.params(), (kh, kw, num_features), param_dtype)
+        kernel = kernel_init(rngs.params(), (*shape, num_features), param_dtype)
         self.kernel = nnx.Param(kernel, **(kernel_metadata or {}))
         logits = jnp.full(num_features, initial_logit(lam_init, eps), param_dtype)
         self.lam_logit = nnx.Param(logits, **(lam_metadata or {}))
@@ -112,8 +107,8 @@ class Converse2D(Operator):
         """The regularization of each channel, `sigmoid(lam_logit - 9) + eps`."""
         return lam_from_logit(self.lam_logit[...], self.eps)
 
-    def __call__(self, x: Float[Array, "*batch H W C"]) -> Float[Array, "*batch sH sW C"]:
-        """Apply the operator to maps `[..., H, W, C]`; raises as `converse2d`."""
+    def __call__(self, x: Float[Array, "*maps C"]) -> Float[Array, "*larger C"]:
+        """Apply the operator to maps, channels last; raises as the operator does."""
         kernel, logit = self.kernel[...], self.lam_logit[...]
         x = x.astype(jnp.result_type(x, kernel) if self.dtype is None else self.dtype)
         return self.operate(
@@ -126,6 +121,44 @@ class Converse2D(Operator):
             x0=self.x0,
             source=(kernel, logit),
         )
+
+
+class Converse2D(_Converse):
+    """Reverse convolution with a learned kernel and lambda for each channel.
+
+    `y = converse2d(x, kernel, lam)` with `lam = sigmoid(lam_logit - 9) + eps`, from maps
+    `[..., H, W, C]` to `[..., sH, sW, C]`.
+
+    Parameters: `kernel` `[kh, kw, C]`, `lam_logit` `[C]`.
+
+    Source: the paper's section 4. Its released code differs in one default: eps is 1e-3 in the
+    up-sampling layers of Converse-SRResNet.
+    """
+
+    spatial = 2
+
+
+class _ByFFT(_Converse):
+    methods = Literal["auto", "fft"]
+    operator: ClassVar[Callable[..., Array]]
+
+    def operate(self, x: Array, *args: Any, source: Any = None, **options: Any) -> Array:
+        """The operator; nothing is prepared."""
+        return self._sharded(lambda x: type(self).operator(x, *args, **options), x)
+
+
+class Converse1D(_ByFFT):
+    """`converse1d` with a learned kernel `[k, C]` and lambda `[C]`: see `Converse2D`."""
+
+    spatial = 1
+    operator = staticmethod(converse1d)
+
+
+class Converse3D(_ByFFT):
+    """`converse3d` with a learned kernel `[kd, kh, kw, C]` and lambda `[C]`: see `Converse2D`."""
+
+    spatial = 3
+    operator = staticmethod(converse3d)
 
 
 def kernel_shape(kernel_size: Any, spatial: int) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +38,13 @@ class SpatialSharding:
     mesh: Mesh
     axis: str
 
-    def over(self, x: Float[Array, "*batch H W C"], dimension: int) -> Array:
-        """x with one of its last three axes shared."""
+    def over(self, x: Float[Array, "*batch C"], axes: int, dimension: int) -> Array:
+        """x with one of its last axes shared, and whole along the others of them."""
         explicit = self.mesh.axis_types[self.mesh.axis_names.index(self.axis)] == AxisType.Explicit
         leading = (
             jax.typeof(x).sharding.spec if explicit else [PartitionSpec.UNCONSTRAINED] * x.ndim
         )
-        parts: list[Any] = [*leading[: x.ndim - 3], None, None, None]
+        parts: list[Any] = [*leading[: x.ndim - axes], *[None] * axes]
         parts[dimension] = self.axis
         sharding = NamedSharding(self.mesh, PartitionSpec(*parts))
         share = jax.reshard if explicit else jax.lax.with_sharding_constraint
@@ -71,6 +71,8 @@ class Operator(nnx.Module):
         spatial_sharding: set by `shard_spatially`.
         preparing: set by `prepare` while it looks on: transfer functions are kept, none is applied.
     """
+
+    spatial: ClassVar[int] = 2
 
     def __init__(self, *, method: Method = "auto") -> None:
         """Take the static attributes; `Module.set_attributes` changes them later."""
@@ -130,14 +132,16 @@ class Operator(nnx.Module):
             return operator(x)
         # Named on both sides of each exchange: the compiler would else share out the channels
         # between the operators too, and gather them for each sum over channels.
-        y = operator(shared.over(shared.over(x, -3), -1))
-        return shared.over(shared.over(y, -1), -3)
+        axes = 1 + min(self.spatial, 2)  # of a volume, the rows of its planes are shared
+        y = operator(shared.over(shared.over(x, axes, -axes), axes, -1))
+        return shared.over(shared.over(y, axes, -1), axes, -axes)
 
 
 def use_method(model: nnx.Module, method: Method) -> None:
     """Have all reverse convolutions of a network computed by a method of `converse2d`.
 
-    "auto" leaves those as they are that were made with a method.
+    "auto" leaves those as they are that were made with a method. Signals and volumes know
+    "fft" alone.
 
     Raises:
         ValueError: an unknown method.

@@ -1,16 +1,18 @@
 """Signals and volumes, against dense least squares and against the operator of maps."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AxisType
 from jax.test_util import check_grads
 
 from converse_jax import converse1d, converse2d, converse3d
-from converse_jax.nn import Converse1D, Converse3D
+from converse_jax.nn import Converse1D, Converse3D, prepare, shard_spatially
 
 CASES = [
     ((7,), (3,), 1),
@@ -119,6 +121,10 @@ def test_bad_input() -> None:
         converse1d(y, kernel, 0.1, scale=2, x0=y)
     with pytest.raises(TypeError, match=r"kernel_size: .* expected k or \(kd, kh, kw\)"):
         Converse3D(4, (3, 3), rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="padding: got 'CIRCULAR'; .* padding_mode='circular'"):
+        Converse1D(4, padding="CIRCULAR", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="method: got 'dft'; expected 'auto', 'fft'"):
+        Converse1D(4, method="dft", rngs=nnx.Rngs(0))
 
 
 def test_layers() -> None:
@@ -129,3 +135,12 @@ def test_layers() -> None:
     np.testing.assert_array_equal(layer(x), expected)
     volume = Converse3D(4, (1, 3, 3), rngs=nnx.Rngs(0))
     assert volume(jnp.ones((2, 3, 4, 5, 4))).shape == (2, 3, 4, 5, 4)
+
+
+@pytest.mark.parametrize(("layer", "shape"), [(Converse1D, (2, 16, 8)), (Converse3D, (3, 8, 5, 8))])
+def test_layers_on_eight_devices(layer: Any, shape: tuple[int, ...]) -> None:
+    module, x = layer(8, 3, scale=2, rngs=nnx.Rngs(0)), jax.random.normal(jax.random.key(0), shape)
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(AxisType.Auto,))
+    shared = nnx.jit(prepare(shard_spatially(module, mesh, "rows"), x))(x)
+    assert "rows" in shared.sharding.spec
+    np.testing.assert_allclose(shared, module(x), atol=1e-6)
