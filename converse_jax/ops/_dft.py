@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,7 +52,14 @@ from converse_jax.ops._dft_matrices import (
     synthesis_matrix,
     unfold,
 )
-from converse_jax.ops._function import Function, adjoint_pair, constant, trilinear
+from converse_jax.ops._function import (
+    Function,
+    adjoint_pair,
+    constant,
+    linear_pair,
+    of_active,
+    trilinear,
+)
 from converse_jax.ops._memory import depends_on, in_channel_chunks, row_major
 from converse_jax.ops._options import Options
 from converse_jax.ops._otf import phase_dft
@@ -156,28 +162,24 @@ class Solver(Function):
         return forward, self.once((active, size, dtype), lambda: self._along(active, size, dtype))
 
     def _along(self, active: tuple[int, ...], size: tuple[int, ...], dtype: Any) -> Function:
-        def of_active(kept: tuple[Any, ...], first: Array) -> Callable[..., Array]:
+        def of_spectra(kept: tuple[Any, ...], first: Array) -> Any:
             """The result as a function of what is active, with spectra in place of x."""
 
-            def result(*values: Any) -> Array:
-                given = dict(zip(active, values, strict=True))
-                spectra, kernel, lam = (given.get(i, value) for i, value in enumerate(kept))
+            def result(spectra: Quadrants, kernel: Array, lam: Array) -> Array:
                 return self._of_spectra(spectra, kernel, lam, size, first)
 
-            return result
+            return of_active(result, active, kept)
 
         def along(kept: tuple[Any, ...], tangents: tuple[Array, ...]) -> Array:
-            primals = tuple(kept[i] for i in active)
+            result, primals = of_spectra(kept, tangents[0])
             directions = (
                 self.analyze(t) if i == 0 else t for i, t in zip(active, tangents, strict=True)
             )
-            result = of_active(kept, tangents[0])
             return jax.jvp(result, primals, tuple(directions))[1].astype(dtype)
 
         def back(kept: tuple[Any, ...], cotangent: Array) -> tuple[Array, ...]:
-            primals = (kept[i] for i in active)
-            _, pull = jax.vjp(of_active(kept, cotangent), *primals)
-            cotangents = pull(cotangent.astype(kept[0][0].dtype))
+            result, primals = of_spectra(kept, cotangent)
+            cotangents = jax.vjp(result, *primals)[1](cotangent.astype(kept[0][0].dtype))
             # Analysis and synthesis are each other's adjoint, given the same matrices.
             padded, _ = _borders(self.options)
             return tuple(
@@ -185,21 +187,8 @@ class Solver(Function):
                 for i, value in zip(active, cotangents, strict=True)
             )
 
-        kept_labels = (_SPECTRA, *_INPUTS[1:])
         of_tangents = tuple(_INPUTS[i] for i in active)
-        tangent = Function(
-            along,
-            linear=(1,),
-            transposed=lambda _, kept, cotangent: pull_back(kept, cotangent),
-            labels=((kept_labels, of_tangents), _OUTPUT),
-        )
-        pull_back = Function(
-            back,
-            linear=(1,),
-            transposed=lambda _, kept, tangents: tangent(kept, tangents),
-            labels=((kept_labels, _OUTPUT), of_tangents),
-        )
-        return tangent
+        return linear_pair(along, back, ((_SPECTRA, *_INPUTS[1:]), of_tangents, _OUTPUT))[0]
 
     def _result(self, x: Array, kernel: Array, lam: Array) -> Array:
         return self._with_spectra(x, kernel, lam)[0]

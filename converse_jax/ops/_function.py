@@ -107,48 +107,24 @@ class Function:
             A function from the arguments to result and residuals; and the `Function` from residuals
             and tangents of the active arguments to the tangent of the result.
         """
-        return lambda *args: (self(*args), args), self.tangent(active)
+        return lambda *args: (self(*args), args), self.derivative(active)[0]
 
-    def tangent(self, active: tuple[int, ...]) -> Function:
-        """From the arguments and the tangents of the active ones to the tangent of the result."""
+    def derivative(self, active: tuple[int, ...]) -> tuple[Function, Function]:
+        """See `linear_pair`: what is kept are the arguments."""
 
-        def fn(args: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
-            of_active, primals = self._of_active(active, args)
-            return jax.jvp(of_active, primals, tangents)[1]
+        def along(args: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
+            fn, primals = of_active(self._derive, active, args)
+            return jax.jvp(fn, primals, tangents)[1]
 
-        def make() -> Function:
-            labels = self.labels and (
-                (self.labels[0], _pick(self.labels[0], active)),
-                self.labels[1],
-            )
-            return Function(
-                fn,
-                linear=(1,),
-                transposed=lambda _, args, cotangent: self.pull_back(active)(args, cotangent),
-                labels=labels,
-            )
-
-        return self.once(("tangent", active), make)
-
-    def pull_back(self, active: tuple[int, ...]) -> Function:
-        """From the arguments and the cotangent of the result to those of the active arguments."""
-
-        def fn(args: tuple[Any, ...], cotangent: Any) -> tuple[Any, ...]:
+        def back(args: tuple[Any, ...], cotangent: Any) -> tuple[Any, ...]:
             if self._vjp is not None:
                 return _pick(self._vjp(*args, cotangent), active)
-            of_active, primals = self._of_active(active, args)
-            return jax.vjp(of_active, *primals)[1](cotangent)
+            fn, primals = of_active(self._derive, active, args)
+            return jax.vjp(fn, *primals)[1](cotangent)
 
-        def make() -> Function:
-            labels = self.labels and (self.labels, _pick(self.labels[0], active))
-            return Function(
-                fn,
-                linear=(1,),
-                transposed=lambda _, args, tangents: self.tangent(active)(args, tangents),
-                labels=labels,
-            )
-
-        return self.once(("pull back", active), make)
+        inputs, output = self.labels or (None, None)
+        labels = None if inputs is None else (inputs, _pick(inputs, active), output)
+        return self.once(("derivative", active), lambda: linear_pair(along, back, labels))
 
     def mapped(self, axes: tuple[Any, ...]) -> Function:
         """The function under `jax.vmap`, with its own derivative, where it has one."""
@@ -172,18 +148,9 @@ class Function:
     def transpose(self, position: int, args: tuple[Any, ...], cotangent: Any) -> Any:
         """The cotangent of an argument in which the function is linear; it is 0 in `args`."""
         if self._transposed is None:
-            return self.pull_back((position,))(args, cotangent)[0]
+            return self.derivative((position,))[1](args, cotangent)[0]
         others = (arg for i, arg in enumerate(args) if i != position)
         return self._transposed(position, *others, cotangent)
-
-    def _of_active(
-        self, active: tuple[int, ...], args: tuple[Any, ...]
-    ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        def of_active(*values: Any) -> Any:
-            given = dict(zip(active, values, strict=True))
-            return self._derive(*(given.get(i, arg) for i, arg in enumerate(args)))
-
-        return of_active, _pick(args, active)
 
     def flat(self, tree: Any) -> Callable[..., list[Any]]:
         """The function from leaves to leaves, as the compiler of one device sees it."""
@@ -205,6 +172,44 @@ class Function:
 
 def _pick(items: tuple[Any, ...], positions: tuple[int, ...]) -> tuple[Any, ...]:
     return tuple(items[i] for i in positions)
+
+
+def of_active(
+    fn: Callable[..., Any], active: tuple[int, ...], args: tuple[Any, ...]
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """fn as a function of some of its arguments, and these."""
+
+    def of_values(*values: Any) -> Any:
+        given = dict(zip(active, values, strict=True))
+        return fn(*(given.get(i, arg) for i, arg in enumerate(args)))
+
+    return of_values, _pick(args, active)
+
+
+def linear_pair(
+    along: Callable[..., Any], back: Callable[..., Any], labels: tuple[Any, Any, Any] | None
+) -> tuple[Function, Function]:
+    """A derivative and its transpose, linear in their second argument.
+
+    Args:
+        along: from what is kept and the tangents of the arguments to the tangent of the result.
+        back: from what is kept and the cotangent of the result to those of the arguments.
+        labels: of what is kept, of the arguments, and of the result.
+    """
+    kept, inputs, output = labels or (None, None, None)
+    tangent = Function(
+        along,
+        linear=(1,),
+        transposed=lambda _, kept, cotangent: pull_back(kept, cotangent),
+        labels=labels and ((kept, inputs), output),
+    )
+    pull_back = Function(
+        back,
+        linear=(1,),
+        transposed=lambda _, kept, tangents: tangent(kept, tangents),
+        labels=labels and ((kept, output), inputs),
+    )
+    return tangent, pull_back
 
 
 def adjoint_pair(f: Callable[..., Any], g: Callable[..., Any]) -> tuple[Any, Any]:

@@ -60,7 +60,7 @@ def _pad(x: Array, padding: int, mode: str, axes: tuple[int, int]) -> Array:
     return x
 
 
-def _fold(x: Array, padding: int, mode: str, axes: tuple[int, int]) -> Array:
+def _pad_adjoint(x: Array, padding: int, mode: str, axes: tuple[int, int]) -> Array:
     """Add each border to the pixels it repeats, and remove it."""
     for axis, side, source in reversed(_sides(x.shape, padding, mode, axes)):
         border = x[side]
@@ -70,7 +70,7 @@ def _fold(x: Array, padding: int, mode: str, axes: tuple[int, int]) -> Array:
     return crop_map(x, padding, axes[0])
 
 
-pad, fold = adjoint_pair(_pad, _fold)
+pad, pad_adjoint = adjoint_pair(_pad, _pad_adjoint)
 
 
 def _sides(

@@ -61,7 +61,7 @@ def maps(case: Case, seed: int = 0, scale: int = 1) -> jax.Array:
 def test_pairs(case: Case) -> None:
     if case.padding <= min(case.shape):
         mode = case.padding_mode
-        assert_adjoint(_pad.pad, _pad.fold, maps(case), case.padding, mode, (2, 3))
+        assert_adjoint(_pad.pad, _pad.pad_adjoint, maps(case), case.padding, mode, (2, 3))
     assert_adjoint(_fft.channels_first, _fft.channels_last, maps(case))
     for hint in (_memory.row_major, _memory.sharded_row_major):
         assert_adjoint(hint, hint, maps(case))
