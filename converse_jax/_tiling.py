@@ -79,7 +79,9 @@ class Tiling:
 
     @classmethod
     def of(cls, model: nnx.Module, card: ModelCard) -> Tiling:
-        """The tiling of a network, whose layers say how they pad."""
+        """The tiling of a network: for deblurring images are periodic, else its layers say it."""
+        if card.task == "deblur":
+            return cls(card, "circular")
         found = (getattr(layer, "padding_mode", None) for _, layer in nnx.iter_modules(model))
         mode: Beyond = next((m for m in found if m in ("circular", "replicate")), "reflect")
         return cls(card, mode)
