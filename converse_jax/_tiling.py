@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,9 @@ WHOLE_PIXELS = 2**22
 OVERLAP = 64
 """Pixels that neighboring tiles share if the card does not say (`measure_overlap`)."""
 
+# A folder of more sizes goes through tiles of one size. Two are a camera held upright and not.
+_WHOLE_SIZES = 2
+
 # The outermost part of a deblurring network's overlap, on each side of a tile, becomes a smooth
 # continuation. The rings around an edge where a tile meets its own other end reach much farther
 # than what is lost: with an overlap of 64 pixels and tiles of 256, 39 dB against the whole image
@@ -48,7 +51,7 @@ def tile_sides(
             raise ValueError("overlap: whole images (tile 0) have none; leave it out")
         return [0]
     align, shared = _align(card), overlap_of(card, overlap)
-    side = align * -(-max(TILE, 2 * shared) // align) if tile is None else tile
+    side = _side(card, TILE, overlap) if tile is None else tile
     check_tiles(side, shared, align)
     sides = [side]
     while (side := side // 2 // align * align) >= max(LEAST_TILE, 2 * shared):
@@ -56,6 +59,22 @@ def tile_sides(
     if tile is None and size[0] * size[1] <= WHOLE_PIXELS:
         return [0, *(side for side in sides if side < max(size))]
     return sides
+
+
+def folder_tile(
+    cards: Sequence[ModelCard], sizes: Collection[Sequence[int]], overlap: int | None
+) -> int | None:
+    """One side of the tiles for images of so many sizes that each would be compiled, or None.
+
+    Args:
+        cards: of the networks.
+        sizes: of the images, different ones.
+        overlap: as given.
+    """
+    if len(sizes) <= _WHOLE_SIZES:
+        return None
+    least = SMALL_TILE if max(map(max, sizes)) <= SMALL_TILE - OVERLAP else TILE
+    return max(_side(card, least, overlap) for card in cards)
 
 
 def overlap_of(card: ModelCard, overlap: int | None = None) -> int:
@@ -124,6 +143,12 @@ class Tiling:
             padding_mode=self.padding_mode,
             on_tile=on_tile,
         )
+
+
+def _side(card: ModelCard, least: int, overlap: int | None) -> int:
+    """The smallest side of at least so many pixels that the network can use."""
+    align = _align(card)
+    return align * -(-max(least, 2 * overlap_of(card, overlap)) // align)
 
 
 def _align(card: ModelCard) -> int:

@@ -22,7 +22,7 @@ _CAREFUL = 0.85
 class BundledRestorer:
     """Restores each image with the bundled network for its channels; loads a network when needed.
 
-    It has what `restore_files` needs of a `Restorer`: `plan` and `prepare_kernel`.
+    It has what `restore_files` needs of a `Restorer`: `cards`, `plan` and `prepare_kernel`.
     """
 
     def __init__(self, task: BundledTask = "photo", *, scale: int | None = None) -> None:
@@ -57,7 +57,8 @@ class BundledRestorer:
         )
         if not self._names:
             raise RestoreError(self._missing)
-        self._takes_kernel = any(cards[name].needs_kernel for name in self._names.values())
+        self.cards = tuple(cards[name] for name in sorted(set(self._names.values())))
+        self._takes_kernel = any(card.needs_kernel for card in self.cards)
         self._loaded: dict[str, Restorer] = {}
 
     def restorer(self, channels: int) -> Restorer:

@@ -146,7 +146,7 @@ class Restorer:
                 f"self_ensemble: the model's kernels of {fitted.shape[0]}x{fitted.shape[0]} have "
                 "no center to rotate about; restore without it"
             )
-        sides = self.check_tiles(tile, overlap, image.shape)
+        sides = checked_sides(self.card, tile, overlap, image.shape[:2])
         size = f"{image.shape[1]}x{image.shape[0]}"
         image = image.astype(np.float32, copy=False)
         given, margin = image, 0
@@ -186,19 +186,6 @@ class Restorer:
             return result
         return given + np.float32(strength) * (result - given)
 
-    def check_tiles(
-        self, tile: int | None, overlap: int | None, size: Sequence[int] = (1, 1)
-    ) -> list[int]:
-        """Sides of the tiles to try on an image of `(height, width, ...)`, in order; 0 is none.
-
-        Raises:
-            RestoreError: a tile or an overlap that the model cannot use.
-        """
-        try:
-            return tile_sides(self.card, size[:2], tile, overlap)
-        except ValueError as error:
-            raise RestoreError(str(error)) from None
-
     def _check_strength(self, strength: float) -> None:
         if not 0 <= strength <= 1:
             raise RestoreError(f"strength: got {strength}; expected 0 (the image) to 1 (restored)")
@@ -222,6 +209,11 @@ class Restorer:
         if not 0 <= sigma < float("inf"):
             raise RestoreError(f"sigma: got {sigma}; expected a standard deviation of at least 0")
         return float(sigma)
+
+    @property
+    def cards(self) -> tuple[ModelCard, ...]:
+        """The card, as a `BundledRestorer` has several."""
+        return (self.card,)
 
     def plan(self, image: np.ndarray, *, sigma: float | None = None) -> Plan:
         """How an image will be restored: the noise level, given or estimated, and notes.
@@ -321,6 +313,20 @@ _SYMMETRIES = [
     for mirror in (False, True)
     for turns in range(4)
 ]
+
+
+def checked_sides(
+    card: ModelCard, tile: int | None, overlap: int | None, size: Sequence[int] = (1, 1)
+) -> list[int]:
+    """Sides of the tiles to try on an image of `(height, width)`, in order; 0 is the whole image.
+
+    Raises:
+        RestoreError: a tile or an overlap that the model cannot use.
+    """
+    try:
+        return tile_sides(card, size, tile, overlap)
+    except ValueError as error:
+        raise RestoreError(str(error)) from None
 
 
 def restore_image(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol
@@ -12,18 +12,24 @@ from typing import Any, BinaryIO, Literal, Protocol
 import jax
 import numpy as np
 
+from converse_jax._tiling import folder_tile
 from converse_jax.imaging import Image, ImageError, encode_pages, read_pages, resize
 from converse_jax.imaging._encode import check_encodable, check_quality, dropped
 from converse_jax.imaging._files import check_target, format_of, sort_out, write_encoded
 from converse_jax.imaging._image import EXTENSIONS, MAX_PIXELS, READ_EXTENSIONS
 from converse_jax.messages import exists_already
-from converse_jax.restore import Plan, RestoreError, restore_image
+from converse_jax.restore import Plan, RestoreError, checked_sides, restore_image
+from converse_jax.weights import ModelCard
 
 _SIZES_BETWEEN_CLEARINGS = 32
 
 
 class AnyRestorer(Protocol):
     """A `Restorer`, or a `BundledRestorer` that chooses one for each image."""
+
+    @property
+    def cards(self) -> tuple[ModelCard, ...]:
+        """Of the networks."""
 
     def plan(self, image: np.ndarray, *, sigma: float | None = None) -> Plan:
         """How an image is restored, and notes for the user."""
@@ -149,7 +155,7 @@ def restore_file(
         RestoreError: as `Restorer`.
     """
     target, output = Path(target), output or Output()
-    restorer.prepare_kernel(options.get("kernel"))
+    _check_options(restorer, options)
     # Fail before the work if its result could not be written.
     if not overwrite and os.path.lexists(target):
         raise ImageError(exists_already(target))
@@ -189,7 +195,7 @@ def restore_bytes(
         tolerate_damage: as for `read_image`.
         sigma: as for `Restorer.plan`.
         on_page: called after each page with its number from 1 and the total.
-        options: options of `Restorer`.
+        options: options of `Restorer`; of several pages tiles are not counted (`on_tile`).
 
     Returns:
         The whole file, and how its first page was restored, with remarks on all.
@@ -198,11 +204,14 @@ def restore_bytes(
         ImageError: source cannot be read, or the format cannot hold the result.
         RestoreError: as `Restorer`.
     """
+    _check_options(restorer, options)
     output = output or Output()
     given = source if isinstance(source, (str, os.PathLike)) else "standard input"
     pages = read_pages(source, white_level=white_level, tolerate_damage=tolerate_damage)
     plans: list[Plan] = []
     remarks = dict.fromkeys(pages.notes)  # each once, in order
+    if len(pages) > 1:
+        options["on_tile"] = None
 
     def restored() -> Iterator[Image]:
         for number, image in enumerate(pages, 1):
@@ -222,6 +231,13 @@ def restore_bytes(
 
     data = encode_pages(restored(), format, quality=output.quality)
     return data, replace(plans[0], remarks=tuple(remarks))
+
+
+def _check_options(restorer: AnyRestorer, options: Mapping[str, Any]) -> None:
+    """Raise a RestoreError about options that no image could be restored with."""
+    restorer.prepare_kernel(options.get("kernel"))
+    for card in restorer.cards:
+        checked_sides(card, options.get("tile"), options.get("overlap"))
 
 
 def _final_size(
@@ -249,7 +265,8 @@ def restore_folder(
     """Restore the images of a folder into another, under the same names and sub-folders.
 
     Images that exist in the target are skipped, unless `overwrite`. One that cannot be restored
-    does not stop the others. Images are sorted by size, as each size is compiled.
+    does not stop the others. Images are sorted by size, as each size is compiled. If there are more
+    than two sizes, all images are restored in tiles of one size, unless `tile=0` asks otherwise.
 
     Args:
         restorer: the network.
@@ -266,10 +283,10 @@ def restore_folder(
 
     Raises:
         ImageError: no such source, no images in it, or a target that is source or a file.
-        RestoreError: a kernel that the model cannot use.
+        RestoreError: a kernel, tile or overlap that the model cannot use.
     """
     source, target, output = Path(source), Path(target), output or Output()
-    restorer.prepare_kernel(options.get("kernel"))
+    _check_options(restorer, options)
     images, unread = _images_outside(source, target)
     targets = _targets(images, output)
     finished = [] if overwrite else [p for p in targets if os.path.lexists(target / targets[p])]
@@ -289,9 +306,16 @@ def restore_folder(
             made = target / _target_name(name, output)
             reason = f"{source / name}: another image is written to {made}; rename one of them"
             report(FileResult(source / name, made, "failed", reason=reason))
+    tiled: tuple[str, ...] = ()
+    if options.get("tile") is None:
+        found = {size[:2] for size, _ in waiting if size != (0,)}
+        options["tile"] = tile = folder_tile(restorer.cards, found, options.get("overlap"))
+        if tile is not None:
+            why = "as each size of whole images (--tile 0) would be compiled"
+            tiled = (f"images of {len(found)} sizes: restored in tiles of {tile} pixels, {why}",)
     sizes: set[tuple[int, ...]] = set()
     for size, name in waiting:
-        sizes.add(size)
+        sizes.add(() if options["tile"] else size)
         if len(sizes) > _SIZES_BETWEEN_CLEARINGS:
             # JAX keeps the traces of every size, megabytes each, until all caches are cleared; the
             # price is to trace the next size anew.
@@ -302,6 +326,7 @@ def restore_folder(
         own = output if format in ("jpeg", "webp") else replace(output, quality=None)
         try:
             plan = restore_file(restorer, given, made, overwrite=overwrite, output=own, **options)
+            plan = replace(plan, notes=(*plan.notes, *tiled))
             report(FileResult(given, made, "restored", plan))
         except (ImageError, RestoreError) as error:
             report(FileResult(given, made, "failed", reason=str(error)))

@@ -15,6 +15,7 @@ from converse_jax.imaging import (
     ImageError,
     Resolution,
     encode_image,
+    gaussian_kernel,
     read_image,
     read_pages,
     resize,
@@ -30,7 +31,8 @@ from converse_jax.restore_files import (
     restore_folder,
     shown,
 )
-from tests.test_restore import Enlarge, card, image
+from tests.test_restore import Deblur, Enlarge, card, image
+from tests.test_tiling import programs_built
 
 
 def write(path: Path, image: Image) -> None:
@@ -171,8 +173,66 @@ def test_many_sizes_do_not_fill_the_memory(
     )
     for n, height in enumerate((2, 2, 3, 4, 4, 5, 6)):
         write(tmp_path / "in" / f"{n}.png", Image(image(height, 3, 1)))
-    assert restore_folder(brighter, tmp_path / "in", tmp_path / "out").restored == 7
+    assert restore_folder(brighter, tmp_path / "in", tmp_path / "out", tile=0).restored == 7
     assert cleared == [2, 2]  # before the third and the fifth size
+
+
+def test_twenty_sizes_are_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(20):
+        write(tmp_path / "in" / f"{n}.png", Image(image(20 + n, 30, 1)))
+    results: list[FileResult] = []
+
+    def restored(target: str, restorer: Restorer, **options: Any) -> list[tuple[int, ...]]:
+        built = programs_built(monkeypatch, restorer)
+        results.clear()
+        counts = restore_folder(
+            *(restorer, tmp_path / "in", tmp_path / target),
+            on_result=lambda result, *_: results.append(result),
+            **options,
+        )
+        assert counts.restored == 20
+        return built
+
+    deblur = {"kernel": gaussian_kernel(5, 1.0)}
+    for name, restorer, options in (
+        ("darker", Restorer(Enlarge(gain=0.5), card()), {}),
+        ("sharper", Restorer(Deblur(), card("deblur", needs_kernel=True)), deblur),
+    ):
+        assert restored(name, restorer, **options) == [(256, 256, 1)]
+        note = "images of 20 sizes: restored in tiles of 256 pixels, as each size of whole images"
+        assert all(r.plan is not None and r.plan.notes[-1].startswith(note) for r in results)
+    for path in (tmp_path / "in").iterdir():
+        half = read_image(path).pixels / 2
+        got = read_image(tmp_path / "darker" / path.name).pixels
+        np.testing.assert_allclose(got, half, atol=0.51 / 255)
+    assert len(restored("whole", Restorer(Enlarge(), card()), tile=0)) == 20
+    assert all(r.plan is not None and r.plan.notes == () for r in results)
+
+
+def test_tiles_that_cannot_be_are_refused_before_an_image_is_read(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"no image")
+    restorer = Restorer(Enlarge(), card(overlap=16))
+    for source, run in (("in", restore_folder), ("in/a.png", restore_file)):
+        with pytest.raises(RestoreError, match="tile: got 7; expected at least 32"):
+            run(restorer, tmp_path / source, tmp_path / "out.png", tile=7)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_an_interrupted_image_leaves_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", Image(image(60, 60, 1)))
+
+    def interrupt(done: int, total: int) -> None:
+        if done == total - 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        restore_file(
+            *(Restorer(Enlarge(), card(overlap=8)), tmp_path / "a.png", tmp_path / "b.png"),
+            tile=32,
+            on_tile=interrupt,
+        )
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_an_interrupted_folder_leaves_whole_files_only(

@@ -13,10 +13,10 @@ from flax import nnx
 from jax import Array
 
 from converse_jax import _programs, _tiling
-from converse_jax._tiling import Tiling, tile_sides
+from converse_jax._tiling import Tiling, folder_tile, tile_sides
 from converse_jax.imaging import Image, circular_blur, gaussian_kernel
-from converse_jax.models import ConverseDnCNN, ConverseSRResNet
-from converse_jax.restore import RestoreError, Restorer, restore_image
+from converse_jax.nn import Converse2D
+from converse_jax.restore import RestoreError, Restorer, checked_sides, restore_image
 from converse_jax.tiles import Beyond
 from tests.test_restore import Deblur, Enlarge, Mix, card, image, told
 
@@ -90,17 +90,20 @@ def test_deblurred_in_tiles(extend_borders: bool) -> None:
     assert np.abs(tiles - whole).max() < 0.01
 
 
-@pytest.mark.parametrize(
-    ("make", "scale", "padding_mode"),
-    [(ConverseDnCNN, 1, "circular"), (ConverseSRResNet, 2, "replicate")],
-)
-def test_tiles_see_what_the_network_sees_beyond_its_borders(
-    make: Any, scale: int, padding_mode: str
-) -> None:
+class Layer(nnx.Module):
+    """One reverse convolution, which pads in one way."""
+
+    def __init__(self, padding_mode: Any) -> None:
+        self.layer = Converse2D(1, 3, padding_mode=padding_mode, lam_init=0.05, rngs=nnx.Rngs(0))
+
+    def __call__(self, x: Array) -> Array:
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("padding_mode", ["circular", "replicate"])
+def test_tiles_see_what_the_network_sees_beyond_its_borders(padding_mode: str) -> None:
     x = photograph(45, 35, 1)
-    more = {"scale": 2} if scale == 2 else {}
-    model = make(channels=1, num_features=4, num_blocks=1, rngs=nnx.Rngs(0), **more)
-    restorer = Restorer(model, card("sr", 1, scale))
+    restorer = Restorer(Layer(padding_mode), card())
     whole = restorer(x, tile=0)
     assert restorer._tiling.padding_mode == padding_mode
     errors = {}
@@ -214,7 +217,7 @@ def test_refused_tiles(tile: int | None, overlap: int | None, text: str) -> None
     with pytest.raises(RestoreError, match=text):
         restorer(image(8, 8, 1), tile=tile, overlap=overlap)
     with pytest.raises(RestoreError, match=text):
-        restorer.check_tiles(tile, overlap)
+        checked_sides(restorer.card, tile, overlap)
 
 
 def test_sides_to_try() -> None:
@@ -227,3 +230,13 @@ def test_sides_to_try() -> None:
     assert tile_sides(card(), huge, None, 300) == [600]
     cells = card(overlap=8, config={"downscale": 3})
     assert tile_sides(cells, huge, None, None) == [513, 255, 126]
+
+
+def test_a_folder_of_many_sizes_has_one_tile() -> None:
+    cells = card(overlap=8, config={"downscale": 3})
+    sizes = [(100, 80), (80, 100), (90, 90)]
+    assert folder_tile([card()], sizes[:2], None) is None
+    assert folder_tile([card()], sizes, None) == 256
+    assert folder_tile([card()], [*sizes, (193, 10)], None) == 512
+    assert folder_tile([card(), cells], sizes, None) == 258
+    assert folder_tile([card()], sizes, 300) == 600

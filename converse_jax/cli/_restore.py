@@ -70,6 +70,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not extend the borders before deblurring: the blur was circular",
     )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="N",
+        help="restore in overlapping tiles of N pixels, smaller where memory runs out, or whole "
+        "images with 0 (default: tiles for images of more than 4 megapixels, for those that do "
+        "not fit into memory, and for folders of more than two sizes)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        metavar="M",
+        help="pixels that neighboring tiles share (default: as measured for the network)",
+    )
     add_files(parser)
 
 
@@ -164,6 +178,8 @@ def run(args: argparse.Namespace) -> int:
         "strength": args.strength,
         "self_ensemble": args.self_ensemble,
         "extend_borders": not args.no_extend_borders,
+        "tile": args.tile,
+        "overlap": args.overlap,
         "white_level": args.white_level,
         "tolerate_damage": args.tolerate_damage,
         "output": output,
@@ -171,13 +187,13 @@ def run(args: argparse.Namespace) -> int:
     if is_folder:
         return _restore_folder(restorer, source, target, args.overwrite, options)
     given = sys.stdin.buffer if args.source == "-" else source
-    with progress_bar("restoring pages") as advance:
+    with progress_bar("restoring") as advance:
 
         def on_page(number: int, total: int) -> None:
             if total > 1:
                 advance(number, total)
 
-        options["on_page"] = on_page
+        options |= {"on_page": on_page, "on_tile": advance}
         if args.target == "-":
             plan = _restore_to_stdout(restorer, given, output, options)
         else:
