@@ -90,20 +90,28 @@ class Tiling:
 
     Attributes:
         card: its card.
-        padding_mode: what it takes to be beyond an image.
+        padding_mode: what tiles see beyond an image.
+        outside: whether they begin outside of it.
     """
 
     card: ModelCard
-    padding_mode: Beyond
+    padding_mode: Beyond = "reflect"
+    outside: bool = False
 
     @classmethod
     def of(cls, model: nnx.Module, card: ModelCard) -> Tiling:
-        """The tiling of a network: for deblurring images are periodic, else its layers say it."""
+        """The tiling of a network, whose layers say how they pad.
+
+        For deblurring an image is periodic, or has been made so. Other networks that treat it as
+        periodic mix up its ends: outside of it tiles see its reflection, which restores the pixels
+        at its borders better than they are in the whole image.
+        """
         if card.task == "deblur":
-            return cls(card, "circular")
-        found = (getattr(layer, "padding_mode", None) for _, layer in nnx.iter_modules(model))
-        mode: Beyond = next((m for m in found if m in ("circular", "replicate")), "reflect")
-        return cls(card, mode)
+            return cls(card, "circular", outside=True)
+        modes = {getattr(layer, "padding_mode", None) for _, layer in nnx.iter_modules(model)}
+        if "replicate" in modes:
+            return cls(card, "replicate")
+        return cls(card, outside="circular" in modes)
 
     def __call__(
         self,
@@ -141,6 +149,7 @@ class Tiling:
             scale=self.card.scale,
             align=align,
             padding_mode=self.padding_mode,
+            outside=-(-overlap // 2) - lost if self.outside else 0,
             on_tile=on_tile,
         )
 

@@ -20,6 +20,7 @@ def in_tiles(
     scale: int = 1,
     align: int = 1,
     padding_mode: Beyond = "reflect",
+    outside: int = 0,
     on_tile: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Apply a function to an image in overlapping tiles, and blend the results.
@@ -39,9 +40,9 @@ def in_tiles(
         overlap: pixels of the image that neighboring tiles share, at most half of a tile.
         scale: enlargement of `fn`.
         align: tiles begin at multiples of this, for functions that see cells of pixels.
-        padding_mode: what lies beyond the image where a tile does: best what `fn` itself takes to
-            be there. For "circular" the tiles begin half of the overlap outside the image, as its
-            ends are neighbors too.
+        padding_mode: what lies beyond the image where a tile does.
+        outside: the tiles cover so many pixels beyond the image too, at least half of the overlap
+            if `fn` takes its ends for neighbors. With 0 they end where a large image does.
         on_tile: called with (done, total) before the first tile and after each.
 
     Returns:
@@ -57,7 +58,11 @@ def in_tiles(
         raise ValueError(f"padding_mode: got {padding_mode!r}; expected {expected}")
     height, width = image.shape[:2]
     rows, columns = (
-        _axis(length, tile, overlap, scale, align, padding_mode) for length in (height, width)
+        _axis(
+            tile_starts(length, tile, overlap, align, outside=outside),
+            *(length, tile, overlap, scale, padding_mode),
+        )
+        for length in (height, width)
     )
     size = (scale * height, scale * width)
     total, done, result = len(rows) * len(columns), 0, None
@@ -119,11 +124,9 @@ class _Part(NamedTuple):
 
 
 def _axis(
-    length: int, tile: int, overlap: int, scale: int, align: int, padding_mode: Beyond
+    starts: list[int], length: int, tile: int, overlap: int, scale: int, padding_mode: Beyond
 ) -> list[_Part]:
     """The tiles along an axis; their weights sum to 1 everywhere."""
-    outside = -(-overlap // 2) if padding_mode == "circular" else 0
-    starts = tile_starts(length, tile, overlap, align, outside=outside)
     ramp = np.sin(np.pi / 2 * (np.arange(scale * overlap) + 0.5) / max(scale * overlap, 1)) ** 2
     total = np.zeros(scale * length)
     parts = []
@@ -157,6 +160,7 @@ def measure_overlap(
     *,
     tile: int = 512,
     psnr: float = 60.0,
+    border: int = 16,
     overlaps: Sequence[int] = (8, 16, 24, 32, 48, 64, 96, 128),
     **options: Any,
 ) -> int | None:
@@ -170,6 +174,8 @@ def measure_overlap(
         image: of the kind that the network restores, some tiles large.
         tile: side of the tiles; larger ones agree better at the same overlap.
         psnr: agreement asked for, in dB of a peak of 1.
+        border: pixels at the borders of the image that are not compared: a network that treats the
+            image as periodic sees its other end there, which tiles do not.
         overlaps: those tried, in ascending order.
         options: passed to `restore`, e.g. the kernel.
 
@@ -177,9 +183,11 @@ def measure_overlap(
         The first of `overlaps` that reaches `psnr`; None if none does.
     """
     whole = restore(image, tile=0, **options)
+    border *= whole.shape[0] // image.shape[0]
+    inside = np.s_[border : whole.shape[0] - border, border : whole.shape[1] - border]
     for overlap in overlaps:
         tiles = restore(image, tile=tile, overlap=overlap, **options)
-        error = float(np.square(tiles - whole, dtype=np.float64).mean())
+        error = float(np.square((tiles - whole)[inside], dtype=np.float64).mean())
         if error <= 10 ** (-psnr / 10):
             return overlap
     return None

@@ -100,19 +100,36 @@ class Layer(nnx.Module):
         return self.layer(x)
 
 
-@pytest.mark.parametrize("padding_mode", ["circular", "replicate"])
-def test_tiles_see_what_the_network_sees_beyond_its_borders(padding_mode: str) -> None:
+def test_what_tiles_see_beyond_the_image() -> None:
+    def of(model: nnx.Module, task: str = "denoise") -> tuple[str, bool]:
+        tiling = Tiling.of(model, card(task))
+        return tiling.padding_mode, tiling.outside
+
+    assert of(Deblur(), "deblur") == ("circular", True)
+    assert of(Layer("replicate")) == ("replicate", False)
+    assert of(Layer("circular")) == ("reflect", True)
+    assert of(Mix()) == ("reflect", False)
+
+
+def test_an_image_smaller_than_a_tile() -> None:
     x = photograph(45, 35, 1)
-    restorer = Restorer(Layer(padding_mode), card())
+    restorer = Restorer(Layer("replicate"), card())
     whole = restorer(x, tile=0)
-    assert restorer._tiling.padding_mode == padding_mode
     errors = {}
     for mode in get_args(Beyond):
         restorer._tiling = Tiling(restorer.card, mode)
         errors[mode] = np.square(restorer(x, tile=64, overlap=16) - whole).mean()
-    assert min(errors, key=lambda mode: errors[mode]) == padding_mode
-    assert Tiling.of(Mix(), card()).padding_mode == "reflect"
-    assert Tiling.of(Deblur(), card("deblur")).padding_mode == "circular"
+    assert min(errors, key=lambda mode: errors[mode]) == "replicate"
+
+
+def test_the_ends_of_an_image_are_not_mixed_up() -> None:
+    # One end is dark and the other bright: as neighbors they ring.
+    x = np.asarray(np.linspace(0, 1, 90)[:, None, None] * np.ones((1, 50, 1)), np.float32)
+    restorer = Restorer(Layer("circular"), card())
+    whole, tiles = restorer(x, tile=0), restorer(x, tile=128, overlap=16)
+    np.testing.assert_allclose(tiles[16:-16, 16:-16], whole[16:-16, 16:-16], atol=3e-2)
+    ends = np.r_[:4, -4:0]
+    assert np.abs(tiles - x)[ends].max() < 0.5 * np.abs(whole - x)[ends].max()
 
 
 def test_large_images_are_restored_in_tiles_unless_asked_otherwise(
