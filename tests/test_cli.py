@@ -151,6 +151,29 @@ def test_a_folder_with_a_bad_file(tmp_path: Path, run: Run, denoiser: Path) -> N
     assert [p.name for p in (tmp_path / "out").rglob("*.*")] == ["a.png"]
 
 
+def test_tiles(tmp_path: Path, run: Run, refused: Callable[..., str], denoiser: Path) -> None:
+    source = write(tmp_path / "in" / "a.png", 50, 61, 1, bits=16)
+    command = ("restore", source, tmp_path / "b.png", "--model", denoiser)
+    assert run(*command, "--tile", 32, "--overlap", 8) == (0, "", "")
+    restorer = Restorer(*converse_jax.load(denoiser))
+    got, x = read_image(tmp_path / "b.png").pixels, read_image(source).pixels
+    for tile, same in ((32, True), (0, False)):
+        want = np.clip(restorer(x, tile=tile, overlap=8 if tile else None), 0, 1)
+        assert np.allclose(got, want, atol=1 / 65535) == same
+    # Before an image is read, and once for a folder.
+    source.write_bytes(b"")
+    text = "tile: got 7; expected at least 128 (twice the overlap of 64)"
+    for given in (source, source.parent):
+        assert refused("restore", given, tmp_path / "c.png", *command[3:], "--tile", 7) == text
+    assert refused("restore", source, tmp_path / "c.png", "--tile", 7).startswith("tile: got 7; ")
+    assert "tiles of 256" not in run("restore", source.parent, tmp_path / "out", *command[3:])[2]
+    for n in range(3):
+        write(tmp_path / "sizes" / f"{n}.png", 20, 20 + n, 1)
+    said = run("restore", tmp_path / "sizes", tmp_path / "out", *command[3:])[2].splitlines()
+    note = "images of 3 sizes: restored in tiles of 256 pixels, as each size of whole images"
+    assert len(said) == 2 and said[0].startswith(note)
+
+
 def test_how_files_are_read_and_written(tmp_path: Path, run: Run, denoiser: Path) -> None:
     model = ("--model", denoiser)
     (tmp_path / "in").mkdir()

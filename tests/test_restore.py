@@ -330,9 +330,9 @@ def test_transfer_functions_that_would_fill_the_memory_are_not_kept(
 def test_an_image_that_does_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     restorer = Restorer(Deblur(), card("deblur", needs_kernel=True))
     kernel = gaussian_kernel(7, 1.0)
-    monkeypatch.setattr(_programs, "available_memory", lambda: 200_000)
+    monkeypatch.setattr(_programs, "available_memory", lambda: 1_000_000)
     restorer(image(8, 8, 1), kernel=kernel)
-    gigabytes = r"\(in tiles of 128: 0\.00\d+ GB of 0\.0002 GB available\)"
+    gigabytes = r"\(0\.00\d+ GB of 0\.001 GB available\)"
     text = f"image: 200x300 pixels need more memory than is available {gigabytes}; cut the image"
     with pytest.raises(RestoreError, match=text):
         restorer(image(300, 200, 1), kernel=kernel, tile=0)
