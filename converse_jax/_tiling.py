@@ -34,7 +34,7 @@ _WHOLE_SIZES = 2
 # The outermost part of a deblurring network's overlap, on each side of a tile, becomes a smooth
 # continuation. The rings around an edge where a tile meets its own other end reach much farther
 # than what is lost: with an overlap of 64 pixels and tiles of 256, 39 dB against the whole image
-# become 57, and with 96 pixels 46 become 61.
+# become about 57, and with 96 pixels 46 become 61.
 _CONTINUED_PART = 6
 
 

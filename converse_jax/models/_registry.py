@@ -55,7 +55,8 @@ def register(
 
     A network that takes a blur kernel has an attribute `blur_size`, the side of its kernels. If it
     is called without the kernel once `nn.prepare` has put the kernel into transfer functions, its
-    class says so: `kernel_in_transfers = True`.
+    class says so: `kernel_in_transfers = True`. One that sees cells of s x s pixels as one has an
+    argument `downscale=s`: tiles of large images begin with a cell.
 
     Args:
         task: "denoise", "sr" or "deblur", or several: what it can learn.
