@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
@@ -158,9 +159,12 @@ def fitted_kernel(
         kernel = np.pad(kernel, margins)
     cut = float(np.abs(given).sum() - np.abs(kernel).sum()) / float(np.abs(given).sum())
     if cut > _NEGLIGIBLE:
+        advice = "crop it, or estimate a smaller one"
+        with contextlib.suppress(KernelError):
+            if max(centered_kernel(given).shape) <= size:
+                advice = "move its centroid to its center (--center-kernel)"
         raise KernelError(
-            f"kernel: got {height}x{width}, {network} takes at most {size}x{size}; "
-            "crop it, or move its centroid to its center (--center-kernel)"
+            f"kernel: got {height}x{width}, {network} takes at most {size}x{size}; {advice}"
         )
     if max(height, width) <= size:
         return kernel, [f"the kernel of {height}x{width} was padded with zeros to {size}x{size}"]
@@ -205,8 +209,8 @@ def _oddities(kernel: np.ndarray) -> list[str]:
     down, right = (a - b for a, b in zip(_centroid(kernel), (row, column), strict=True))
     if max(abs(down), abs(right)) > 0.5 + 1e-9:
         notes.append(
-            f"its centroid is {down:+.2g} rows and {right:+.2g} columns from its center, which "
-            "moves the image back by as much (--center-kernel)"
+            f"its centroid is {down:+.2g} rows and {right:+.2g} columns from its center: if that "
+            "of the blur is not, the result is shifted (--center-kernel)"
         )
     return notes
 

@@ -168,7 +168,8 @@ def test_what_is_odd_is_said_in_one_line(tmp_path: Path) -> None:
     assert note == (
         f"{path}: the kernel was divided by its sum, 2; 2 taps are negative, down to -0.125: a "
         "blur has none; 4x5 is even, and its center the tap (2, 2); its centroid is -2.2 rows and "
-        "-2.4 columns from its center, which moves the image back by as much (--center-kernel)"
+        "-2.4 columns from its center: if that of the blur is not, the result is shifted "
+        "(--center-kernel)"
     )
     np.save(path, gaussian_kernel(5, 1.0))
     assert read_kernel(path)[1] == []
@@ -252,7 +253,7 @@ def test_refused_files(tmp_path: Path) -> None:
         read_kernel(tmp_path / "pipe")
     with pytest.raises(KernelError, match=r"none.npy: cannot be read \(No such file"):
         read_kernel("none.npy")
-    with pytest.raises(KernelError, match=r"cannot be read \(embedded null byte\)"):
+    with pytest.raises(KernelError, match=r"cannot be read \(.*embedded null"):
         read_kernel("\0")
 
 
