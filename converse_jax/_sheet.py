@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converse_jax.imaging import Image, ImageError, read_image, to_uint8, write_image
+from converse_jax.imaging import Image, ImageError, to_uint8, write_image
 from converse_jax.imaging._files import format_of
 from converse_jax.messages import exists_already
 
@@ -30,17 +30,18 @@ class Panel:
     Attributes:
         pixels: floating point `[H, W, 1]` or `[H, W, 3]` in [0, 1].
         detail: row, column and side of the square that is magnified.
-        magnified: the side of the magnified square is this times the detail's.
+        inset: side of the magnified square, in pixels of the sheet.
         caption: first line below.
         figure: second line.
         color: of the second line.
         size: of the letters in it, 15 or 17.
-        smooth: magnify with cubic interpolation: this image was smaller than those beside it.
+        smooth: magnify with cubic interpolation, for an image smaller than that beside it, or where
+            pixels would not all become equally large.
     """
 
     pixels: np.ndarray
-    detail: tuple[int, int, int]
-    magnified: int
+    detail: tuple[float, float, float]
+    inset: int
     caption: str
     figure: str = ""
     color: tuple[int, int, int] = SOFT
@@ -126,7 +127,7 @@ def _draw_panel(
     ratio = width / image.width
     box = [left + column * ratio, top + row * ratio]
     draw.rectangle([*box, *(x + side * ratio for x in box)], outline="white", width=2)
-    inset = panel.magnified * side
+    inset = panel.inset
     x, y = left + width - inset - 6, top + height - inset - 6
     draw.rectangle([x - 2, y - 2, x + inset + 1, y + inset + 1], fill="white")
     way = PilImage.Resampling.BICUBIC if panel.smooth else PilImage.Resampling.NEAREST
@@ -136,48 +137,48 @@ def _draw_panel(
 
 def write_comparison(
     target: str | os.PathLike[str],
-    source: str | os.PathLike[str],
-    restored: str | os.PathLike[str],
+    before: np.ndarray,
+    after: np.ndarray,
+    title: str,
+    subtitle: str,
     *,
-    subtitle: str = "",
     overwrite: bool = False,
 ) -> None:
-    """Draw an image file beside its restoration, with a detail where there is most to see.
+    """Draw an image beside its restoration, with a detail where there is most to see.
 
     Args:
         target: the image to make.
-        source: an image file.
-        restored: the file that it was restored to, of the same size or a multiple of it.
-        subtitle: below the name of the source.
+        before: floating point `[H, W, C]` in [0, 1].
+        after: the same image in any size.
+        title, subtitle: see `write_sheet`.
         overwrite: replace an existing file.
 
     Raises:
-        ImageError: a file that cannot be read, or target exists or cannot be written.
+        ImageError: target exists or cannot be written.
     """
-    before, after = read_image(source).pixels, read_image(restored).pixels
-    (height, width), scale = before.shape[:2], after.shape[0] // before.shape[0]
+    height, width = before.shape[:2]
     # A tall image gets a narrow panel: 640x960 at most.
     panel = max(1, round(min(640.0, 960.0 * width / height)))
+    # A pixel of the larger image is shown at least three times as large, and clearly larger than in
+    # the panel.
+    ratio = after.shape[1] / width
+    larger = max(round(ratio), 1)
+    magnified = larger * max(3, math.ceil(2 * panel / (larger * width)))
     limit = 0.4 * min(panel, panel_height(before, panel))
-    # At least three times, and clearly larger than in the panel.
-    magnified = scale * max(3, math.ceil(2 * panel / after.shape[1]))
     side = min(max(int(limit / magnified), 1), height, width)
     row, column = busiest_square(before, side)
-    large = scale * row, scale * column, scale * side
-    sizes = [f"{x.shape[1]}x{x.shape[0]} pixels" for x in (before, after)]
-    write_sheet(
-        target,
-        Path(source).name.encode(errors="replace").decode(),
-        subtitle,
-        [
-            [
-                Panel(before, (row, column, side), magnified, "Before", sizes[0], smooth=scale > 1),
-                Panel(after, large, magnified // scale, "After", sizes[1]),
-            ]
-        ],
-        width=panel,
-        overwrite=overwrite,
-    )
+    inset = magnified * side
+    smooth = ratio > 1, ratio < 1 or ratio != larger
+    details = (row, column, side), (ratio * row, ratio * column, ratio * side)
+    panels = [
+        Panel(x, detail, inset, name, f"{x.shape[1]}x{x.shape[0]} pixels", smooth=cubic)
+        for x, name, detail, cubic in zip(
+            (before, after), ("Before", "After"), details, smooth, strict=True
+        )
+    ]
+    # A name of bytes that are no text cannot be drawn.
+    title = title.encode(errors="replace").decode()
+    write_sheet(target, title, subtitle, [panels], width=panel, overwrite=overwrite)
 
 
 def busiest_square(pixels: np.ndarray, side: int) -> tuple[int, int]:

@@ -181,6 +181,7 @@ def restore_bytes(
     tolerate_damage: bool = False,
     sigma: float | None = None,
     on_page: Callable[[int, int], None] | None = None,
+    on_restored: Callable[[Image, Image], None] | None = None,
     **options: Any,
 ) -> tuple[bytes, Plan]:
     """Restore one image file to the bytes of another.
@@ -195,6 +196,7 @@ def restore_bytes(
         tolerate_damage: as for `read_image`.
         sigma: as for `Restorer.plan`.
         on_page: called after each page with its number from 1 and the total.
+        on_restored: called with each page and its result.
         options: options of `Restorer`; of several pages tiles are not counted (`on_tile`).
 
     Returns:
@@ -225,9 +227,12 @@ def restore_bytes(
             remarks.update(dict.fromkeys(image.notes))
             if lost := dropped(image, format):
                 remarks[f"{format.upper()} has no place for it, dropped: {', '.join(lost)}"] = None
+            result = output.finish(result, size)
+            if on_restored is not None:
+                on_restored(image, result)
             if on_page is not None:
                 on_page(number, len(pages))
-            yield output.finish(result, size)
+            yield result
 
     data = encode_pages(restored(), format, quality=output.quality)
     return data, replace(plans[0], remarks=tuple(remarks))

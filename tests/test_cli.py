@@ -479,17 +479,21 @@ def test_before_and_after(
 
 
 def test_before_and_after_of_an_enlargement(tmp_path: Path) -> None:
-    small = Image(np.zeros((16, 24, 3), np.float32))
-    small.pixels[4:8, 8:12, 0] = np.arange(16).reshape(4, 4) % 2  # red where there is detail
-    large = Image(small.pixels.repeat(2, 0).repeat(2, 1))
-    for name, x in (("a.png", small), ("b.png", large)):
-        write_image(tmp_path / name, x)
-    write_comparison(tmp_path / "s.png", tmp_path / "a.png", tmp_path / "b.png")
-    drawn = read_image(tmp_path / "s.png").pixels
-    assert drawn.shape == (76 + 427 + 54 + 20, 2 * 640 + 60, 3)
-    for left in (20, 680):
-        inset = drawn[76 + 427 - 100 : 76 + 427 - 20, left + 640 - 100 : left + 640 - 20]
-        assert inset[..., 0].max() > 0.9 and inset[..., 1:].max() < 0.1
+    small = np.zeros((16, 24, 3), np.float32)
+    small[4:8, 8:12, 0] = np.kron(np.eye(2), np.ones((2, 2)))  # red where there is detail
+    # The last is the result resized.
+    for name, large in (
+        ("x2.png", small.repeat(2, 0).repeat(2, 1)),
+        ("x1.5.png", small.repeat(3, 0).repeat(3, 1)[::2, ::2]),
+        ("half.png", small[::2, ::2]),
+    ):
+        write_comparison(tmp_path / name, small, large, "\udcff.png", "restored")
+        drawn = read_image(tmp_path / name).pixels
+        assert drawn.shape == (76 + 427 + 54 + 20, 2 * 640 + 60, 3)
+        for left in (20, 680):
+            # Three pixels of the image, each 54 times as large.
+            inset = drawn[76 + 427 - 168 : 76 + 427 - 6, left + 640 - 168 : left + 640 - 6]
+            assert inset[..., 0].max() > 0.5 and inset[..., 1:].max() < 0.1
 
 
 def test_refused_sheets(tmp_path: Path, refused: Callable[..., str], denoiser: Path) -> None:
@@ -502,7 +506,6 @@ def test_refused_sheets(tmp_path: Path, refused: Callable[..., str], denoiser: P
         ((source, new, "--compare", source, "--overwrite"), "is IN or OUT; name another file"),
         ((source, new, "--compare", tmp_path / "s.txt"), "the extension '.txt' is not one of"),
         ((source, new, "--compare", tmp_path / "no" / "s.png"), "there is no folder"),
-        ((source, "-", "--compare", tmp_path / "s.png"), "reads IN and OUT again: name files"),
         ((tmp_path / "in", tmp_path / "out", "--compare", tmp_path / "s.png"), "shows one image,"),
     ]:
         assert text in refused("restore", *arguments, *model)

@@ -23,6 +23,7 @@ from converse_jax.progress import progress_bar
 if TYPE_CHECKING:
     import numpy as np
 
+    from converse_jax.imaging import Image
     from converse_jax.restore import Plan
     from converse_jax.restore_files import AnyRestorer, FileResult, Output
 
@@ -92,7 +93,8 @@ def add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare",
         metavar="SHEET",
-        help="image to draw as well: before and after side by side, with a magnified detail",
+        help="image to draw as well: before and after side by side, with a magnified detail; of "
+        "several pages, the first",
     )
     parser.add_argument(
         "--white-level",
@@ -187,6 +189,14 @@ def run(args: argparse.Namespace) -> int:
     if is_folder:
         return _restore_folder(restorer, source, target, args.overwrite, options)
     given = sys.stdin.buffer if args.source == "-" else source
+    shown: list[tuple[np.ndarray, np.ndarray]] = []
+    if args.compare is not None:
+
+        def on_restored(before: Image, after: Image) -> None:
+            if not shown:
+                shown.append((before.pixels, after.pixels))
+
+        options["on_restored"] = on_restored
     with progress_bar("restoring") as advance:
 
         def on_page(number: int, total: int) -> None:
@@ -199,11 +209,12 @@ def run(args: argparse.Namespace) -> int:
         else:
             plan = restore_file(restorer, given, target, overwrite=args.overwrite, **options)
     _say_plan(plan)
-    if args.compare is not None:
+    for before, after in shown:
         from converse_jax._sheet import write_comparison
 
+        name = "standard input" if args.source == "-" else source.name
         by = f"restored by {plan.restorer.card.name}"
-        write_comparison(args.compare, source, target, subtitle=by, overwrite=args.overwrite)
+        write_comparison(args.compare, before, after, name, by, overwrite=args.overwrite)
     return 0
 
 
@@ -213,8 +224,6 @@ def _check_sheet(args: argparse.Namespace, is_folder: bool) -> None:
 
     if is_folder:
         raise UsageError(f"--compare shows one image, and {args.source} is a folder")
-    if "-" in (args.source, args.target):
-        raise UsageError("--compare reads IN and OUT again: name files instead of -")
     places = [os.path.abspath(path) for path in (args.source, args.target)]
     if os.path.abspath(args.compare) in places:
         raise UsageError(f"--compare {args.compare}: is IN or OUT; name another file")

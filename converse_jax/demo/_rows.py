@@ -30,9 +30,10 @@ def panels(
         detail: row, column and side of the square that is magnified.
         credit: caption below the original.
     """
+    inset = _MAGNIFIED * detail[2]
     (before, after, clean), gain = images, f"{psnr[1]:.2f} dB ({psnr[1] - psnr[0]:+.2f})"
     return [
-        Panel(before, detail, _MAGNIFIED, captions[0], f"{psnr[0]:.2f} dB"),
-        Panel(after, detail, _MAGNIFIED, captions[1], gain, ACCENT),
-        Panel(clean, detail, _MAGNIFIED, "Original", credit, size=15),
+        Panel(before, detail, inset, captions[0], f"{psnr[0]:.2f} dB"),
+        Panel(after, detail, inset, captions[1], gain, ACCENT),
+        Panel(clean, detail, inset, "Original", credit, size=15),
     ]
