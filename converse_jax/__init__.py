@@ -17,7 +17,8 @@ from converse_jax.ops import (
 from converse_jax.weights import ModelCard, WeightsError, list_models, load, save
 
 if TYPE_CHECKING:
-    from converse_jax.restore import Restorer, restore_image
+    from converse_jax.restore import Restorer
+    from converse_jax.restore_array import restore_image
 
 __all__ = [
     "ModelCard",
@@ -42,8 +43,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Loaded on demand: training and layers need no image files.
-    if name in ("Restorer", "restore_image"):
-        from converse_jax import restore
+    if name == "Restorer":
+        from converse_jax.restore import Restorer
 
-        return getattr(restore, name)
+        return Restorer
+    if name == "restore_image":
+        from converse_jax.restore_array import restore_image
+
+        return restore_image
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,9 +6,12 @@ import numpy as np
 
 from converse_jax.imaging import circular_blur
 
+Borders = tuple[tuple[int, int], tuple[int, int]]
+"""Pixels above and below, left and right."""
+
 
 def extend_periodically(
-    image: np.ndarray, margin: int, *, kernel: np.ndarray | None = None
+    image: np.ndarray, borders: Borders, *, kernel: np.ndarray | None = None
 ) -> np.ndarray:
     """Extend an image beyond its borders so that its periodic repetition has no edges.
 
@@ -16,31 +19,31 @@ def extend_periodically(
 
         e[H - 1 + t] = (1 - w_t) x[H - t] + w_t x[g - t],   w_t = (1 - cos(pi (t - 1/2) / g)) / 2
 
-    for t = 1..g in the gap of g = 2 margin pixels before the next repetition. With a kernel, the
-    extension is then blurred, so that it is consistent with a blurred image ("edge taper").
+    for t = 1..g in the gap of g pixels before the next repetition. With a kernel, the extension is
+    then blurred, so that it is consistent with a blurred image ("edge taper").
 
     Args:
         image: `[H, W, C]`; unchanged in the middle of the result.
-        margin: pixels on each side.
+        borders: pixels above and below, left and right; each axis' sum is its gap.
         kernel: the blur of `image`, `[kh, kw]`, or None if it is unknown.
 
     Returns:
-        `[H + 2 margin, W + 2 margin, C]` in the dtype of `image`.
+        The larger image, in the dtype of `image`.
 
     Source: blending in the manner of R. Liu and J. Jia, "Reducing boundary artifacts in image
     deconvolution", ICIP 2008.
     """
-    extended = _extend_rows(image, margin)
-    extended = _extend_rows(extended.swapaxes(0, 1), margin).swapaxes(0, 1)
+    extended = _extend_rows(image, *borders[0])
+    extended = _extend_rows(extended.swapaxes(0, 1), *borders[1]).swapaxes(0, 1)
     if kernel is not None:
         extended = circular_blur(extended, kernel)
-        height, width = image.shape[:2]
-        extended[margin : margin + height, margin : margin + width] = image
+        (top, _), (left, _) = borders
+        extended[top : top + image.shape[0], left : left + image.shape[1]] = image
     return np.ascontiguousarray(extended)
 
 
-def _extend_rows(image: np.ndarray, margin: int) -> np.ndarray:
-    length, gap = image.shape[0], 2 * margin
+def _extend_rows(image: np.ndarray, before: int, after: int) -> np.ndarray:
+    length, gap = image.shape[0], before + after
     step = np.arange(gap)
 
     def mirrored(row: np.ndarray) -> np.ndarray:
@@ -50,4 +53,4 @@ def _extend_rows(image: np.ndarray, margin: int) -> np.ndarray:
     weight = 0.5 - 0.5 * np.cos(np.pi * (step + 0.5) / gap)
     weight = weight.astype(image.dtype).reshape(-1, *(1,) * (image.ndim - 1))
     between = (1 - weight) * mirrored(length + step) + weight * mirrored(step - gap)
-    return np.concatenate([between[margin:], image, between[:margin]])
+    return np.concatenate([between[after:], image, between[:after]])

@@ -103,7 +103,7 @@ class Programs:
         program = jax.jit(run).lower(self._state, transfers, image, kernel, sigma).compile()
         if jax.default_backend() == "cpu":
             # An accelerator raises an error when its memory is full; Linux kills the process.
-            self._needed[image.shape] = _bytes_needed(program) + size
+            self._needed[image.shape] = program_bytes(program) + size
             check_memory(self._needed[image.shape])
             del self._needed[image.shape]
         self._programs[image.shape] = _Program(program, collect)
@@ -144,7 +144,7 @@ class Programs:
         self._programs.clear()
 
 
-def _bytes_needed(program: Any) -> int:
+def program_bytes(program: Any) -> int:
     """Memory for one run; the program does not report the buffers of the FFT (under 10%)."""
     analysis = program.memory_analysis()
     if analysis is None:

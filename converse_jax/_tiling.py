@@ -137,7 +137,9 @@ class Tiling:
         def restore_tile(tile: np.ndarray) -> np.ndarray:
             if lost == 0:
                 return restore(tile)
-            restored = restore(extend_periodically(tile, lost, kernel=kernel))
+            restored = restore(
+                extend_periodically(tile, ((lost, lost), (lost, lost)), kernel=kernel)
+            )
             cut = slice(self.card.scale * lost, -self.card.scale * lost)
             return restored[cut, cut]
 

@@ -8,15 +8,32 @@ from typing import Literal, get_args
 import numpy as np
 
 from converse_jax.restore import Plan, RestoreError, Restorer
+from converse_jax.restore_pnp import PnPRestorer
 from converse_jax.weights import list_models, load
 
 BundledTask = Literal["photo", "denoise", "sr", "deblur"]
 """"photo" improves an ordinary photograph, "denoise" removes noise of a known or estimated level,
 "sr" enlarges, "deblur" reverses a known blur."""
 
+Solver = Literal["network", "pnp"]
+""""network" is a network trained for the task, "pnp" the denoiser in a plug-and-play iteration,
+which takes any kernel, scale and noise level."""
+
+_TRAINED_SCALES = (2, 4)
+
 # Fine texture looks like noise to the estimator. On 30 phone-like photographs the whole estimate
 # gained 0.224 dB on average and lost 0.112 at worst; this share of it gained 0.220 and lost 0.090.
 _CAREFUL = 0.85
+
+
+def default_solver(
+    task: BundledTask, *, kernel: object = None, sigma: float | None = None
+) -> Solver | None:
+    """The solver for what is known of an image; None leaves it to `BundledRestorer`.
+
+    The networks that enlarge know one kernel and no noise.
+    """
+    return "pnp" if task == "sr" and (kernel is not None or sigma is not None) else None
 
 
 class BundledRestorer:
@@ -25,28 +42,44 @@ class BundledRestorer:
     It has what `restore_files` needs of a `Restorer`: `cards`, `plan` and `prepare_kernel`.
     """
 
-    def __init__(self, task: BundledTask = "photo", *, scale: int | None = None) -> None:
+    def __init__(
+        self, task: BundledTask = "photo", *, scale: int | None = None, solver: Solver | None = None
+    ) -> None:
         """Choose the networks of a task.
 
         Args:
             task: see `BundledTask`.
-            scale: enlargement of the task "sr", 2 or 4; 2 by default.
+            scale: enlargement of the task "sr", an integer of at least 2; 2 by default.
+            solver: see `Solver`, for the tasks "deblur" and "sr". None takes what restores better:
+                "pnp" to deblur, and to enlarge where there is no network for the scale.
 
         Raises:
-            RestoreError: an unknown task, a scale for a task other than "sr", or no bundled
-                network.
+            RestoreError: an unknown task or solver, a scale or a solver for a task that has none,
+                or no bundled network.
         """
         if task not in get_args(BundledTask):
             raise RestoreError(f"task: got {task!r}; expected {', '.join(get_args(BundledTask))}")
+        if solver is not None and solver not in get_args(Solver):
+            raise RestoreError(f"solver: got {solver!r}; expected {', '.join(get_args(Solver))}")
         if scale is not None and task != "sr":
             raise RestoreError(f"scale: task {task!r} does not enlarge; leave it out")
+        if solver is not None and task not in ("deblur", "sr"):
+            raise RestoreError(f"solver: task {task!r} has its own network; leave it out")
+        scale = 2 if scale is None and task == "sr" else scale
+        if scale is not None and scale < 2:
+            raise RestoreError(f"scale: got {scale}; expected an integer of at least 2")
+        if solver is None and (task == "deblur" or (task == "sr" and scale not in _TRAINED_SCALES)):
+            solver = "pnp"
+        denoisers = {1: "denoise-gray", 3: "denoise-color"}
         self._names = {
             "photo": {1: "photo", 3: "photo"},
-            "denoise": {1: "denoise-gray", 3: "denoise-color"},
-            "sr": {1: f"sr-x{scale or 2}", 3: f"sr-x{scale or 2}"},
+            "denoise": denoisers,
+            "sr": {1: f"sr-x{scale}", 3: f"sr-x{scale}"},
             "deblur": {1: "deblur", 3: "deblur"},
         }[task]
-        self._task = task
+        if solver == "pnp":
+            self._names = denoisers
+        self._task, self._scale, self._solver = task, scale or 1, solver
         cards = list_models()
         wanted = sorted(set(self._names.values()))
         self._names = {c: name for c, name in self._names.items() if name in cards}
@@ -58,7 +91,7 @@ class BundledRestorer:
         if not self._names:
             raise RestoreError(self._missing)
         self.cards = tuple(cards[name] for name in sorted(set(self._names.values())))
-        self._takes_kernel = any(card.needs_kernel for card in self.cards)
+        self._takes_kernel = solver == "pnp" or any(card.needs_kernel for card in self.cards)
         self._loaded: dict[str, Restorer] = {}
 
     def restorer(self, channels: int) -> Restorer:
@@ -71,7 +104,10 @@ class BundledRestorer:
             raise RestoreError(self._missing)
         name = self._names[channels]
         if name not in self._loaded:
-            self._loaded[name] = Restorer(*load(name))
+            network = Restorer(*load(name))
+            if self._solver == "pnp" and self._task in ("deblur", "sr"):
+                network = PnPRestorer(network, self._task, scale=self._scale)
+            self._loaded[name] = network
         return self._loaded[name]
 
     def plan(self, image: np.ndarray, *, sigma: float | None = None) -> Plan:

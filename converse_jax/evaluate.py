@@ -86,8 +86,8 @@ def evaluate(
         task: "denoise", "sr" or "deblur"; must be the model's, which is the default.
         sigma: standard deviation of the noise in 8-bit levels; None means `SIGMAS` of the task. It
             is added; of images of `input` it is what the model is told, and estimated by default.
-        kernel: the blur of the task "deblur", `[kh, kw]`; of images of `input`, what the model is
-            told.
+        kernel: the blur of the task "deblur", `[kh, kw]`, or of "sr" for a `PnPRestorer`; of images
+            of `input`, what the model is told.
         input: a folder of degraded images with the names of those in `data` (`matched_images`), or
             one image.
         extend_borders: as for `Restorer`, for images of `input`; the protocol's blur is circular.
@@ -121,17 +121,17 @@ def evaluate(
             raise RestoreError(f"sigma: {card.name} is told none, and to pairs none is added")
         pairs = matched_images(data, input, scale=card.scale)
     else:
-        if sigma is not None and task == "sr":
+        if sigma is not None and task == "sr" and not restorer.takes_sigma:
             raise RestoreError("sigma: the protocol of 'sr' adds no noise; leave it out")
         sigma = SIGMAS[task] if sigma is None else sigma
-        if (task == "deblur") != (kernel is not None):
+        if task == "deblur" and kernel is None:
             raise RestoreError(
                 "kernel: task 'deblur' blurs the images first; give the kernel (--kernel K)"
-                if kernel is None
-                else f"kernel: task {task!r} blurs nothing; leave it out"
             )
+        if kernel is not None and not (task == "deblur" or restorer.takes_kernel):
+            raise RestoreError(f"kernel: task {task!r} blurs nothing; leave it out")
         # A blind model is not told the kernel its images were blurred with.
-        known = None if restorer.blur_size is None else kernel
+        known = kernel if restorer.takes_kernel else None
         pairs = _listed(Path(data))
     _, kernel_notes = restorer.prepare_kernel(known)
     level = sigma / 255 if restorer.takes_sigma and sigma is not None else None
@@ -142,7 +142,7 @@ def evaluate(
             given, target = _degrade(clean, task, sigma, card.scale, kernel)
         else:
             given, target = _read_given(pair.b, clean, card.scale)
-        extend = input is not None and extend_borders
+        extend = extend_borders if input is not None else kernel is None
         restored = restorer(given, kernel=known, sigma=level, extend_borders=extend)
         figures = score(to_uint8(restored), target, task=task, scale=card.scale)
         return Row(name=pair.name, **figures)
@@ -216,7 +216,7 @@ def _degrade(
     clean: np.ndarray, task: Task, sigma: float | None, scale: int, kernel: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     if task == "sr":
-        return degrade_sr(clean, scale=scale)
+        return degrade_sr(clean, scale=scale, kernel=kernel, sigma=sigma or 0.0)
     assert sigma is not None
     if task == "denoise":
         return degrade_denoise(clean, sigma=sigma)

@@ -75,6 +75,7 @@ class Restorer:
             use_method(model, method)
         self.card = card
         self.blur_size: int | None = getattr(model, "blur_size", None)
+        self.takes_kernel: bool = self.blur_size is not None
         self.takes_sigma: bool = card.needs_sigma
         self._programs = Programs(model)
         self._tiling = Tiling.of(model, card)
@@ -120,44 +121,68 @@ class Restorer:
             RestoreError: an argument that the model cannot use, or an image that needs more memory
                 than is available, even in tiles.
         """
-        image = np.asarray(image)
-        if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
-            raise RestoreError(f"image: got shape {image.shape}; expected [H, W, 1] or [H, W, 3]")
-        if not np.issubdtype(image.dtype, np.floating):
-            raise RestoreError(
-                f"image: got {image.dtype}; expected floats in [0, 1], e.g. image / 255"
-            )
-        if not np.isfinite(image).all():
-            count = int((~np.isfinite(image)).sum())
-            raise RestoreError(
-                f"image: got {count} values that are NaN or infinite, which would spread to all; "
-                "give them values, e.g. of neighbors"
-            )
+        image = _checked_image(image)
         fitted, _ = self.prepare_kernel(kernel)
         if fitted is not None:
             try:
-                check_kernel_fits(fitted, *image.shape[:2])
+                check_kernel_fits(fitted, *(self.card.scale * n for n in image.shape[:2]))
             except KernelError as error:
                 raise RestoreError(str(error)) from None
         self._check_strength(strength)
         sigma = self._level(image, sigma)
-        if self_ensemble and fitted is not None and fitted.shape[0] % 2 == 0:
+        try:
+            result = self._apply(
+                image,
+                fitted,
+                sigma,
+                self_ensemble=self_ensemble,
+                extend_borders=extend_borders,
+                tile=tile,
+                overlap=overlap,
+                on_tile=on_tile,
+            )
+        except MemoryError as error:
             raise RestoreError(
-                f"self_ensemble: the model's kernels of {fitted.shape[0]}x{fitted.shape[0]} have "
+                f"image: {image.shape[1]}x{image.shape[0]} pixels need more memory than is "
+                f"available ({error}); cut the image into parts or make it smaller"
+            ) from None
+        if strength == 1:
+            return result
+        return image + np.float32(strength) * (result - image)
+
+    def _apply(
+        self,
+        image: np.ndarray,
+        kernel: np.ndarray | None,
+        sigma: float | None,
+        *,
+        self_ensemble: bool,
+        extend_borders: bool,
+        tile: int | None,
+        overlap: int | None,
+        on_tile: Callable[[int, int], None] | None,
+    ) -> np.ndarray:
+        """Restore an image whose options were checked, but for tile and overlap.
+
+        Raises:
+            RestoreError: a tile, overlap or kernel that it cannot use.
+            MemoryError: it needs more than is available, even in tiles.
+        """
+        if self_ensemble and kernel is not None and kernel.shape[0] % 2 == 0:
+            raise RestoreError(
+                f"self_ensemble: the model's kernels of {kernel.shape[0]}x{kernel.shape[0]} have "
                 "no center to rotate about; restore without it"
             )
         sides = checked_sides(self.card, tile, overlap, image.shape[:2])
-        size = f"{image.shape[1]}x{image.shape[0]}"
-        image = image.astype(np.float32, copy=False)
-        given, margin = image, 0
+        margin = 0
         if extend_borders and self.card.task == "deblur":
-            margin = BLIND_MARGIN if fitted is None else MARGIN_KERNELS * fitted.shape[0]
-            image = extend_periodically(image, margin, kernel=fitted)
+            margin = BLIND_MARGIN if kernel is None else MARGIN_KERNELS * kernel.shape[0]
+            image = extend_periodically(image, ((margin, margin),) * 2, kernel=kernel)
         symmetries = _SYMMETRIES if self_ensemble else _SYMMETRIES[:1]
 
         def restore(part: np.ndarray) -> np.ndarray:
             results = (
-                back(self._restore(turn(part), None if fitted is None else turn(fitted), sigma))
+                back(self._restore(turn(part), None if kernel is None else turn(kernel), sigma))
                 for turn, back in symmetries
             )
             total = functools.reduce(np.add, results)
@@ -169,22 +194,16 @@ class Restorer:
                     result = restore(image)
                 else:
                     result = self._tiling(
-                        restore, image, side=side, overlap=overlap, kernel=fitted, on_tile=on_tile
+                        restore, image, side=side, overlap=overlap, kernel=kernel, on_tile=on_tile
                     )
                 break
             except MemoryError as error:
                 missing = str(error) if side == 0 else f"in tiles of {side}: {error}"
         else:
-            raise RestoreError(
-                f"image: {size} pixels need more memory than is available ({missing}); "
-                "cut the image into parts or make it smaller"
-            )
+            raise MemoryError(missing)
         border = self.card.scale * margin
         height, width = result.shape[:2]
-        result = result[border : height - border, border : width - border]
-        if strength == 1:
-            return result
-        return given + np.float32(strength) * (result - given)
+        return result[border : height - border, border : width - border]
 
     def _check_strength(self, strength: float) -> None:
         if not 0 <= strength <= 1:
@@ -295,6 +314,22 @@ class Restorer:
         self._programs.free()
 
 
+def _checked_image(image: np.ndarray) -> np.ndarray:
+    """In float32; a RestoreError about what no network restores."""
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] not in (1, 3) or 0 in image.shape:
+        raise RestoreError(f"image: got shape {image.shape}; expected [H, W, 1] or [H, W, 3]")
+    if not np.issubdtype(image.dtype, np.floating):
+        raise RestoreError(f"image: got {image.dtype}; expected floats in [0, 1], e.g. image / 255")
+    if not np.isfinite(image).all():
+        count = int((~np.isfinite(image)).sum())
+        raise RestoreError(
+            f"image: got {count} values that are NaN or infinite, which would spread to all; "
+            "give them values, e.g. of neighbors"
+        )
+    return image.astype(np.float32, copy=False)
+
+
 def _turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(image[:, ::-1] if mirror else image, turns))
 
@@ -329,22 +364,18 @@ def checked_sides(
         raise RestoreError(str(error)) from None
 
 
-def restore_image(
-    restorer: Restorer,
-    image: Image,
-    **options: Any,
-) -> Image:
+def apply_to_image(restorer: Restorer, image: Image, **options: Any) -> Image:
     """Restore an image and keep what its file held; options as for `Restorer`.
 
     Bit depth, white level and metadata are kept, and so is the size in print: an enlarged image has
     more pixels per inch. Only floating-point images (`bits=32`) keep values outside [0, 1].
-    Transparency is restored as a gray image of its own, except if it is constant, or if the network
-    takes a noise level: transparency has no noise.
+    Transparency, which has no noise, is restored as a gray image of its own, except if it is
+    constant, or if the network removes noise of a level that it is told.
 
     Raises:
         RestoreError: as `Restorer`.
     """
-    restore: Callable[[np.ndarray], np.ndarray] = functools.partial(restorer, **options)
+    restore: Callable[..., np.ndarray] = functools.partial(restorer, **options)
     pixels = restore(image.pixels)
     if image.bits != 32:
         pixels = np.clip(pixels, 0.0, 1.0)
@@ -352,7 +383,9 @@ def restore_image(
     if alpha is not None:
         if (alpha == alpha[0, 0]).all():
             alpha = np.full(pixels.shape[:2], alpha[0, 0])
-        elif not restorer.takes_sigma:
+        elif not (restorer.takes_sigma and restorer.card.task == "denoise"):
+            if restorer.takes_sigma:
+                restore = functools.partial(restore, sigma=0.0)
             alpha = np.clip(restore(alpha[..., None])[..., 0], 0.0, 1.0)
     resolution = image.resolution and image.resolution.enlarged(restorer.card.scale)
     return replace(image, pixels=pixels, alpha=alpha, resolution=resolution)

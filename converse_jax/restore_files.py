@@ -18,7 +18,7 @@ from converse_jax.imaging._encode import check_encodable, check_quality, dropped
 from converse_jax.imaging._files import check_target, format_of, sort_out, write_encoded
 from converse_jax.imaging._image import EXTENSIONS, MAX_PIXELS, READ_EXTENSIONS
 from converse_jax.messages import exists_already
-from converse_jax.restore import Plan, RestoreError, checked_sides, restore_image
+from converse_jax.restore import Plan, RestoreError, apply_to_image, checked_sides
 from converse_jax.weights import ModelCard
 
 _SIZES_BETWEEN_CLEARINGS = 32
@@ -220,7 +220,7 @@ def restore_bytes(
             try:
                 plan = restorer.plan(image.pixels, sigma=sigma)
                 size = _final_size(name, image, format, plan, len(pages), output)
-                result = restore_image(plan.restorer, image, sigma=plan.sigma, **options)
+                result = apply_to_image(plan.restorer, image, sigma=plan.sigma, **options)
             except RestoreError as error:
                 raise RestoreError(f"{given}: {error}") from None
             plans.append(plan)

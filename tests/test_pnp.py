@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax.test_util import check_grads
 
-from converse_jax import blur_downsample, converse2d, load, pnp
+from converse_jax import blur_downsample, blur_downsample_adjoint, converse2d, load, pnp
 from converse_jax.imaging import (
     bicubic_kernel,
     circular_blur,
@@ -193,3 +193,51 @@ def test_bad_arguments(change: dict, message: str) -> None:
     arguments = {"scale": 2, "denoise": _same, "kernel": np.ones((3, 3), np.float32) / 9} | change
     with pytest.raises(ValueError, match=message):
         pnp.super_resolve(np.ones((8, 8, 1), np.float32), **arguments)
+
+
+def test_a_data_step_where_y_is_known_in_part() -> None:
+    rng = np.random.default_rng(0)
+    for scale in (1, 2):
+        y, kernel = rng.random((2, 8, 7, 2)), rng.random((3, 5))
+        kernel /= kernel.sum()
+        x, lam = rng.random((2, 8 * scale, 7 * scale, 2)), np.array([[0.05], [0.3]])[:, 0]
+        known = np.zeros((8, 7, 1))
+        known[1:6, 2:7] = 1
+        with jax.enable_x64(True):
+            z, filled = pnp.known_data_step(
+                *map(jnp.asarray, (y, kernel, x, lam, known)), scale, iterations=60
+            )
+            taps = np.broadcast_to(kernel[..., None], (3, 5, 2))
+            shown = np.asarray(blur_downsample(z, taps, scale=scale))
+            # The gradient of the objective vanishes.
+            residual = jnp.asarray(known * (shown - y))
+            adjoint = blur_downsample_adjoint(residual, taps, scale=scale)
+        gradient = np.asarray(adjoint) + lam[:, None, None, None] * (np.asarray(z) - x)
+        np.testing.assert_allclose(gradient, 0, atol=1e-9)
+        np.testing.assert_allclose(filled, known * y + (1 - known) * shown, atol=1e-9)
+
+
+def test_all_known_is_the_data_step() -> None:
+    y, kernel = _photograph(24), gaussian_kernel(5, 1.2).astype(np.float32)
+    known = np.ones((24, 24, 1), np.float32)
+    want = pnp.deblur(y, kernel, _same, sigma=0.02, iterations=3)
+    got = pnp.deblur(y, kernel, _same, sigma=0.02, iterations=3, known=known)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_what_is_beyond_the_borders_is_solved_for(denoiser: nnx.Module) -> None:
+    kernel, whole = random_motion_kernel(13, np.random.default_rng(0)), _photograph(96)
+    blurred = _noisy(circular_blur(whole, kernel), 0.01)
+    known = np.zeros((96, 96, 1), np.float32)
+    known[12:-12, 12:-12] = 1
+    given = np.pad(blurred[12:-12, 12:-12], ((12, 12), (12, 12), (0, 0)), "edge")
+
+    def error(x: jax.Array) -> float:
+        return float(np.abs(np.asarray(x) - whole)[12:-12, 12:-12].mean())
+
+    kernel = kernel.astype(np.float32)
+    circular = error(pnp.deblur(given, kernel, denoiser, sigma=0.01))
+    in_part = error(pnp.deblur(given, kernel, denoiser, sigma=0.01, known=known))
+    all_seen = error(pnp.deblur(blurred, kernel, denoiser, sigma=0.01))
+    assert in_part < 0.4 * circular
+    assert in_part < 1.5 * all_seen

@@ -27,7 +27,7 @@ from converse_jax.imaging import (
 )
 from converse_jax.models import ConverseDnCNN, ConverseUSRNet
 from converse_jax.nn import Operator
-from converse_jax.restore import RestoreError, Restorer, restore_image
+from converse_jax.restore import RestoreError, Restorer, apply_to_image
 from tests.imaging.images import exif, profile
 
 
@@ -162,7 +162,7 @@ def test_the_plan_compares_noise_with_the_level_of_the_model(
 
 def test_a_network_that_is_told_the_level_leaves_transparency_alone() -> None:
     alpha = image(64, 64)
-    got = restore_image(told(3), Image(noisy(10, 3), alpha=alpha))
+    got = apply_to_image(told(3), Image(noisy(10, 3), alpha=alpha))
     np.testing.assert_array_equal(got.alpha, alpha)
 
 
@@ -467,7 +467,7 @@ def test_an_even_kernel_has_no_middle_to_turn_about() -> None:
 def test_the_extension_wraps_around_smoothly(shape: tuple[int, ...]) -> None:
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     smooth = (0.01 * rows + 0.02 * columns)[..., None] * np.ones(shape[2])
-    extended = extend_periodically(smooth, 12)
+    extended = extend_periodically(smooth, ((12, 12), (12, 12)))
     assert extended.shape == (shape[0] + 24, shape[1] + 24, shape[2])
     np.testing.assert_array_equal(extended[12:-12, 12:-12], smooth)
     for axis in (0, 1):
@@ -477,7 +477,8 @@ def test_the_extension_wraps_around_smoothly(shape: tuple[int, ...]) -> None:
 
 def test_the_extension_is_blurred_outside_and_only_there() -> None:
     x, kernel = image(20, 16, 1), motion_kernel(7, length=6, angle=70)
-    sharp, tapered = extend_periodically(x, 10), extend_periodically(x, 10, kernel=kernel)
+    borders = ((10, 10), (10, 10))
+    sharp, tapered = (extend_periodically(x, borders, kernel=k) for k in (None, kernel))
     inside = np.zeros(sharp.shape, bool)
     inside[10:-10, 10:-10] = True
     np.testing.assert_array_equal(tapered[inside], np.ravel(x))
@@ -540,7 +541,7 @@ def test_only_deblurring_extends() -> None:
 
 def test_an_image_keeps_what_belongs_to_it() -> None:
     given = Image(image(6, 5, 3), bits=16, icc_profile=profile(b"RGB "), exif=exif(1))
-    got = restore_image(Restorer(Enlarge(2, gain=2.0), card("sr", 3, 2)), given)
+    got = apply_to_image(Restorer(Enlarge(2, gain=2.0), card("sr", 3, 2)), given)
     assert (got.bits, got.icc_profile, got.exif) == (16, given.icc_profile, given.exif)
     want = np.clip(2 * given.pixels.repeat(2, 0).repeat(2, 1), 0, 1)
     np.testing.assert_array_equal(got.pixels, want)
@@ -549,15 +550,15 @@ def test_an_image_keeps_what_belongs_to_it() -> None:
 
 def test_the_size_in_print_stays() -> None:
     given = Image(image(6, 5, 1), resolution=Resolution(300, 150))
-    got = restore_image(Restorer(Enlarge(2), card("sr", 1, 2)), given)
+    got = apply_to_image(Restorer(Enlarge(2), card("sr", 1, 2)), given)
     assert got.resolution == Resolution(600, 300)
 
 
 def test_only_floats_keep_values_outside_the_unit() -> None:
     given = Image(np.full((2, 2, 1), 0.75, np.float32), bits=32)
     double = Restorer(Enlarge(gain=2.0), card())
-    assert (restore_image(double, given).pixels == 1.5).all()
-    assert (restore_image(double, replace(given, bits=16)).pixels == 1).all()
+    assert (apply_to_image(double, given).pixels == 1.5).all()
+    assert (apply_to_image(double, replace(given, bits=16)).pixels == 1).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -572,7 +573,7 @@ def test_values_that_would_spread_to_the_whole_image_are_refused(value: float) -
 def test_alpha_is_restored_as_a_gray_image(channels: int) -> None:
     restorer = Restorer(Enlarge(2, gain=0.5), card("sr", channels, 2))
     given = Image(image(6, 5, 3), alpha=image(6, 5, seed=2))
-    got = restore_image(restorer, given)
+    got = apply_to_image(restorer, given)
     assert given.alpha is not None and got.alpha is not None
     want = 0.5 * given.alpha.repeat(2, 0).repeat(2, 1)
     np.testing.assert_allclose(got.alpha, want, rtol=1e-6)
@@ -581,6 +582,6 @@ def test_alpha_is_restored_as_a_gray_image(channels: int) -> None:
 @pytest.mark.parametrize("level", [0.0, 128 / 255, 1.0])
 def test_a_constant_alpha_stays_exactly_constant(level: float) -> None:
     given = Image(image(6, 5, 1), alpha=np.full((6, 5), level, np.float32))
-    got = restore_image(Restorer(Enlarge(3, gain=0.7), card("sr", 1, 3)), given)
+    got = apply_to_image(Restorer(Enlarge(3, gain=0.7), card("sr", 1, 3)), given)
     assert got.alpha is not None and got.alpha.shape == (18, 15)
     assert (got.alpha == np.float32(level)).all() and got.alpha.dtype == np.float32

@@ -16,7 +16,7 @@ from converse_jax import _programs, _tiling
 from converse_jax._tiling import Tiling, folder_tile, tile_sides
 from converse_jax.imaging import Image, circular_blur, gaussian_kernel
 from converse_jax.nn import Converse2D
-from converse_jax.restore import RestoreError, Restorer, checked_sides, restore_image
+from converse_jax.restore import RestoreError, Restorer, apply_to_image, checked_sides
 from converse_jax.tiles import Beyond
 from tests.test_restore import Deblur, Enlarge, Mix, card, image, told
 
@@ -208,8 +208,8 @@ def test_tiles_are_halved_where_memory_runs_out(monkeypatch: pytest.MonkeyPatch)
 def test_transparency_is_restored_in_tiles_too() -> None:
     x = Image(image(70, 80, 1), alpha=image(70, 80))
     restorer = Restorer(Enlarge(2), card("sr", 1, 2))
-    whole = restore_image(restorer, x, tile=0)
-    got = restore_image(restorer, x, tile=32, overlap=8)
+    whole = apply_to_image(restorer, x, tile=0)
+    got = apply_to_image(restorer, x, tile=32, overlap=8)
     assert got.alpha is not None and whole.alpha is not None
     np.testing.assert_allclose(got.alpha, whole.alpha, atol=1e-6)
 

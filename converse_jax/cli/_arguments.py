@@ -39,6 +39,19 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None
     parser.add_argument("--plugin", action="append", default=[], metavar="NETWORK.PY", help=text)
 
 
+def add_solver(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add `--solver`, whose default is `text`, and `--scale`."""
+    parser.add_argument(
+        "--solver",
+        choices=("network", "pnp"),
+        help="for deblur and sr: a network trained for the task, or pnp, a denoiser in a "
+        f"plug-and-play iteration, for any kernel, scale and noise level ({text})",
+    )
+    parser.add_argument(
+        "--scale", type=int, metavar="S", help="enlargement factor of --task sr (default 2)"
+    )
+
+
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """Add `--overwrite`."""
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
@@ -78,12 +91,23 @@ def given_restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | Non
     from converse_jax import compilation_cache
     from converse_jax.plugins import load_plugin
     from converse_jax.restore import Restorer
+    from converse_jax.restore_pnp import PnPRestorer
 
     for plugin in args.plugin:
         load_plugin(plugin)
+    if args.solver != "pnp" and args.scale is not None:
+        raise UsageError("--scale: --model has one of its own; leave it out")
+    if args.solver == "pnp" and args.task not in ("deblur", "sr"):
+        raise UsageError("--solver pnp with --model needs --task deblur or --task sr")
+    if args.scale is not None and args.task != "sr":
+        raise UsageError(f"--scale is for --task sr, got --task {args.task}")
     kernel = given_kernel(args)
     compilation_cache.enable()
-    return Restorer(*loaded(args.model)), kernel
+    restorer = Restorer(*loaded(args.model))
+    if args.solver == "pnp":
+        scale = 1 if args.task == "deblur" else 2 if args.scale is None else args.scale
+        return PnPRestorer(restorer, args.task, scale=scale), kernel
+    return restorer, kernel
 
 
 def loaded(name_or_path: str) -> tuple[nnx.Module, ModelCard]:

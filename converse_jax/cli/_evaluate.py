@@ -9,6 +9,7 @@ from converse_jax.cli._arguments import (
     add_kernel,
     add_model,
     add_overwrite,
+    add_solver,
     given_restorer,
     number,
 )
@@ -39,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="noise standard deviation, 0-255 scale (default 25 to denoise, 2.55 to deblur; "
         "estimated for --input)",
     )
-    add_kernel(parser, "blur of the task deblur")
+    add_solver(parser, "default: network; pnp takes a model that denoises")
+    add_kernel(parser, "blur of the task deblur, or of sr with --solver pnp")
     parser.add_argument(
         "--no-extend-borders",
         action="store_true",

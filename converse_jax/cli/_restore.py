@@ -13,6 +13,7 @@ from converse_jax.cli._arguments import (
     add_kernel,
     add_model,
     add_overwrite,
+    add_solver,
     given_kernel,
     given_restorer,
     number,
@@ -39,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task",
         choices=("photo", "denoise", "sr", "deblur"),
-        help="use the bundled network that improves a photograph (default), removes noise "
-        "of one level, enlarges, or reverses a known blur",
+        help="what the bundled networks do: improve a photograph (default), remove noise of one "
+        "level, enlarge, or reverse a known blur",
     )
     add_model(parser, required=False)
     parser.add_argument(
@@ -50,8 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="noise standard deviation, 0-255 scale, or auto (default): estimate it per image",
     )
-    parser.add_argument(
-        "--scale", type=int, choices=(2, 4), help="enlargement factor of --task sr (default 2)"
+    add_solver(
+        parser,
+        "default: pnp to deblur, and to enlarge where --scale is not 2 or 4 or with --kernel or "
+        "--sigma",
     )
     parser.add_argument(
         "--strength",
@@ -60,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="blend with the original, from 0 (unchanged) to 1 (default: fully restored)",
     )
-    add_kernel(parser, "blur to reverse, for a network that takes one")
+    add_kernel(parser, "blur to reverse: of --task deblur and sr, or for a --model that takes one")
     parser.add_argument(
         "--self-ensemble",
         action="store_true",
@@ -162,9 +165,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{target} is a folder; name the image to make in it")
     if args.compare is not None:
         _check_sheet(args, is_folder)
-    if args.model is not None and (args.task or args.scale):
-        option = "--task" if args.task else "--scale"
-        raise UsageError(f"{option} chooses a bundled network: leave it out, or --model")
+    if args.model is not None and args.task and args.solver != "pnp":
+        raise UsageError("--task chooses a bundled network: leave it out, or --model")
     from converse_jax.restore_files import Output, restore_file
 
     output = Output(args.format, args.quality, args.width, args.resize)
@@ -233,18 +235,17 @@ def _check_sheet(args: argparse.Namespace, is_folder: bool) -> None:
 def _bundled_restorer(args: argparse.Namespace) -> tuple[AnyRestorer, np.ndarray | None]:
     """The bundled networks for the command's task, and the kernel."""
     from converse_jax import compilation_cache
-    from converse_jax.bundled import BundledRestorer, BundledTask
+    from converse_jax.bundled import BundledRestorer, BundledTask, default_solver
 
     task: BundledTask = args.task or "photo"
     if task == "deblur" and args.kernel is None:
         raise UsageError("--task deblur needs the blur: give --kernel K")
-    if task != "deblur" and args.kernel is not None:
-        raise UsageError(f"--kernel is for --task deblur, got --task {task}")
-    if task not in ("photo", "denoise") and args.sigma is not None:
-        raise UsageError(f"--sigma is for --task photo and denoise, got --task {task}")
+    if task not in ("deblur", "sr") and args.kernel is not None:
+        raise UsageError(f"--kernel is for --task deblur and sr, got --task {task}")
     kernel = given_kernel(args)
+    solver = args.solver or default_solver(task, kernel=kernel, sigma=args.sigma)
     compilation_cache.enable()
-    return BundledRestorer(task, scale=args.scale), kernel
+    return BundledRestorer(task, scale=args.scale, solver=solver), kernel
 
 
 def _say_plan(plan: Plan) -> None:

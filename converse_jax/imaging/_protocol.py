@@ -6,6 +6,7 @@ from typing import Literal, TypedDict
 
 import numpy as np
 
+from converse_jax.imaging._blur import circular_blur
 from converse_jax.imaging._metrics import psnr, rgb_to_y, ssim
 from converse_jax.imaging._noise import protocol_noise
 from converse_jax.imaging._resize import modcrop, resize
@@ -33,6 +34,15 @@ def _check_clean(clean: np.ndarray) -> np.ndarray:
             f"clean: got shape {clean.shape}; expected a non-empty [H, W] or [H, W, C]"
         )
     return clean
+
+
+def _check_kernel(kernel: np.ndarray) -> np.ndarray:
+    kernel = np.asarray(kernel, dtype=np.float64)
+    if kernel.ndim != 2 or kernel.size == 0:
+        raise ValueError(f"kernel: got shape {kernel.shape}; expected a non-empty [kh, kw]")
+    if abs(kernel.sum() - 1.0) > 1e-3:
+        raise ValueError(f"kernel: got sum {kernel.sum():.6g}; expected a blur kernel, of sum 1")
+    return kernel
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
@@ -102,30 +112,45 @@ def degrade_denoise(clean: np.ndarray, *, sigma: float = 25.0) -> tuple[np.ndarr
     return noisy.astype(np.float32), clean
 
 
-def degrade_sr(clean: np.ndarray, *, scale: int = 4) -> tuple[np.ndarray, np.ndarray]:
+def degrade_sr(
+    clean: np.ndarray, *, scale: int = 4, kernel: np.ndarray | None = None, sigma: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """The super-resolution input: antialiased bicubic by 1/scale, not rounded to 8 bits.
 
-        y = resize(crop(x) / 255, 1 / scale)
+        y = resize(crop(x) / 255, 1 / scale) + n,   n ~ normal(0, sigma / 255)
+
+    With a kernel, a circular blur of which every scale-th pixel is kept, beginning with the first:
+
+        y = (crop(x) / 255 (*) k)[::scale, ::scale] + n.
 
     Args:
         clean: uint8 `[H, W]` or `[H, W, C]`, at least `scale` pixels on a side.
         scale: the factor, an integer of at least 1.
+        kernel: `[kh, kw]`, sum 1; the tables take None.
+        sigma: standard deviation of the protocol's noise in 8-bit levels; the tables take 0.
 
     Returns:
         The input, float32 `[H'/scale, W'/scale, ...]`, and the target, `clean` cropped at the
         bottom and right to `[H', W', ...]`, multiples of `scale`.
 
     Raises:
-        ValueError: wrong dtype or rank, a scale below 1, an image smaller than the scale.
+        ValueError: wrong dtype or rank, a scale below 1, an image smaller than the scale, a kernel
+            that is not 2-D or whose sum is not 1.
 
-    Source: paper sec. 5.2 and the authors' test script.
+    Source: paper sec. 5.2 and the authors' test script; with a kernel, K. Zhang, L. Van Gool,
+    R. Timofte, "Deep Unfolding Network for Image Super-Resolution", CVPR 2020, eq. 1.
     """
     clean = _check_clean(clean)
     if scale < 1:
         raise ValueError(f"scale: got {scale}; expected an integer factor of at least 1, e.g. 4")
     target = modcrop(clean, scale)
     height, width = target.shape[:2]
-    small = resize(target / 255.0, (height // scale, width // scale))
+    if kernel is None:
+        small = resize(target / 255.0, (height // scale, width // scale))
+    else:
+        small = circular_blur(target / 255.0, _check_kernel(kernel))[::scale, ::scale]
+    if sigma != 0:
+        small = small + protocol_noise(small.shape, sigma)
     return small.astype(np.float32), target
 
 
@@ -158,11 +183,7 @@ def degrade_deblur(
     from scipy import ndimage
 
     clean = _check_clean(clean)
-    kernel = np.asarray(kernel, dtype=np.float64)
-    if kernel.ndim != 2 or kernel.size == 0:
-        raise ValueError(f"kernel: got shape {kernel.shape}; expected a non-empty [kh, kw]")
-    if abs(kernel.sum() - 1.0) > 1e-3:
-        raise ValueError(f"kernel: got sum {kernel.sum():.6g}; expected a blur kernel, of sum 1")
+    kernel = _check_kernel(kernel)
     target = modcrop(clean, 8)
     weights = kernel[..., None] if target.ndim == 3 else kernel
     blurred = ndimage.convolve(target, weights, output=np.float64, mode="wrap")
