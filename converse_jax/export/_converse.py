@@ -170,16 +170,14 @@ def _taps(g: Graph, whole: str, taps: int, scale: int) -> list[str]:
 
 
 def _waves(g: Graph, numerator: str, size: str) -> tuple[str, str]:
-    """Cosine and sine of `2 pi numerator / size`.
+    """Cosine and sine of `2 pi numerator / size`, from angles in double precision.
 
-    The angle is brought into [-pi, pi] in integers: single precision is relative to its size.
+    Errors of a kernel's spectrum are amplified where it is small, 1 / lambda times.
     """
-    turn = g.op("Mod", numerator, size)
-    beyond = g.op("Greater", g.integer("Mul", turn, 2), size)
-    turn = g.op("Sub", turn, g.op("Mul", g.op("Cast", beyond, to=_INTEGER), size))
-    unit = g.op("Div", g.real(2 * math.pi), g.op("Cast", size, to=_FLOAT))
-    angle = g.op("Mul", g.op("Cast", turn, to=_FLOAT), unit)
-    return g.op("Cos", angle), g.op("Sin", angle)
+    unit = g.op("Div", g.constant(2 * math.pi, np.float64), g.op("Cast", size, to=_DOUBLE))
+    turn = g.op("Cast", g.op("Mod", numerator, size), to=_DOUBLE)
+    angle = g.op("Mul", turn, unit)
+    return g.op("Cast", g.op("Cos", angle), to=_FLOAT), g.op("Cast", g.op("Sin", angle), to=_FLOAT)
 
 
 def _half(g: Graph, size: str) -> str:
@@ -190,7 +188,7 @@ def _frequencies(g: Graph, whole: str) -> str:
     return g.integer("Add", g.integer("Div", whole, 2), 1)
 
 
-_FLOAT, _INTEGER = TensorProto.FLOAT, TensorProto.INT64
+_FLOAT, _DOUBLE, _INTEGER = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
 
 
 def _operator(g: Graph, x: str, kernel: str, lam: str, *matrices: str, scale: int, x0: str) -> str:
@@ -332,10 +330,12 @@ def _fold(g: Graph, x: str, axis: int) -> tuple[str, str]:
 
 def _unfold(g: Graph, even: str, odd: str, size: str, axis: int) -> str:
     """A map of this size from its even and odd part."""
-    half = g.vector(g.integer("Div", size, 2))
-    last = g.op("Sub", half, g.integers(1))
+    half = g.integer("Div", size, 2)
     far = g.op("Sub", even, odd)
-    # From n // 2 - 1 back to 0: an odd axis has its middle pixel in the near half.
-    begin = g.integers(np.iinfo(np.int64).min)
-    back = g.op("Slice", far, last, begin, g.integers(axis), g.integers(-1))
+    # From n // 2 - 1 back to 0: an odd axis has its middle pixel in the near half. The end is
+    # counted from the end; a start of -1, of an axis of 1 pixel, must lead to none.
+    none = g.op("Cast", g.op("Equal", half, g.constant(0, np.int64)), to=_INTEGER)
+    stop = g.op("Sub", g.op("Sub", none, _half(g, size)), g.constant(1, np.int64))
+    last = g.vector(g.integer("Sub", half, 1))
+    back = g.op("Slice", far, last, g.vector(stop), g.integers(axis), g.integers(-1))
     return g.op("Concat", g.op("Add", even, odd), back, axis=axis)
