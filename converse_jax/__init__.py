@@ -17,6 +17,7 @@ from converse_jax.ops import (
 from converse_jax.weights import ModelCard, WeightsError, list_models, load, save
 
 if TYPE_CHECKING:
+    from converse_jax.export import export_dtmodel, export_onnx, export_stablehlo
     from converse_jax.restore import Restorer, restore_image
 
 __all__ = [
@@ -31,6 +32,9 @@ __all__ = [
     "converse2d",
     "converse2d_transfer",
     "converse3d",
+    "export_dtmodel",
+    "export_onnx",
+    "export_stablehlo",
     "list_models",
     "load",
     "models",
@@ -41,7 +45,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on demand: training and layers need no image files.
+    # Loaded on demand: training and layers need no image files, nor files for other runtimes.
+    if name.startswith("export_") and name in __all__:
+        from converse_jax import export
+
+        return getattr(export, name)
     if name in ("Restorer", "restore_image"):
         from converse_jax import restore
 

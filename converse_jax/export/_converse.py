@@ -258,7 +258,8 @@ def _synthesize(
                 whole = g.op("Concat", n, g.integers(-1), frequencies, phases, axis=0)
                 quadrant = g.op("Reshape", quadrant, whole)
             parts.append(g.op("MatMul", matrix, quadrant))
-        return _unfold(g, *parts, width, 2)
+        even, odd = parts
+        return _unfold(g, even, odd, width, 2)
 
     frequencies = g.op("Slice", g.op("Shape", rows.analysis_cos), g.integers(0), g.integers(1))
     flat = g.op("Concat", g.integers(0), frequencies, g.integers(-1), axis=0)
@@ -269,7 +270,8 @@ def _synthesize(
             (rows.synthesis_sin, along_columns(sc, ss)),
         )
     ]
-    y = _unfold(g, *parts, height, 1)
+    even, odd = parts
+    y = _unfold(g, even, odd, height, 1)
     channels = g.size(x, 3)
     return g.reshape(
         y, 0, g.integer("Mul", height, scale), g.integer("Mul", width, scale), channels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,8 +142,8 @@ class Graph:
     def model(
         self,
         name: str,
-        inputs: dict[str, Sequence[int | str]],
-        outputs: dict[str, Sequence[int | str]],
+        inputs: Mapping[str, Sequence[int | str]],
+        outputs: Mapping[str, Sequence[int | str]],
         metadata: dict[str, str],
         version: str,
     ) -> onnx.ModelProto:

@@ -81,9 +81,7 @@ def _images(graph: Graph, maps: Maps) -> str:
 
 
 def _dense(graph: Graph, layer: Any, x: Maps, name: str) -> Maps:
-    return x._replace(
-        pixels=linear(graph, layer, x.pixels, name), channels=int(layer.out_features)
-    )
+    return x._replace(pixels=linear(graph, layer, x.pixels, name), channels=int(layer.out_features))
 
 
 def _blocks(graph: Graph, layers: Sequence[Any], x: Maps) -> Maps:
@@ -119,9 +117,7 @@ def _to_cells(graph: Graph, x: str, height: str, width: str, channels: int, s: i
     """Space to depth, the last row and column repeated up to a multiple of s."""
     if s == 1:
         return _maps(graph, x, channels)
-    cells = [
-        graph.integer("Div", graph.integer("Add", size, s - 1), s) for size in (height, width)
-    ]
+    cells = [graph.integer("Div", graph.integer("Add", size, s - 1), s) for size in (height, width)]
     missing = [
         graph.vector(graph.op("Sub", graph.integer("Mul", n, s), size))
         for n, size in zip(cells, (height, width), strict=True)
@@ -131,7 +127,7 @@ def _to_cells(graph: Graph, x: str, height: str, width: str, channels: int, s: i
     x = graph.reshape(x, -1, cells[0], s, cells[1], s, channels)
     x = graph.op("Transpose", x, perm=[0, 1, 3, 2, 4, 5])
     channels *= s * s
-    return Maps(graph.reshape(x, -1, channels), *cells, channels)
+    return Maps(graph.reshape(x, -1, channels), cells[0], cells[1], channels)
 
 
 def _from_cells(graph: Graph, x: Maps, height: str, width: str, s: int) -> str:
@@ -227,5 +223,3 @@ _FORMS: dict[type, Form] = {
     Block: _layer,
     ConverseBlock: _layer,
 }
-
-

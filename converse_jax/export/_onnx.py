@@ -64,6 +64,7 @@ def export_onnx(
             that exists, or a result that differs from the model's.
         ModuleNotFoundError: the package onnx is not installed.
     """
+    check_target(path, overwrite=overwrite)
     content, error = checked_onnx(model, card, layout=layout, sigma=sigma, scale=scale)
     write(path, content, overwrite=overwrite)
     return error
