@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,10 +13,10 @@ from flax import nnx
 from converse_jax.export._errors import ExportError
 
 TOLERANCE = 1e-5
-"""The largest difference from the model, of images in [0, 1]."""
+"""The largest difference from the model, of images in [0, 1]; relative where results are larger."""
 
-# Odd and even, one prime; small, as the model is compiled for each.
-_SIZES = ((24, 31), (33, 26))
+SIZES = ((37, 26),)
+"""A prime and an even side; small, as the model is compiled for each."""
 
 
 def check_onnx(
@@ -27,7 +28,7 @@ def check_onnx(
     sigma: float | None = None,
     scale: int = 1,
     images_only: bool = False,
-    sizes: tuple[tuple[int, int], ...] = _SIZES,
+    sizes: Sequence[tuple[int, int]] = SIZES,
 ) -> float | None:
     """The largest difference of an ONNX file from the model, over batches of 2 of these sizes.
 
@@ -79,7 +80,7 @@ def check_onnx(
             result = result.transpose(0, 2, 3, 1)
         with jax.default_matmul_precision("highest"):
             wanted = np.asarray(expected(model, x, arguments))
-        error = max(error, float(np.abs(result - wanted).max()))
+        error = max(error, float(np.abs(result - wanted).max() / max(1, np.abs(wanted).max())))
     if not error <= TOLERANCE:
         raise ExportError(
             f"model: the result of its ONNX file differs from its own by {error:.1e}; "

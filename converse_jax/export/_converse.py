@@ -197,7 +197,8 @@ def _operator(g: Graph, x: str, kernel: str, lam: str, *matrices: str, scale: in
     spectra = _analyze(g, x, rows, cols)
     filters = _filters(g, kernel, lam, rows, cols, scale, x0)
     if scale > 1:  # [N, K, 1, L, 1, C]: every phase is another filter of the map
-        spectra = [tuple(g.op("Unsqueeze", a, g.integers(2, 4)) for a in z) for z in spectra]
+        axes = g.integers(2, 4)
+        spectra = [(g.op("Unsqueeze", a, axes), g.op("Unsqueeze", b, axes)) for a, b in spectra]
     filtered = [_complex_product(g, *z, *f) for z, f in zip(spectra, filters, strict=True)]
     return _synthesize(g, filtered, x, rows, cols, scale)
 

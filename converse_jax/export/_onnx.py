@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from flax import nnx
 
 from converse_jax._version import __version__
 from converse_jax.atomic import write_bytes
-from converse_jax.export._check import check_onnx
+from converse_jax.export._check import SIZES, check_onnx
 from converse_jax.export._errors import ExportError
 from converse_jax.messages import exists_already
 from converse_jax.nn import TransferState
@@ -78,10 +79,12 @@ def checked_onnx(
     sigma: float | None = None,
     scale: int = 1,
     images_only: bool = False,
+    sizes: Sequence[tuple[int, int]] = SIZES,
 ) -> tuple[bytes, float | None]:
     """The content of an ONNX file, and what `export_onnx` returns.
 
-    With `images_only` all inputs have the axes of the image, as darktable gives them.
+    With `images_only` all inputs have the axes of the image, as darktable gives them; `sizes` are
+    those of the images that are compared.
     """
     from converse_jax.export._graph import Graph
     from converse_jax.export._networks import network, signature
@@ -125,9 +128,17 @@ def checked_onnx(
         metadata | {"layout": layout},
         __version__,
     ).SerializeToString()
-    return content, check_onnx(
-        content, model, takes, layout=layout, sigma=sigma, scale=scale, images_only=images_only
+    error = check_onnx(
+        content,
+        model,
+        takes,
+        layout=layout,
+        sigma=sigma,
+        scale=scale,
+        images_only=images_only,
+        sizes=sizes,
     )
+    return content, error
 
 
 def without_transfers(model: nnx.Module) -> nnx.Module:
