@@ -17,6 +17,7 @@ from converse_jax.ops import (
 from converse_jax.weights import ModelCard, WeightsError, list_models, load, save
 
 if TYPE_CHECKING:
+    from converse_jax.export import export_dtmodel, export_onnx, export_stablehlo
     from converse_jax.restore import Restorer
     from converse_jax.restore_array import restore_image
 
@@ -32,6 +33,9 @@ __all__ = [
     "converse2d",
     "converse2d_transfer",
     "converse3d",
+    "export_dtmodel",
+    "export_onnx",
+    "export_stablehlo",
     "list_models",
     "load",
     "models",
@@ -42,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded on demand: training and layers need no image files.
+    # Loaded on demand: training and layers need no image files, nor files for other runtimes.
     if name == "Restorer":
         from converse_jax.restore import Restorer
 
@@ -51,4 +55,8 @@ def __getattr__(name: str) -> Any:
         from converse_jax.restore_array import restore_image
 
         return restore_image
+    if name.startswith("export_") and name in __all__:
+        from converse_jax import export
+
+        return getattr(export, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from converse_jax._version import __version__
-from converse_jax.cli import _compare, _convert, _demo, _evaluate, _models, _restore
+from converse_jax.cli import _compare, _convert, _demo, _evaluate, _export, _models, _restore
 from converse_jax.cli._arguments import Parser, UsageError, say
 
 __all__ = ["UsageError", "main"]
@@ -26,20 +26,37 @@ _COMMANDS = {
     "compare": _compare,
     "models": _models,
     "convert": _convert,
+    "export": _export,
     "demo": _demo,
 }
 """Each has `SUMMARY`, `add_arguments(parser)` and `run(args)`, the exit status."""
 
-_APP_PACKAGES = {"PIL": "pillow", "imagecodecs": "imagecodecs", "skimage": "scikit-image"}
+# Modules that may be missing: their package, and the extra that installs it.
+_OPTIONAL = {
+    "PIL": ("pillow", "app"),
+    "imagecodecs": ("imagecodecs", "app"),
+    "skimage": ("scikit-image", "app"),
+    "onnx": ("onnx", "onnx"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, the process's by default; return the exit status."""
+    from converse_jax.export import ExportError
     from converse_jax.imaging import ImageError, KernelError
     from converse_jax.plugins import PluginError
     from converse_jax.restore import RestoreError
     from converse_jax.weights import WeightsError
 
+    expected = (
+        UsageError,
+        ExportError,
+        ImageError,
+        KernelError,
+        PluginError,
+        RestoreError,
+        WeightsError,
+    )
     for stream in (sys.stdout, sys.stderr):
         # A name that the console's encoding lacks must not end the work.
         if isinstance(stream, io.TextIOWrapper):
@@ -51,13 +68,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except SystemExit as done:  # --help and --version
         return int(done.code or 0)
-    except (UsageError, ImageError, KernelError, PluginError, RestoreError, WeightsError) as error:
+    except expected as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
-        package = _APP_PACKAGES.get((error.name or "").split(".")[0])
-        if package is None:
+        missing = _OPTIONAL.get((error.name or "").split(".")[0])
+        if missing is None:
             raise
-        return _fail(f'this needs the package {package}: pip install "converse-jax[app]"')
+        package, extra = missing
+        return _fail(f'this needs the package {package}: pip install "converse-jax[{extra}]"')
     except KeyboardInterrupt:
         say("converse-jax: interrupted")
         return 130

@@ -21,9 +21,20 @@ from converse_jax.ops._function import constant
 
 
 def wave(numerator: Any, size: int, *, sine: bool, xp: Any) -> Any:
-    """Cosine or sine of `2 pi numerator / size` for integers, by NumPy in double precision."""
-    angle = (numerator % size).astype(float) * (2 * np.pi / size)
-    return xp.sin(angle) if sine else xp.cos(angle)
+    """Cosine or sine of `2 pi numerator / size` for integers, by NumPy in double precision.
+
+    The program of an unknown size computes them itself, in single precision: angles are brought
+    into [-pi/4, pi/4] in integers, as they are rounded relative to their size.
+    """
+    if xp is np:
+        angle = (numerator % size).astype(float) * (2 * np.pi / size)
+        return xp.sin(angle) if sine else xp.cos(angle)
+    turn = 4 * (numerator % size)
+    quarters = (2 * turn + size) // (2 * size)
+    angle = (turn - quarters * size).astype(float) * (np.pi / 2 / size)
+    quarters = (quarters - sine) % 4  # sin a = cos(a - pi/2)
+    value = xp.where(quarters % 2 == 1, -xp.sin(angle), xp.cos(angle))
+    return xp.where(quarters >= 2, -value, value)
 
 
 def phase_dft(size: int, taps: int, scale: int, half: bool, sine: bool, *, xp: Any = np) -> Any:

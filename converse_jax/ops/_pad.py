@@ -20,7 +20,7 @@ from converse_jax.ops._options import PaddingMode
 def check_padding(padding: int, mode: str, size: tuple[int, ...]) -> tuple[int, ...]:
     """The size of a padded map, or a ValueError if that is not defined."""
     check_choice("padding_mode", mode, PaddingMode)
-    if mode == "reflect" and padding >= min(size):
+    if mode == "reflect" and any(padding >= n for n in size):
         raise ValueError(
             f"padding: got {padding} with padding_mode='reflect' and a map of "
             f"{'x'.join(map(str, size))}; expected less than each side of the map, or "

@@ -11,6 +11,7 @@ from jax.experimental.jet import jet
 from jax.test_util import check_grads
 
 from converse_jax import apply_transfer, blur_downsample, converse2d, converse2d_transfer
+from converse_jax.ops._otf import wave
 from tests.ops.cases import SOME, Case
 
 
@@ -162,6 +163,16 @@ def test_export_with_maps_of_any_size(mode: str) -> None:
     for shape in ((1, 3, 8, 4), (2, 9, 12, 4)):
         x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
         np.testing.assert_allclose(exported.call(x), run(x), atol=1e-4)
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 97, 1024])
+def test_waves_of_unknown_size_are_as_exact_as_single_precision_is(size: int) -> None:
+    numerator = np.arange(-2 * size, 2 * size)
+    for sine in (False, True):
+        ours = wave(jnp.asarray(numerator), size, sine=sine, xp=jnp)
+        exact = wave(numerator, size, sine=sine, xp=np)
+        np.testing.assert_allclose(ours, exact, atol=1e-7)
 
 
 LINEAR = {
