@@ -97,7 +97,7 @@ def test_accumulation_and_remat_give_the_same_gradient() -> None:
     def compute(**changes: object) -> object:
         changed = dataclasses.replace(config, **changes)
         return jax.jit(functools.partial(loss_and_gradient, changed, FunctionalNetwork(changed)))(
-            params, batch
+            params, {}, batch
         )
 
     whole = compute()
