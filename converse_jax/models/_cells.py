@@ -1,4 +1,8 @@
-"""Cells of s x s pixels as one pixel with more channels, and back."""
+"""Cells of s x s pixels as one pixel with more channels, and back.
+
+Axes are split and merged one at a time: of a batch of one image JAX would not see, in a single
+reshape, that its sharded axis stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ def to_cells(x: Array, s: int) -> Array:
     if s == 1:
         return x
     *batch, height, width, channels = x.shape
+    x = x.reshape(*batch, height // s, s, width, channels)
     x = x.reshape(*batch, height // s, s, width // s, s, channels)
     x = jnp.moveaxis(x, -4, -3)
     return x.reshape(*batch, height // s, width // s, s * s * channels)
@@ -23,4 +28,5 @@ def from_cells(x: Array, s: int) -> Array:
     *batch, height, width, channels = x.shape
     x = x.reshape(*batch, height, width, s, s, channels // (s * s))
     x = jnp.moveaxis(x, -3, -4)
+    x = x.reshape(*batch, height * s, width, s, channels // (s * s))
     return x.reshape(*batch, height * s, width * s, channels // (s * s))
