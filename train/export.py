@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def export(
     notes: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> ModelCard:
-    """Write the averaged weights of a checkpoint.
+    """Write the averaged weights of a checkpoint, batch normalization merged into convolutions.
 
     Args:
         run: the run's folder.
@@ -87,6 +88,9 @@ def export(
     values["license"] = values.get("license", values.pop("licence", "unspecified"))
     card = ModelCard(**values)
     model = assemble(card, arrays, origin=f"{run}, step {step}")
+    if hasattr(model, "for_inference"):
+        model, changed = model.for_inference()
+        card = replace(card, config=card.config | changed)
     save(target, model, card, overwrite=overwrite)
     return card
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from converse_jax import ModelCard, WeightsError, load
+from converse_jax import ModelCard, WeightsError, load, models
 from converse_jax.weights import assemble, weights_file
 from train.config import Config
 from train.errors import TrainError
@@ -52,7 +52,7 @@ def read_initial(
         digest = hashlib.sha256(weights_file(name).read_bytes()).hexdigest()
     except (WeightsError, OSError) as error:
         raise TrainError(f"--init: {error}") from None
-    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    flat = nnx.to_flat_state(nnx.state(model, models.WEIGHTS))
     arrays = {".".join(map(str, path)): np.asarray(v[...], np.float32) for path, v in flat}
     wanted = network.shapes
     fitting = {key: x for key, x in arrays.items() if wanted.get(key) == x.shape}

@@ -65,10 +65,10 @@ class HeldOut:
             out_shardings=replicated_sharding(mesh),
         )
 
-    def __call__(self, params: Arrays) -> Scores:
+    def __call__(self, weights: Arrays) -> Scores:
         """Restore and measure all sets. Every process must call it."""
         scores = {
-            name: self._scores(examples, self._restored(params, examples))
+            name: self._scores(examples, self._restored(weights, examples))
             for name, examples in self._sets.items()
         }
         first = next(iter(scores.values()))
@@ -79,7 +79,7 @@ class HeldOut:
         by_set |= {f"{_ssim_name(psnr)}/{name}": of_set.ssim for name, of_set in scores.items()}
         return replace(first, by_set=by_set)
 
-    def _restored(self, params: Arrays, examples: Sequence[Example]) -> list[np.ndarray]:
+    def _restored(self, weights: Arrays, examples: Sequence[Example]) -> list[np.ndarray]:
         devices = self._mesh.size
         restored: list[np.ndarray] = []
         for start in range(0, len(examples), devices):
@@ -88,7 +88,7 @@ class HeldOut:
             filled = part + [part[-1]] * (devices - len(part))
             batch = {key: np.stack([e[key] for e in filled]) for key in part[0] if key != "target"}
             arrays = {key: self._put(value) for key, value in batch.items()}
-            restored += list(np.asarray(self._restore(params, arrays))[: len(part)])
+            restored += list(np.asarray(self._restore(weights, arrays))[: len(part)])
         return restored
 
     def score(self, images: Sequence[np.ndarray]) -> Scores:

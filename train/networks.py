@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -12,21 +12,26 @@ import jax.numpy as jnp
 from flax import nnx
 
 from converse_jax import models
-from converse_jax.nn import ConverseBlock
-from converse_jax.ops import PaddingMode
+from converse_jax.models import Upsampler
+from converse_jax.nn import Block, ConverseBlock, KernelInit
+from converse_jax.ops import InitialEstimate, PaddingMode
 from train.errors import TrainError
 
 
-class RematConverseBlock(ConverseBlock):
-    """A `ConverseBlock` whose inside is recomputed in the backward pass."""
+@functools.cache
+def remat_block(block: type[Block]) -> type[Block]:
+    """The class of a block whose inside is recomputed in the backward pass."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Make the block, without its own finer recomputation."""
-        super().__init__(*args, recompute=False, **kwargs)
+    class RematBlock(block):  # type: ignore[valid-type, misc]
+        """The same block, without its own finer recomputation."""
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Apply the block."""
-        return nnx.remat(ConverseBlock.__call__)(self, x)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, recompute=False, **kwargs)
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return nnx.remat(block.__call__)(self, x)
+
+    return RematBlock
 
 
 @dataclass(frozen=True)
@@ -73,12 +78,14 @@ class NetworkConfig:
         Raises:
             TrainError: its class takes no `dtype` or no `block`, and one is asked for.
         """
-        make: Callable[..., nnx.Module] = self.registered().make
+        make: Any = self.registered().make
         # Not the signature of the class: that of NNX classes takes anything.
-        taken = inspect.signature(self.registered().make.__init__).parameters
+        taken = inspect.signature(make.__init__).parameters
         options: dict[str, Any] = {"dtype": dtype}
-        if remat or "block" in taken:
-            options["block"] = RematConverseBlock if remat else ConverseBlock
+        if remat:
+            options["block"] = remat_block(getattr(make, "default_block", ConverseBlock))
+        elif "block" in taken and taken["block"].default is inspect.Parameter.empty:
+            options["block"] = ConverseBlock
         if dtype == jnp.float32 and "dtype" not in taken:
             del options["dtype"]
         for name, flag in (("dtype", "--dtype"), ("block", "--remat")):
@@ -87,25 +94,43 @@ class NetworkConfig:
                     f"{flag}: {self.architecture}.__init__ takes no `{name}`; leave it out, or "
                     "let the class take one"
                 )
-        return make(**self.arguments(scale), **options, rngs=rngs)
+        network: nnx.Module = make(**self.arguments(scale), **options, rngs=rngs)
+        return network
 
 
 @dataclass(frozen=True)
-class _ConverseNetwork(NetworkConfig):
-    """What the networks of the paper share.
+class _BlockNetwork(NetworkConfig):
+    """What the networks made of blocks share.
 
     Attributes:
         channels: 1 for gray images, 3 for color.
         num_features: width of the network: channels of its maps.
         num_blocks: depth of the network.
         kernel_size: side of the kernels of the blocks, in pixels.
-        padding: pixels around the maps of the blocks; None means kernel_size - 1.
-        padding_mode: how the maps of the blocks are extended.
     """
 
     num_features: int
     num_blocks: int
     kernel_size: int
+
+
+class _Enlarging(NetworkConfig):
+    """A network for super-resolution: its class takes the scale of the task."""
+
+    def arguments(self, scale: int) -> dict[str, Any]:
+        """The fields and the scale."""
+        return {"scale": scale, **super().arguments(scale)}
+
+
+@dataclass(frozen=True)
+class _ConverseNetwork(_BlockNetwork):
+    """What the networks of reverse convolution blocks share.
+
+    Attributes:
+        padding: pixels around the maps of the blocks; None means kernel_size - 1.
+        padding_mode: how the maps of the blocks are extended.
+    """
+
     padding: int | None
     padding_mode: PaddingMode
 
@@ -119,6 +144,8 @@ class ConverseDnCNNConfig(_ConverseNetwork):
             fast.
         noise_level: the network is told the noise level of each image.
         residual: the network learns the difference from its input.
+        x0: initial estimate of the operator of the blocks.
+        kernel_init: how the kernels of the operator are drawn.
     """
 
     architecture: ClassVar[str] = "ConverseDnCNN"
@@ -132,15 +159,18 @@ class ConverseDnCNNConfig(_ConverseNetwork):
     downscale: int = 1
     noise_level: bool = False
     residual: bool = False
+    x0: InitialEstimate = "nearest"
+    kernel_init: KernelInit = "softmax"
 
 
 @dataclass(frozen=True)
-class ConverseSRResNetConfig(_ConverseNetwork):
+class ConverseSRResNetConfig(_Enlarging, _ConverseNetwork):
     """Converse-SRResNet, for super-resolution by the task's scale.
 
     Attributes:
         high_blocks: use blocks above the input resolution too; without them x4 is about three times
             as fast.
+        x0: initial estimate of the up-sampling layers.
     """
 
     architecture: ClassVar[str] = "ConverseSRResNet"
@@ -152,10 +182,7 @@ class ConverseSRResNetConfig(_ConverseNetwork):
     padding: int | None = None
     padding_mode: PaddingMode = "replicate"
     high_blocks: bool = True
-
-    def arguments(self, scale: int) -> dict[str, Any]:
-        """The fields and the scale."""
-        return {"scale": scale, **super().arguments(scale)}
+    x0: InitialEstimate = "nearest"
 
 
 @dataclass(frozen=True)
@@ -196,5 +223,139 @@ class ConverseNetConfig(_ConverseNetwork):
     num_blocks: int = 7
     kernel_size: int = 3
     padding: int | None = None
+    padding_mode: PaddingMode = "circular"
+    num_iterations: int = 5
+
+
+@dataclass(frozen=True)
+class ConvDnCNNConfig(_BlockNetwork):
+    """Conv-DnCNN, for denoising: depthwise convolutions in place of reverse convolutions.
+
+    Attributes:
+        padding_mode: how the maps of the blocks are extended.
+    """
+
+    architecture: ClassVar[str] = "ConvDnCNN"
+
+    channels: int = 1
+    num_features: int = 64
+    num_blocks: int = 20
+    kernel_size: int = 5
+    padding_mode: PaddingMode = "circular"
+
+
+@dataclass(frozen=True)
+class ConvTransposeDnCNNConfig(_BlockNetwork):
+    """ConvT-DnCNN, for denoising: depthwise transposed convolutions, zero padding."""
+
+    architecture: ClassVar[str] = "ConvTransposeDnCNN"
+
+    channels: int = 1
+    num_features: int = 64
+    num_blocks: int = 20
+    kernel_size: int = 5
+
+
+@dataclass(frozen=True)
+class DnCNNConfig(NetworkConfig):
+    """DnCNN, for denoising: 3x3 convolutions with batch normalization.
+
+    Attributes:
+        num_features: width of the network: channels of its maps.
+        num_layers: convolutions in all.
+        batch_norm: normalize after the inner convolutions.
+    """
+
+    architecture: ClassVar[str] = "DnCNN"
+
+    channels: int = 1
+    num_features: int = 64
+    num_layers: int = 17
+    batch_norm: bool = True
+
+
+@dataclass(frozen=True)
+class ConvSRResNetConfig(_Enlarging, _BlockNetwork):
+    """Conv-SRResNet, for super-resolution: depthwise convolutions.
+
+    Attributes:
+        padding_mode: how the maps of the blocks are extended.
+    """
+
+    architecture: ClassVar[str] = "ConvSRResNet"
+
+    channels: int = 3
+    num_features: int = 64
+    num_blocks: int = 16
+    kernel_size: int = 5
+    padding_mode: PaddingMode = "replicate"
+
+
+@dataclass(frozen=True)
+class ConvTransposeSRResNetConfig(_Enlarging, _BlockNetwork):
+    """ConvT-SRResNet, for super-resolution: depthwise transposed convolutions, zero padding."""
+
+    architecture: ClassVar[str] = "ConvTransposeSRResNet"
+
+    channels: int = 3
+    num_features: int = 64
+    num_blocks: int = 16
+    kernel_size: int = 5
+
+
+@dataclass(frozen=True)
+class SRResNetConfig(_Enlarging):
+    """SRResNet, for super-resolution: 3x3 convolutions.
+
+    Attributes:
+        num_features: width of the network: channels of its maps.
+        num_blocks: residual blocks.
+        upsampler: how the maps are enlarged.
+    """
+
+    architecture: ClassVar[str] = "SRResNet"
+
+    channels: int = 3
+    num_features: int = 64
+    num_blocks: int = 16
+    upsampler: Upsampler = "pixel_shuffle"
+
+
+@dataclass(frozen=True)
+class ConvUSRNetConfig(_BlockNetwork):
+    """Conv-USRNet, for deblurring with a known kernel, which it reverses on the image.
+
+    Attributes:
+        padding_mode: how the maps of the blocks are extended.
+        blur_size: side of the blur kernels that the network takes, in pixels.
+        num_iterations: how often the blocks are applied.
+    """
+
+    architecture: ClassVar[str] = "ConvUSRNet"
+
+    channels: int = 3
+    num_features: int = 64
+    num_blocks: int = 7
+    kernel_size: int = 3
+    padding_mode: PaddingMode = "circular"
+    blur_size: int = 7
+    num_iterations: int = 5
+
+
+@dataclass(frozen=True)
+class ConvNetConfig(_BlockNetwork):
+    """ConvNet, for blind deblurring: depthwise convolutions in place of reverse convolutions.
+
+    Attributes:
+        padding_mode: how the maps of the blocks are extended.
+        num_iterations: how often the blocks are applied.
+    """
+
+    architecture: ClassVar[str] = "ConvNet"
+
+    channels: int = 3
+    num_features: int = 64
+    num_blocks: int = 7
+    kernel_size: int = 3
     padding_mode: PaddingMode = "circular"
     num_iterations: int = 5

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,13 @@ def read_init(run: Path) -> dict[str, Any] | None:
 
 
 def _changes(saved: Path, config: Config) -> list[str]:
+    # What an earlier version did not know of its network was as it is by default now.
+    defaults = {f.name: f.default for f in fields(config.model) if f.default is not MISSING}
     try:
-        return differences(json.loads(saved.read_text(encoding="utf-8")), config.to_dict())
-    except (ValueError, AttributeError, OSError) as error:
+        old = json.loads(saved.read_text(encoding="utf-8"))
+        old["model"] = json.loads(json.dumps(defaults)) | old["model"]
+        return differences(old, config.to_dict())
+    except (ValueError, AttributeError, KeyError, TypeError, OSError) as error:
         raise TrainError(f"{saved}: cannot be read ({error})") from None
 
 

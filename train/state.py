@@ -31,8 +31,9 @@ class TrainState:
 
     Attributes:
         step: steps done, including skipped ones; with the seed it determines the next batch.
-        params: weights by name, float32.
-        ema: moving average of the weights.
+        params: what is learned, by name, float32.
+        stats: running averages of batch normalization, by name; empty for most networks.
+        ema: moving average of `params` and `stats`: weights for use.
         opt_state: Adam's state; it counts only steps that were not skipped.
         skipped: steps skipped so far.
         skipped_in_a_row: steps skipped since the last one that was not.
@@ -40,6 +41,7 @@ class TrainState:
 
     step: jax.Array
     params: Arrays
+    stats: Arrays
     ema: Arrays
     opt_state: Any
     skipped: jax.Array
@@ -47,7 +49,10 @@ class TrainState:
 
 
 class FunctionalNetwork:
-    """The configured network as a pure function of its named weights."""
+    """The configured network as a pure function of its named weights.
+
+    Weights are parameters and, of networks with batch normalization, its running averages.
+    """
 
     def __init__(self, config: Config) -> None:
         """Build its structure without weights; raises a TrainError if that is impossible."""
@@ -57,13 +62,14 @@ class FunctionalNetwork:
         flat = nnx.to_flat_state(state)
         self._paths = {".".join(map(str, path)): path for path, _ in flat}
         self.shapes = {".".join(map(str, path)): variable.shape for path, variable in flat}
-        others = [path for path, variable in flat if not isinstance(variable, nnx.Param)]
+        self._kinds = {".".join(map(str, path)): type(variable) for path, variable in flat}
+        kinds = (nnx.Param, nnx.BatchStat)
+        others = [name for name, kind in self._kinds.items() if not issubclass(kind, kinds)]
         if others:
             # TrainState has no place for them.
-            names = ", ".join(".".join(map(str, path)) for path in others)
             raise TrainError(
-                f"model: {config.model.architecture} holds variables that are not nnx.Param "
-                f"({names}); batch statistics and random streams are not supported"
+                f"model: {config.model.architecture} holds variables that are neither nnx.Param "
+                f"nor nnx.BatchStat ({', '.join(others)}); random streams are not supported"
             )
 
     def check_output(self, example: Mapping[str, np.ndarray]) -> None:
@@ -72,8 +78,8 @@ class FunctionalNetwork:
             k: jax.ShapeDtypeStruct((1, *x.shape), jax.dtypes.canonicalize_dtype(x.dtype))
             for k, x in example.items()
         }
-        params = {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in self.shapes.items()}
-        made, wanted = jax.eval_shape(self, params, batch).shape, batch["target"].shape
+        weights = {k: jax.ShapeDtypeStruct(shape, jnp.float32) for k, shape in self.shapes.items()}
+        made, wanted = jax.eval_shape(self, weights, batch).shape, batch["target"].shape
         if made != wanted:
             raise TrainError(
                 f"model: {self._config.model.architecture} makes {list(made)} from an input "
@@ -110,15 +116,32 @@ class FunctionalNetwork:
         flat = nnx.to_flat_state(nnx.state(module))
         return {".".join(map(str, path)): variable[...] for path, variable in flat}
 
-    def module(self, params: Arrays) -> Any:
+    def split(self, weights: Arrays) -> tuple[Arrays, Arrays]:
+        """Parameters and running averages; `params | stats` puts them together again."""
+        is_stat = {name: issubclass(self._kinds[name], nnx.BatchStat) for name in weights}
+        params = {name: x for name, x in weights.items() if not is_stat[name]}
+        return params, {name: x for name, x in weights.items() if is_stat[name]}
+
+    def module(self, weights: Arrays) -> Any:
         """The network with these weights."""
-        flat = [(self._paths[name], nnx.Param(value)) for name, value in params.items()]
+        flat = [(self._paths[name], self._kinds[name](x)) for name, x in weights.items()]
         return nnx.merge(self._graph, nnx.from_flat_state(flat))
 
-    def __call__(self, params: Arrays, batch: Batch) -> jax.Array:
-        """Restore a batch; float32, not clipped."""
+    def __call__(self, weights: Arrays, batch: Batch) -> jax.Array:
+        """Restore a batch; float32, not clipped. Running averages are used, not updated."""
+        return self._restored(self.module(weights), batch, training=False)
+
+    def train(self, params: Arrays, stats: Arrays, batch: Batch) -> tuple[jax.Array, Arrays]:
+        """Restore a batch, normalized by its own statistics; also the running averages after it."""
+        module = self.module(params | stats)
+        restored = self._restored(module, batch, training=True)
+        return restored, self.split(self.arrays(module))[1]
+
+    def _restored(self, module: Any, batch: Batch, *, training: bool) -> jax.Array:
+        module.train() if training else module.eval()
         inputs = [batch[name] for name in self._config.model.inputs]
-        return self.module(params)(*inputs).astype(jnp.float32)
+        restored: jax.Array = module(*inputs).astype(jnp.float32)
+        return restored
 
 
 def make_schedule(config: Optimizer, steps: int) -> optax.Schedule:
@@ -180,11 +203,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def init_state(network: FunctionalNetwork, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step, a function of the seed."""
-    params = network.init()
+    weights = network.init()
+    params, stats = network.split(weights)
     zero = jnp.zeros((), jnp.int32)
     # A copy: one buffer cannot be donated twice.
-    ema = jax.tree.map(jnp.copy, params)
-    return TrainState(zero, params, ema, optimizer.init(params), zero, zero)
+    ema = jax.tree.map(jnp.copy, weights)
+    return TrainState(zero, params, stats, ema, optimizer.init(params), zero, zero)
 
 
 def abstract_state(
@@ -221,6 +245,13 @@ def start_from(state: TrainState, arrays: Mapping[str, np.ndarray], mesh: Mesh) 
             value.shape, replicated_sharding(mesh), lambda i: value[i]
         )
 
-    # Two buffers of each: one cannot be donated twice.
-    params, ema = ({name: put(value) for name, value in arrays.items()} for _ in range(2))
-    return replace(state, params={**state.params, **params}, ema={**state.ema, **ema})
+    def replaced(old: Arrays) -> Arrays:
+        # A buffer of its own each time: one cannot be donated twice.
+        return old | {name: put(arrays[name]) for name in old.keys() & arrays.keys()}
+
+    return replace(
+        state,
+        params=replaced(state.params),
+        stats=replaced(state.stats),
+        ema=replaced(state.ema),
+    )

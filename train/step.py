@@ -38,30 +38,37 @@ def loss_value(kind: str, restored: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def loss_and_gradient(
-    config: Config, network: FunctionalNetwork, params: Arrays, batch: Batch
-) -> tuple[jax.Array, Arrays]:
-    """The mean loss of a batch and its gradient, computed in `accumulation` parts.
+    config: Config, network: FunctionalNetwork, params: Arrays, stats: Arrays, batch: Batch
+) -> tuple[jax.Array, Arrays, Arrays]:
+    """The mean loss of a batch, its gradient, and the running averages after the batch.
 
-    The parts are equal, so the mean of their gradients is the gradient of the batch.
+    It is computed in `accumulation` parts. They are equal, so the mean of their gradients is the
+    gradient of the batch; only batch normalization sees each part by itself.
     """
 
-    def loss(params: Arrays, part: Batch) -> jax.Array:
-        return loss_value(config.loss, network(params, part), part["target"])
+    def loss(params: Arrays, stats: Arrays, part: Batch) -> tuple[jax.Array, Arrays]:
+        restored, after = network.train(params, stats, part)
+        return loss_value(config.loss, restored, part["target"]), after
 
+    compute = jax.value_and_grad(loss, has_aux=True)
     parts = config.accumulation
     if parts == 1:
-        return jax.value_and_grad(loss)(params, batch)
+        (value, after), gradient = compute(params, stats, batch)
+        return value, gradient, after
 
     def split(x: jax.Array) -> jax.Array:
         # Rows i, i + parts, ... are part i: every device splits its own rows and exchanges none.
         return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
 
-    def add(total: Any, part: Batch) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, jax.value_and_grad(loss)(params, part)), None
+    def add(carry: Any, part: Batch) -> tuple[Any, None]:
+        total, stats = carry
+        (value, after), gradient = compute(params, stats, part)
+        return (jax.tree.map(jnp.add, total, (value, gradient)), after), None
 
     zero = jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)
-    total, _ = jax.lax.scan(add, zero, jax.tree.map(split, batch))
-    return jax.tree.map(lambda x: x / parts, total)
+    (total, after), _ = jax.lax.scan(add, (zero, stats), jax.tree.map(split, batch))
+    value, gradient = jax.tree.map(lambda x: x / parts, total)
+    return value, gradient, after
 
 
 def make_step(
@@ -74,7 +81,7 @@ def make_step(
     schedule = make_schedule(config.optimizer, config.steps)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        loss, gradient = loss_and_gradient(config, network, state.params, batch)
+        loss, gradient, stats = loss_and_gradient(config, network, state.params, state.stats, batch)
         norm = optax.tree.norm(gradient)
         # The float32 norm may overflow although no gradient does: such a step is skipped too.
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -83,7 +90,8 @@ def make_step(
         # At first the decay is smaller, so that the average soon forgets the initial weights.
         count = (state.step - state.skipped).astype(jnp.float32)
         decay = jnp.minimum(config.ema, (1 + count) / (10 + count))
-        ema = jax.tree.map(lambda mean, new: mean + (1 - decay) * (new - mean), state.ema, params)
+        weights = params | stats
+        ema = jax.tree.map(lambda mean, new: mean + (1 - decay) * (new - mean), state.ema, weights)
 
         def chosen(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
@@ -92,6 +100,7 @@ def make_step(
         after = TrainState(
             step=state.step + 1,
             params=chosen(params, state.params),
+            stats=chosen(stats, state.stats),
             ema=chosen(ema, state.ema),
             opt_state=chosen(opt_state, state.opt_state),
             skipped=state.skipped + skipped,

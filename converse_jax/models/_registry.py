@@ -13,6 +13,9 @@ from flax import nnx
 TASKS = ("denoise", "sr", "deblur")
 """Kinds of restoration: keeping the size, enlarging, and with periodic borders."""
 
+WEIGHTS = nnx.Any(nnx.Param, nnx.BatchStat)
+"""The variables of a network that are its weights: saved, loaded, exported."""
+
 INPUTS = ("sigma", "kernel")
 """What a network may be called with besides the image, in any order."""
 
@@ -51,12 +54,15 @@ def register(
 
     Its `__init__` takes arguments that JSON can hold, and `rngs`; also `dtype` and `block` if it
     is to be trained with `--dtype` and `--remat`. It is called with images `[..., H, W,
-    channels]` and its further inputs. All that is learned is an `nnx.Param`.
+    channels]` and its further inputs. All that is learned is an `nnx.Param`; averages that follow
+    the batches, as those of `nnx.BatchNorm`, are `nnx.BatchStat`.
 
     A network that takes a blur kernel has an attribute `blur_size`, the side of its kernels. If it
     is called without the kernel once `nn.prepare` has put the kernel into transfer functions, its
     class says so: `kernel_in_transfers = True`. One that sees cells of s x s pixels as one has an
-    argument `downscale=s`: tiles of large images begin with a cell.
+    argument `downscale=s`: tiles of large images begin with a cell. One that takes a simpler form
+    once it is trained has a method `for_inference()`, which returns that network and a dict of the
+    arguments that make it: `train.export` writes it in place of the other.
 
     Args:
         task: "denoise", "sr" or "deblur", or several: what it can learn.

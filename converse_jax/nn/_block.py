@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from converse_jax.nn._converse import Converse2D, Initializer, softmax_normal
+from converse_jax.nn._depthwise import DepthwiseConv, DepthwiseConvTranspose
 from converse_jax.nn._gelu import gelu
 from converse_jax.nn._normalize import linear_with_bias, normalized_linear
 from converse_jax.nn._recompute import recomputed
@@ -148,6 +149,63 @@ class ConverseBlock(Block):
         super().__init__(
             num_features,
             converse,
+            residual_scale=residual_scale,
+            recompute=recompute,
+            precision=precision,
+            **types,
+        )
+
+
+class ConvBlock(Block):
+    """The baseline: a `Block` whose spatial operator is a depthwise convolution."""
+
+    def __init__(
+        self,
+        num_features: int,
+        kernel_size: int | tuple[int, int] = 5,
+        *,
+        padding_mode: PaddingMode = "circular",
+        residual_scale: bool = False,
+        recompute: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Make the block; arguments as for `DepthwiseConv` and `Block`."""
+        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        super().__init__(
+            num_features,
+            functools.partial(
+                DepthwiseConv, kernel_size=kernel_size, padding_mode=padding_mode, **types
+            ),
+            residual_scale=residual_scale,
+            recompute=recompute,
+            precision=precision,
+            **types,
+        )
+
+
+class ConvTransposeBlock(Block):
+    """The baseline: a `Block` with a depthwise transposed convolution of stride 1, zero padding."""
+
+    def __init__(
+        self,
+        num_features: int,
+        kernel_size: int | tuple[int, int] = 5,
+        *,
+        residual_scale: bool = False,
+        recompute: bool = True,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        precision: Any = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Make the block; arguments as for `DepthwiseConvTranspose` and `Block`."""
+        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        super().__init__(
+            num_features,
+            functools.partial(DepthwiseConvTranspose, kernel_size=kernel_size, **types),
             residual_scale=residual_scale,
             recompute=recompute,
             precision=precision,

@@ -17,6 +17,7 @@ from converse_jax.ops import InitialEstimate, Method, PaddingMode, converse1d, c
 from converse_jax.ops._checks import check_choice, integer
 
 Initializer = Callable[..., Array]
+KernelInit = Literal["softmax", "normal", "uniform"]
 
 
 def softmax_normal(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -26,6 +27,24 @@ def softmax_normal(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32)
     """
     taps = jax.random.normal(key, shape, dtype)
     return jax.nn.softmax(taps.reshape(-1, shape[-1]), axis=0).reshape(shape)
+
+
+def kernel_initializer(name: KernelInit) -> Initializer:
+    """An initializer of the paper's table 1, by name.
+
+    "softmax" is `softmax_normal`, "normal" the standard normal distribution, "uniform" the uniform
+    one on [0, 1); the paper does not say on which interval.
+
+    Raises:
+        ValueError: another name.
+    """
+    check_choice("kernel_init", name, KernelInit)
+    initializers: dict[str, Initializer] = {
+        "softmax": softmax_normal,
+        "normal": nnx.initializers.normal(1.0),
+        "uniform": nnx.initializers.uniform(1.0),
+    }
+    return initializers[name]
 
 
 def lam_from_logit(logit: Float[Array | np.ndarray, "*C"], eps: float) -> Float[Array, "*C"]:

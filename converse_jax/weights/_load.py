@@ -49,7 +49,8 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
             noise level is unknown.
 
     Returns:
-        `(model, card)`; `card.notes["read"]` says which of several state dicts was taken.
+        `(model, card)`; `card.notes["read"]` says which of several state dicts was taken. Batch
+        normalization, where there is any, uses its running averages (`model.eval()`).
 
     Raises:
         WeightsError: no such name or file, a network that is not registered (`models.register`), or
@@ -125,6 +126,8 @@ def save(
 ) -> None:
     """Write a network's weights and its card as one `.safetensors` file, atomically.
 
+    Weights are what is learned and the running averages of batch normalization.
+
     Raises:
         WeightsError: the file exists and overwrite is False, or it cannot be written.
     """
@@ -170,7 +173,7 @@ def _build(
 
 
 def _parameters(model: nnx.Module) -> dict[str, nnx.Variable]:
-    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    flat = nnx.to_flat_state(nnx.state(model, models.WEIGHTS))
     return {".".join(map(str, path)): variable for path, variable in flat}
 
 
@@ -198,12 +201,13 @@ def _fill(
         raise WeightsError(
             f"{path}: does not fit {type(model).__name__}: parameters {'; '.join(problems)}"
         )
-    state = nnx.state(model, nnx.Param)
+    state = nnx.state(model, models.WEIGHTS)
     flat = [
         (key, variable.replace(jnp.asarray(arrays[".".join(map(str, key))])))
         for key, variable in nnx.to_flat_state(state)
     ]
     nnx.update(model, nnx.from_flat_state(flat))
+    model.eval()
     return model
 
 

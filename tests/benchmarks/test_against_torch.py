@@ -73,7 +73,7 @@ def test_training_gradients_agree():
     config, network, _ = ours.training(STEP)
     batch = {"input": sides.channels_last(noisy), "target": sides.channels_last(clean)}
     params = sides.our_params(network, model.state_dict())
-    _, found = jax.jit(partial(loss_and_gradient, config, network))(params, batch)
+    _, found, _ = jax.jit(partial(loss_and_gradient, config, network))(params, {}, batch)
     torch.nn.functional.l1_loss(model.double()(noisy.double()), clean.double()).backward()
     # Gradients lie as their parameters do: what loads these brings them to our layout.
     named = {name: p.grad.float() for name, p in model.named_parameters()}

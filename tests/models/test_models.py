@@ -9,7 +9,17 @@ import pytest
 from flax import nnx
 
 from converse_jax import converse2d
-from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
+from converse_jax.models import (
+    ConvDnCNN,
+    ConverseDnCNN,
+    ConverseNet,
+    ConverseSRResNet,
+    ConverseUSRNet,
+    ConvNet,
+    ConvTransposeDnCNN,
+    DnCNN,
+    SRResNet,
+)
 from converse_jax.models.usrnet import KernelNet
 from converse_jax.nn import ConverseBlock, gelu
 
@@ -27,6 +37,14 @@ def count(make: Any) -> int:
         (lambda: ConverseSRResNet(rngs=nnx.Rngs(0)), 699_072),
         (lambda: ConverseUSRNet(rngs=nnx.Rngs(0)), 307_987),
         (lambda: ConverseNet(rngs=nnx.Rngs(0)), 243_267),
+        (lambda: DnCNN(rngs=nnx.Rngs(0)), 557_057),
+        (lambda: DnCNN(batch_norm=False, rngs=nnx.Rngs(0)), 555_137),
+        (lambda: ConvDnCNN(rngs=nnx.Rngs(0)), 734_913),
+        (lambda: ConvTransposeDnCNN(rngs=nnx.Rngs(0)), 734_913),
+        # A bias where the reverse convolution has its lambda.
+        (lambda: ConvNet(rngs=nnx.Rngs(0)), 243_267),
+        # MSRResNet, as published.
+        (lambda: SRResNet(rngs=nnx.Rngs(0)), 1_517_571),
     ],
 )
 def test_parameter_counts_of_the_paper(make: Any, parameters: int) -> None:

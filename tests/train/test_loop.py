@@ -245,6 +245,23 @@ def test_other_network_is_not_resumed(six: Path, config: Config) -> None:
     assert "model.num_features: 2 -> 4" in text
 
 
+def test_what_an_earlier_version_did_not_know_is_as_by_default(
+    six: Path, config: Config, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(six, run)
+    saved = json.loads((run / "config.json").read_text())
+    del saved["model"]["kernel_init"]
+    (run / "config.json").write_text(json.dumps(saved))
+    assert train(Args(config=config, run=run, resume=True)) == 0
+    drawn = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, kernel_init="normal")
+    )
+    assert "model.kernel_init: softmax -> normal" in refused(
+        Args(config=drawn, run=run, resume=True)
+    )
+
+
 def test_overwrite_deletes_the_run_only(six: Path, config: Config, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(six, run)
