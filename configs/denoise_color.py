@@ -7,7 +7,8 @@ Converse-DnCNN.
 
 Expected: 30.44 dB on BSDS500 val at sigma 25 after 7,500 steps, 25 minutes on two cores; 30.74 dB
 after 12,000 more (--init denoise-color --optimizer.learning-rate 1e-3 --steps 12000), 40 minutes
-more (docs/weights.md).
+more (docs/weights.md). denoise-color-free: --data.train with the photographs of `python -m
+train.prepare free`, --steps 16000: 30.51 dB.
 """
 
 from train.config import Config, Data, Optimizer
