@@ -10,7 +10,7 @@ import json
 import statistics
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -47,18 +47,17 @@ def main() -> int:
     parser.add_argument("--model", metavar="M", help="also a network that takes the kernel")
     parser.add_argument("--json", type=output_file, metavar="FILE", help="write all figures")
     args = parser.parse_args()
-    paths = [p for given in args.images for p in ([given] if given.is_file() else _all_in(given))]
-    images = {
-        path: imaging.to_reference_uint8(imaging.read_image(path).pixels, 3) for path in paths
-    }
+    paths = [
+        path
+        for given in args.images
+        for path in ([given] if given.is_file() else imaging.list_images(given))
+    ]
+    pixels = {path: imaging.read_image(path).pixels for path in paths}
+    images = {path: imaging.to_reference_uint8(image, 3) for path, image in pixels.items()}
     rows = list((deblur if args.what == "deblur" else enlarge)(images, args))
     if args.json is not None:
         args.json.write_text(json.dumps(rows, indent=1))
     return 0
-
-
-def _all_in(folder: Path) -> Sequence[Path]:
-    return imaging.list_images(folder)
 
 
 def deblur(images: dict[Path, np.ndarray], args: Namespace) -> Iterator[dict[str, object]]:

@@ -79,7 +79,7 @@ class BundledRestorer:
         }[task]
         if solver == "pnp":
             self._names = denoisers
-        self._task, self._scale, self._solver = task, scale or 1, solver
+        self._task, self._scale, self._solver = task, scale, solver
         cards = list_models()
         wanted = sorted(set(self._names.values()))
         self._names = {c: name for c, name in self._names.items() if name in cards}

@@ -10,6 +10,7 @@ import numpy as np
 
 from converse_jax.bundled import BundledRestorer, BundledTask, Solver, default_solver
 from converse_jax.imaging import Image, read_image, read_kernel
+from converse_jax.imaging._encode import to_samples
 from converse_jax.restore import RestoreError, apply_to_image
 
 _BITS = {"uint8": 8, "uint16": 16}
@@ -62,15 +63,18 @@ def restore_image(
             raise RestoreError(f"kernel: task {task!r} has no use for one; leave it out")
         taken = kernel if isinstance(kernel, np.ndarray) else read_kernel(kernel)[0]
     if isinstance(image, (str, os.PathLike)):
-        given, dtype, axes = read_image(image, white_level=white_level), None, 3
+        given, array = read_image(image, white_level=white_level), None
     else:
-        image = np.asarray(image)
-        given, dtype, axes = _from_array(image, white_level), image.dtype, image.ndim
+        array = np.asarray(image)
+        given = _from_array(array, white_level)
     solver = solver or default_solver(task, kernel=taken, sigma=sigma)
     chosen = _kept(task, scale, solver)
     plan = chosen.plan(given.pixels, sigma=None if sigma is None else sigma / 255)
     result = apply_to_image(plan.restorer, given, kernel=taken, sigma=plan.sigma, **options)
-    return _to_array(result, dtype, axes)
+    restored = to_samples(result)
+    if array is None:
+        return restored
+    return restored.astype(array.dtype, copy=False).reshape(*restored.shape[: array.ndim])
 
 
 @functools.lru_cache(maxsize=4)
@@ -95,15 +99,3 @@ def _from_array(array: np.ndarray, white_level: float | None) -> Image:
     pixels = (colors / (white_level or largest)).astype(np.float32)
     alpha = (maps[..., -1] / largest).astype(np.float32) if has_alpha else None
     return Image(pixels, alpha, bits=bits, white=white_level)
-
-
-def _to_array(image: Image, dtype: np.dtype[Any] | None, axes: int) -> np.ndarray:
-    largest = 1.0 if image.bits == 32 else 2.0**image.bits - 1
-    array = image.pixels * np.float32(image.white or largest)
-    if image.alpha is not None:
-        array = np.concatenate([array, image.alpha[..., None] * np.float32(largest)], axis=-1)
-    if image.bits != 32:
-        array = np.rint(np.clip(array, 0, largest)).astype(f"uint{image.bits}")
-    elif dtype is not None:
-        array = array.astype(dtype)
-    return array[..., 0] if axes == 2 else array

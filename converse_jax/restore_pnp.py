@@ -26,6 +26,8 @@ LEAST_SIGMA = 1 / 255
 """A photograph with less noise is restored as if it had this much, unless its blur was circular:
 what lies beyond its borders could not be solved for (`pnp.KNOWN_ITERATIONS`)."""
 
+_enlarged = jax.jit(pnp.initial_estimate, static_argnums=2)
+
 # Extended images have sides of so many pixels: fast to transform, and few programs for a folder.
 _SIDES = 64
 
@@ -42,7 +44,7 @@ class PnPRestorer(Restorer):
         denoiser: Restorer,
         task: Literal["deblur", "sr"],
         *,
-        scale: int = 1,
+        scale: int | None = None,
         iterations: int | None = None,
     ) -> None:
         """Make a restorer for a task.
@@ -50,7 +52,7 @@ class PnPRestorer(Restorer):
         Args:
             denoiser: a network for "denoise" that takes the level.
             task: "deblur" or "sr".
-            scale: enlargement of "sr", an integer of at least 2.
+            scale: enlargement of "sr", an integer of at least 2; 2 by default.
             iterations: how often data and prior are served; `ITERATIONS` of the task by default.
 
         Raises:
@@ -64,6 +66,8 @@ class PnPRestorer(Restorer):
             )
         if task not in ITERATIONS:
             raise RestoreError(f"task: got {task!r}; plug-and-play serves 'deblur' and 'sr'")
+        if scale is None:
+            scale = 1 if task == "deblur" else 2
         if (scale == 1) != (task == "deblur") or scale < 1:
             expected = "1, as deblurring does not enlarge" if task == "deblur" else "at least 2"
             raise RestoreError(f"scale: got {scale} for {task!r}; expected {expected}")
@@ -135,7 +139,7 @@ class PnPRestorer(Restorer):
         # Image, estimate, and what the denoiser returns.
         check_memory(image.nbytes * (1 + 2 * scale**2))
         step = self._compiled(image.shape[:2], kernel, known is not None)
-        x = image.copy() if scale == 1 else _enlarged(image, kernel, scale)
+        x = image.copy() if scale == 1 else np.array(_enlarged(image, kernel, scale))
         for number, level in enumerate(levels):
             lam = np.float32(pnp.WEIGHT * (sigma / level) ** 2)
             for channel in range(image.shape[-1]):
@@ -199,11 +203,6 @@ class PnPRestorer(Restorer):
 def _tell(on_tile: Callable[[int, int], None], number: int, total: int, done: int, of: int) -> None:
     """Of `total` iterations, `number` and `done` of `of` tiles are finished."""
     on_tile(number * of + done, total * of)
-
-
-def _enlarged(image: np.ndarray, kernel: np.ndarray, scale: int) -> np.ndarray:
-    enlarge = jax.jit(functools.partial(pnp.initial_estimate, scale=scale))
-    return np.array(enlarge(image, kernel))
 
 
 def _data_step(

@@ -35,7 +35,12 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None
     """Add `--model` and `--plugin`."""
     text = "network: a name from `converse-jax models`, a .safetensors or an authors' .pth file"
     parser.add_argument("--model", required=required, metavar="M", help=text)
-    text = "Python file or module to run first, which registers the network of --model"
+    add_plugin(parser, "--model")
+
+
+def add_plugin(parser: argparse.ArgumentParser, model: str) -> None:
+    """Add `--plugin`, for the network that `model` names."""
+    text = f"Python file or module to run first, which registers the network of {model}"
     parser.add_argument("--plugin", action="append", default=[], metavar="NETWORK.PY", help=text)
 
 
@@ -89,12 +94,10 @@ def number(text: str, low: float, high: float, expected: str) -> float:
 def given_restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | None]:
     """The model and the kernel that the command names."""
     from converse_jax import compilation_cache
-    from converse_jax.plugins import load_plugin
     from converse_jax.restore import Restorer
     from converse_jax.restore_pnp import PnPRestorer
 
-    for plugin in args.plugin:
-        load_plugin(plugin)
+    load_plugins(args)
     if args.solver != "pnp" and args.scale is not None:
         raise UsageError("--scale: --model has one of its own; leave it out")
     if args.solver == "pnp" and args.task not in ("deblur", "sr"):
@@ -105,9 +108,16 @@ def given_restorer(args: argparse.Namespace) -> tuple[Restorer, np.ndarray | Non
     compilation_cache.enable()
     restorer = Restorer(*loaded(args.model))
     if args.solver == "pnp":
-        scale = 1 if args.task == "deblur" else 2 if args.scale is None else args.scale
-        return PnPRestorer(restorer, args.task, scale=scale), kernel
+        return PnPRestorer(restorer, args.task, scale=args.scale), kernel
     return restorer, kernel
+
+
+def load_plugins(args: argparse.Namespace) -> None:
+    """Run what `--plugin` names."""
+    from converse_jax.plugins import load_plugin
+
+    for plugin in args.plugin:
+        load_plugin(plugin)
 
 
 def loaded(name_or_path: str) -> tuple[nnx.Module, ModelCard]:

@@ -6,7 +6,15 @@ import argparse
 import functools
 from pathlib import Path
 
-from converse_jax.cli._arguments import UsageError, add_overwrite, loaded, number, say
+from converse_jax.cli._arguments import (
+    UsageError,
+    add_overwrite,
+    add_plugin,
+    load_plugins,
+    loaded,
+    number,
+    say,
+)
 from converse_jax.cli._models import purpose
 
 SUMMARY = "write a network for other runtimes: ONNX, StableHLO, darktable"
@@ -48,8 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="also enlarge by S, for Converse-USRNet alone (default: 1)",
     )
-    text = "Python file or module to run first, which registers the network of MODEL"
-    parser.add_argument("--plugin", action="append", default=[], metavar="NETWORK.PY", help=text)
+    add_plugin(parser, "MODEL")
     add_overwrite(parser)
 
 
@@ -57,7 +64,6 @@ def run(args: argparse.Namespace) -> int:
     """Run it."""
     from converse_jax.export import export_dtmodel, export_onnx, export_stablehlo
     from converse_jax.export._onnx import check_target
-    from converse_jax.plugins import load_plugin
 
     ending = Path(args.target).suffix
     if ending not in _ENDINGS:
@@ -73,8 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.scale < 1:
         raise UsageError(f"--scale: got {args.scale}; expected an integer of at least 1")
     check_target(args.target, overwrite=args.overwrite)
-    for plugin in args.plugin:
-        load_plugin(plugin)
+    load_plugins(args)
     networks = [loaded(name) for name in args.models]
     sigma = None if args.sigma is None else args.sigma / 255
     model, card = networks[0]

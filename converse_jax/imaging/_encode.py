@@ -158,7 +158,7 @@ def encode_pages(images: Iterable[Image], format: str, *, quality: int | None = 
     if next(rest, None) is not None:
         raise ImageError(f"format: {format.upper()} holds one image; write TIFF")
     check_encodable(image, format, quality=quality)
-    samples = _samples(image)
+    samples = to_samples(image)
     try:
         if format == "png":
             return _png.with_metadata(_png_samples(samples), image)
@@ -174,7 +174,7 @@ def encode_pages(images: Iterable[Image], format: str, *, quality: int | None = 
         ) from None
 
 
-def _samples(image: Image) -> np.ndarray:
+def to_samples(image: Image) -> np.ndarray:
     """The samples `[H, W, 1..4]` of the file."""
     white = image.largest if image.white is None else image.white
     layers, scales = [image.pixels], [white] * image.pixels.shape[-1]
@@ -273,7 +273,7 @@ def _tiff_page(image: Image, start: int) -> tuple[bytes, int]:
     from PIL import Image as PilImage
     from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
-    samples = _samples(image)
+    samples = to_samples(image)
     height, width, channels = samples.shape
     stored = samples.astype(samples.dtype.newbyteorder("<"))
     if image.bits < 32:

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from converse_jax.models._cells import from_cells
-from converse_jax.models._initializers import torch_uniform, uniform_conv
+from converse_jax.models._initializers import given, torch_uniform, uniform_conv
 from converse_jax.models._registry import register
 from converse_jax.nn import (
     ConvBlock,
@@ -193,6 +193,7 @@ class ConvSRResNet(_BlockSRResNet):
     """
 
     default_block: ClassVar[Callable[..., nnx.Module]] = ConvBlock
+    default_padding_mode: ClassVar[PaddingMode | None] = "replicate"
 
     def __init__(
         self,
@@ -202,15 +203,18 @@ class ConvSRResNet(_BlockSRResNet):
         num_features: int = 64,
         num_blocks: int = 16,
         kernel_size: int = 5,
-        padding_mode: PaddingMode = "replicate",
+        padding_mode: PaddingMode | None = None,
         block: Callable[..., nnx.Module] | None = None,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         precision: Any = None,
         rngs: nnx.Rngs,
     ) -> None:
-        """Make the network; arguments as for `ConverseSRResNet`."""
-        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
+        """Make the network; arguments as for `ConverseSRResNet`.
+
+        Without a `padding_mode` it is that of the class, if its blocks take one.
+        """
+        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         super().__init__(
             scale,
             channels,
@@ -220,26 +224,27 @@ class ConvSRResNet(_BlockSRResNet):
                 block or self.default_block,
                 num_features,
                 kernel_size,
-                padding_mode=padding_mode,
+                **given(padding_mode=padding_mode or self.default_padding_mode),
                 precision=precision,
-                rngs=rngs,
                 **types,
             ),
-            make_upsampler=lambda scale: nnx.Sequential(
-                Nearest(scale),
-                DepthwiseConv(num_features, 2, padding_mode="constant", rngs=rngs, **types),
-            ),
+            make_upsampler=functools.partial(self.make_upsampler, num_features, **types),
             num_up_blocks=0,
             high_block=True,
             tail_bias=True,
             precision=precision,
-            rngs=rngs,
             **types,
         )
 
+    @staticmethod
+    def make_upsampler(num_features: int, *, scale: int, **types: Any) -> nnx.Sequential:
+        """The layers of one step."""
+        convolution = DepthwiseConv(num_features, 2, padding_mode="constant", **types)
+        return nnx.Sequential(Nearest(scale), convolution)
+
 
 @register(task="sr")
-class ConvTransposeSRResNet(_BlockSRResNet):
+class ConvTransposeSRResNet(ConvSRResNet):
     """ConvT-SRResNet: depthwise transposed convolutions in the blocks and to enlarge.
 
     1x1 in, GELU, 16 blocks (5x5, zero padding); for each step a depthwise transposed convolution
@@ -249,48 +254,14 @@ class ConvTransposeSRResNet(_BlockSRResNet):
     Source: the paper's table 5. It does not say what the blocks are; 5x5, padding 2 is our choice.
     """
 
-    default_block: ClassVar[Callable[..., nnx.Module]] = ConvTransposeBlock
+    default_block = ConvTransposeBlock
+    default_padding_mode = None
 
-    def __init__(
-        self,
-        scale: int = 4,
-        channels: int = 3,
-        *,
-        num_features: int = 64,
-        num_blocks: int = 16,
-        kernel_size: int = 5,
-        block: Callable[..., nnx.Module] | None = None,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
-        precision: Any = None,
-        rngs: nnx.Rngs,
-    ) -> None:
-        """Make the network; arguments as for `ConverseSRResNet`."""
-        types: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype}
-        super().__init__(
-            scale,
-            channels,
-            num_features,
-            num_blocks,
-            make_block=functools.partial(
-                block or self.default_block,
-                num_features,
-                kernel_size,
-                precision=precision,
-                rngs=rngs,
-                **types,
-            ),
-            make_upsampler=lambda scale: nnx.Sequential(
-                DepthwiseConvTranspose(num_features, 5, scale=scale, rngs=rngs, **types),
-                ZerosAbove(scale - 1),
-            ),
-            num_up_blocks=0,
-            high_block=True,
-            tail_bias=True,
-            precision=precision,
-            rngs=rngs,
-            **types,
-        )
+    @staticmethod
+    def make_upsampler(num_features: int, *, scale: int, **types: Any) -> nnx.Sequential:
+        """The layers of one step."""
+        convolution = DepthwiseConvTranspose(num_features, 5, scale=scale, **types)
+        return nnx.Sequential(convolution, ZerosAbove(scale - 1))
 
 
 class Nearest(nnx.Module):
