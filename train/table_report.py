@@ -251,7 +251,7 @@ Ours = dict[tuple[str, Budget], dict[int, dict[str, Figures]]]
 
 
 def _orders(rows: Sequence[Row], budgets: Sequence[Budget], ours: Ours) -> list[str]:
-    """Where our order of the rows of a part is the paper's, and where not."""
+    """Where our order of the rows that were run is the paper's, and where not."""
     lines = []
     for part in dict.fromkeys((row.part, tuple(row.paper)) for row in rows):
         compared = [row for row in rows if (row.part, tuple(row.paper)) == part]
@@ -261,17 +261,19 @@ def _orders(rows: Sequence[Row], budgets: Sequence[Budget], ours: Ours) -> list[
                     row.name: [s[name].psnr for s in ours[row.label, budget].values() if name in s]
                     for row in compared
                 }
-                if len(found) > 1 and all(found.values()):
+                found = {row: values for row, values in found.items() if values}
+                if len(found) > 1:
                     lines.append(_order(compared, budget, name, found))
     return ["", *(f"- {line}" for line in lines)] if lines else []
 
 
 def _order(rows: Sequence[Row], budget: Budget, name: str, found: dict[str, list[float]]) -> str:
     mean = {row: statistics.fmean(values) for row, values in found.items()}
-    paper = {row.name: row.paper[name] for row in rows}
+    paper = {row.name: row.paper[name] for row in rows if row.name in found}
     pairs = [(a, b) for a in paper for b in paper if paper[a] > paper[b]]
     others = [(a, b) for a, b in pairs if mean[b] - mean[a] >= 0.005]
-    place = f"{name}, {budget.label}"
+    some = "" if len(found) == len(rows) else f", the {len(found)} rows that were run"
+    place = f"{name}, {budget.label}{some}"
     if not others:
         return f"{place}: the order is the paper's."
     listed = [f"{b} {mean[b] - mean[a]:.2f} dB above {a}" for a, b in others]
