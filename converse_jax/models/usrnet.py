@@ -194,7 +194,7 @@ class ConverseUSRNet(nnx.Module):
             kernel_size: side of the kernels of each block's spatial operator.
             blur_size: side of the blur kernels it takes, in pixels.
             num_iterations: how often data module and blocks are applied.
-            padding: padding of the spatial operator of each block; None means `kernel_size - 1`.
+            padding: padding of the spatial operator of each block; None is the block's own.
             padding_mode: padding mode of the spatial operator of each block; the data module does
                 not pad.
             kernel_residual: learn the kernels of the data modules as differences, starting at 0.
@@ -223,7 +223,7 @@ class ConverseUSRNet(nnx.Module):
             block(
                 num_features,
                 kernel_size,
-                padding=padding,
+                **given(padding=padding),
                 padding_mode=padding_mode,
                 residual_scale=True,
                 rngs=rngs,
