@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from flax import nnx
-from jax.sharding import Mesh
 from torch import nn
 
 from benchmarks import ours, theirs
@@ -158,7 +157,7 @@ def _our_step(
 ) -> tuple[Program, float]:
     """The compiled step of `python -m train`, and the MB that XLA plans for it."""
     config, network, optimizer = ours.training(row)
-    mesh = Mesh(jax.devices()[:1], (BATCH_AXIS,))
+    mesh = jax.make_mesh((1,), (BATCH_AXIS,), devices=jax.devices()[:1])
     params = our_params(network, model.state_dict())
     state = start_from(make_state(network, optimizer, mesh), params, mesh)
     batch = {"input": channels_last(noisy), "target": channels_last(clean)}

@@ -24,6 +24,7 @@ from train.tasks import Paired, Task
 _COUNTS = {
     "num_features",
     "num_blocks",
+    "num_layers",
     "kernel_size",
     "downscale",
     "blur_size",

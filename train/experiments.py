@@ -161,7 +161,7 @@ class Experiments:
             self._write(experiment, record | {"failed": str(error)})
             raise
         if status == 0:
-            export(folder, self.weights(experiment), source="train.tables", overwrite=True)
+            export(folder, self.weights(experiment), overwrite=True)
         return status
 
     def _write(self, experiment: Experiment, record: dict[str, Any]) -> None:

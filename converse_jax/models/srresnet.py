@@ -131,7 +131,7 @@ class ConverseSRResNet(_BlockSRResNet):
             num_features: width.
             num_blocks: depth of the low-resolution part.
             kernel_size: side of the kernels of each block's spatial operator.
-            padding: padding of the spatial operator; None means `kernel_size - 1`.
+            padding: padding of the spatial operator; None leaves the choice to the block.
             padding_mode: padding mode of the spatial operator and of the up-sampling layers.
             x0: initial estimate of the up-sampling layers (the paper's table 3).
             high_blocks: use blocks above the input resolution too.
@@ -155,7 +155,7 @@ class ConverseSRResNet(_BlockSRResNet):
                 block or self.default_block,
                 num_features,
                 kernel_size,
-                padding=padding,
+                **given(padding=padding),
                 padding_mode=padding_mode,
                 rngs=rngs,
                 **types,
@@ -390,7 +390,7 @@ def _make_upsampler(
     scale: int,
     conv: Callable[[int, int], nnx.Conv],
     types: dict[str, Any],
-) -> nnx.Sequential:
+) -> nnx.Module:
     if kind == "pixel_shuffle":
         return nnx.Sequential(conv(num_features, scale**2 * num_features), PixelShuffle(scale))
     if kind == "nearest":

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from converse_jax.models._initializers import given, uniform_linear
 from converse_jax.models._registry import register
 from converse_jax.nn import ConvBlock, ConverseBlock, Operator, gelu, lam_from_logit, use_method
-from converse_jax.ops import Method, PaddingMode, converse2d
+from converse_jax.ops import Method, PaddingMode
 
 
 @register(task="deblur")
@@ -100,9 +100,19 @@ class ConvNet(ConverseNet):
     default_block = ConvBlock
 
 
-def check_blur(kernel: Array | np.ndarray, size: int) -> None:
-    """Raise a ValueError unless blur kernels have the size that a network takes."""
-    if kernel.shape[-2:] != (size, size):
+def check_blur(kernel: Array | np.ndarray | None, size: int, operator: Operator) -> None:
+    """Raise a ValueError unless blur kernels have the size that a network takes.
+
+    A network prepared for a kernel takes none: its operators hold it.
+    """
+    prepared = len(operator.transfers) > 0 and not operator.preparing
+    if prepared != (kernel is None):
+        raise ValueError(
+            "kernel: the network is prepared for a kernel: leave it out, or prepare it anew"
+            if prepared
+            else "kernel: got none; expected the blur kernel: model(x, kernel)"
+        )
+    if kernel is not None and kernel.shape[-2:] != (size, size):
         raise ValueError(
             f"kernel: got shape {kernel.shape}; expected [..., {size}, {size}]: "
             "pad a smaller kernel with zeros, centered"
@@ -184,7 +194,7 @@ class ConverseUSRNet(nnx.Module):
             kernel_size: side of the kernels of each block's spatial operator.
             blur_size: side of the blur kernels it takes, in pixels.
             num_iterations: how often data module and blocks are applied.
-            padding: padding of the spatial operator of each block; None means `kernel_size - 1`.
+            padding: padding of the spatial operator of each block; None is the block's own.
             padding_mode: padding mode of the spatial operator of each block; the data module does
                 not pad.
             kernel_residual: learn the kernels of the data modules as differences, starting at 0.
@@ -213,7 +223,7 @@ class ConverseUSRNet(nnx.Module):
             block(
                 num_features,
                 kernel_size,
-                padding=padding,
+                **given(padding=padding),
                 padding_mode=padding_mode,
                 residual_scale=True,
                 rngs=rngs,
@@ -255,15 +265,7 @@ class ConverseUSRNet(nnx.Module):
         Raises:
             ValueError: a kernel that is missing, of a wrong size, or given to a prepared network.
         """
-        prepared = len(self.data[0].transfers) > 0 and not self.data[0].preparing
-        if prepared != (kernel is None):
-            raise ValueError(
-                "kernel: the network is prepared for a kernel: leave it out, or prepare it anew"
-                if prepared
-                else "kernel: got none; expected the blur kernel: model(x, kernel)"
-            )
-        if kernel is not None:
-            check_blur(kernel, self.blur_size)
+        check_blur(kernel, self.blur_size, self.data[0])
         kernel = None if kernel is None else jnp.asarray(kernel)
         embedded = None if kernel is None else self.kernel_net(kernel)
         y = self.head(jnp.asarray(x))
@@ -295,6 +297,8 @@ class ConvUSRNet(nnx.Module):
     """
 
     default_block: ClassVar[Callable[..., nnx.Module]] = ConvBlock
+    kernel_in_transfers: ClassVar[bool] = True
+    """Once prepared, the network is called without the kernel (see `register`)."""
 
     def __init__(
         self,
@@ -347,28 +351,31 @@ class ConvUSRNet(nnx.Module):
             precision=precision,
             rngs=rngs,
         )
-        self.method: Method = method
+        self.data = nnx.List(Operator() for _ in range(num_iterations))
+        use_method(self, method)
 
     def __call__(
         self,
         x: Float[Array | np.ndarray, "*batch H W C"],
-        kernel: Float[Array | np.ndarray, "*kernels k k"],
+        kernel: Float[Array | np.ndarray, "*kernels k k"] | None = None,
     ) -> Float[Array, "*batch H W C"]:
         """Deblur images `[..., H, W, channels]` in [0, 1]; the result is not clipped.
 
         Args:
             x: images.
             kernel: blur kernels `[..., blur_size, blur_size]`, whose leading axes broadcast against
-                those of x.
+                those of x. A network prepared for a kernel takes none.
 
         Raises:
-            ValueError: a kernel of a wrong size.
+            ValueError: a kernel that is missing, of a wrong size, or given to a prepared network.
         """
-        check_blur(kernel, self.blur_size)
-        y, blur = jnp.asarray(x), jnp.asarray(kernel)
-        blur = jnp.broadcast_to(blur[..., None], (*blur.shape, self.channels))
-        z = y
-        for logit in self.lam_logit[...]:
-            lam = lam_from_logit(logit, 1e-3)
-            z = self.denoiser(converse2d(y, blur, lam, x0=z.astype(y.dtype), method=self.method))
+        check_blur(kernel, self.blur_size, self.data[0])
+        y = z = jnp.asarray(x)
+        blur = None
+        if kernel is not None:
+            taps = jnp.asarray(kernel)[..., None]
+            blur = jnp.broadcast_to(taps, (*taps.shape[:-1], self.channels))
+        for operator, logit in zip(self.data, self.lam_logit[...], strict=True):
+            z = operator.operate(y, blur, lam_from_logit(logit, 1e-3), x0=z.astype(y.dtype))
+            z = self.denoiser(z)
         return z

@@ -23,6 +23,7 @@ from converse_jax.ops import (
     converse2d_transfer,
 )
 from converse_jax.ops._checks import check_choice
+from converse_jax.ops._options import PreparedEstimate
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -90,7 +91,7 @@ class Operator(nnx.Module):
         scale: int = 1,
         padding: int = 0,
         padding_mode: PaddingMode = "circular",
-        x0: InitialEstimate = "nearest",
+        x0: InitialEstimate | Float[Array, "*estimates sH sW C"] = "nearest",
         source: tuple[Any, ...] | None = None,
     ) -> Float[Array, "*broadcast sH sW C"]:
         """`converse2d`, from a prepared transfer function if there is one for this size.
@@ -99,20 +100,25 @@ class Operator(nnx.Module):
         are computed from, if not themselves: calls from different sources share no preparation.
         """
         border: dict[str, Any] = {"padding": padding, "padding_mode": padding_mode}
-        how: dict[str, Any] = {"scale": scale, "x0": x0, "method": self.method}
+        how: dict[str, Any] = {"scale": scale, "method": self.method}
+        kind: PreparedEstimate = x0 if isinstance(x0, str) else "array"
+        estimate: dict[str, Any] = {} if isinstance(x0, str) else {"x0": x0}
         padded = (x.shape[-3] + 2 * padding, x.shape[-2] + 2 * padding)
-        name = f"{padded[0]}x{padded[1]}_x{scale}_{x0}"
+        name = f"{padded[0]}x{padded[1]}_x{scale}_{kind}"
         if name in self.transfers and not self.preparing:
             transfer = self.transfers[name].get_value()
-            return self._sharded(lambda x: apply_transfer(x, transfer, **border), x)
+            return self._sharded(lambda x: apply_transfer(x, transfer, **border, **estimate), x)
         if kernel is None:
             raise ValueError(
                 f"kernel: got none, and nothing is prepared for {padded[0]}x{padded[1]}"
             )
         if not self.preparing:
-            return self._sharded(lambda x: converse2d(x, kernel, lam, **how, **border), x)
+            options = {"x0": x0, **how, **border}
+            return self._sharded(lambda x: converse2d(x, kernel, lam, **options), x)
         self._prepare(
-            name, source or (kernel, lam), lambda: converse2d_transfer(kernel, lam, padded, **how)
+            name,
+            source or (kernel, lam),
+            lambda: converse2d_transfer(kernel, lam, padded, x0=kind, **how),
         )
         # No kernel depends on a map: zeros have the shape, and cost nothing.
         size = (scale * x.shape[-3], scale * x.shape[-2])

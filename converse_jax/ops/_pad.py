@@ -43,7 +43,7 @@ def pad_map(x: Array, padding: int, mode: str, axis: int = -2) -> Array:
     axes = _spatial(x, axis)
     if padding == 0:
         return x
-    if mode == "circular" and padding > min(x.shape[along] for along in axes):
+    if mode == "circular" and any(padding > x.shape[along] for along in axes):
         # Wraps more than once: rare, and left to the generic routine.
         return jnp.pad(x, [(padding * (i in axes),) * 2 for i in range(x.ndim)], mode="wrap")
     return pad(x, padding, mode, axes)

@@ -17,11 +17,12 @@ from converse_jax.models import (
     ConverseUSRNet,
     ConvNet,
     ConvTransposeDnCNN,
+    ConvUSRNet,
     DnCNN,
     SRResNet,
 )
 from converse_jax.models.usrnet import KernelNet
-from converse_jax.nn import ConverseBlock, gelu
+from converse_jax.nn import ConverseBlock, TransferState, gelu, prepare
 
 
 def count(make: Any) -> int:
@@ -144,6 +145,16 @@ def test_usrnet_inverts_the_blur_it_is_told() -> None:
         z = converse2d(z, kernel_map(model.kernel_net(kernels[0])), model.lam)
     np.testing.assert_allclose(model.tail(z), y[0], atol=1e-5)
     assert jax.eval_shape(lambda x, k: model(x, k, scale=2), x, kernels).shape == (2, 16, 20, 3)
+
+
+def test_a_network_prepared_for_a_kernel_is_called_without_it() -> None:
+    model = small(ConvUSRNet, num_iterations=2, blur_size=3)
+    x, kernel = image(2, 8, 10, 3), image(3, 3)
+    prepared = prepare(model, x, kernel)
+    assert len(jax.tree.leaves(nnx.state(prepared, TransferState))) > 0
+    np.testing.assert_allclose(call(prepared, x), call(model, x, kernel), atol=1e-6)
+    with pytest.raises(ValueError, match="kernel: got none; expected the blur kernel"):
+        model(x)
 
 
 def test_usrnet_of_differences_starts_as_one_reverse_convolution() -> None:

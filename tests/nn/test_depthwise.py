@@ -105,3 +105,13 @@ def test_bad_arguments() -> None:
         DepthwiseConv(1, padding_mode="same", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="scale: got 0"):
         DepthwiseConvTranspose(1, scale=0, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_sizes_may_be_symbolic() -> None:
+    layer = DepthwiseConv(2, 3, rngs=nnx.Rngs(0))
+    height, width = jax.export.symbolic_shape("h, w", constraints=["h>=4", "w>=4"])
+    shape = jax.ShapeDtypeStruct((height, width, 2), jnp.float32)
+    exported = jax.export.export(jax.jit(lambda x: layer(x)))(shape)
+    x = image(6, 7, 2)
+    np.testing.assert_allclose(exported.call(x), layer(x), atol=1e-6)

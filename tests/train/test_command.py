@@ -95,7 +95,13 @@ def test_every_entry_of_the_help_stands_by_itself(
         command.main([str(path), "--help"])
     found = entries(capsys.readouterr().out)
     names = {name.split()[0] for name in found}
-    shown = {"--run", "--steps", "--model.num-blocks", "--optimizer.halve-every", "--data.threads"}
+    shown = {
+        "--run",
+        "--steps",
+        "--model.num-features",
+        "--optimizer.halve-every",
+        "--data.threads",
+    }
     assert shown | {"model", "task", "data", "optimizer"} <= names
     assert sum(name.startswith("--task.") for name in names) == len(
         dataclasses.fields(read_config(str(path)).task)

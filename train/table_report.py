@@ -1,0 +1,403 @@
+"""The tables as they stand: results.json, tables.md, and a chart of each."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from converse_jax import WeightsError, load
+from converse_jax.atomic import write_bytes
+from train.errors import TrainError
+from train.experiments import Experiment, Experiments
+from train.measurements import Figures, Measurements, sha256
+from train.paper import ROWS, TITLES, Budget, Row, sized
+
+NOT_RUN = "not run"
+
+
+class Report:
+    """What there is of every row, and its files."""
+
+    def __init__(self, experiments: Experiments, measurements: Measurements, out: Path) -> None:
+        """Take the runs, the figures, and the folder to write to, which need not exist."""
+        self.experiments, self.measurements, self.out = experiments, measurements, out
+        self._authors_file = out / "authors.json"
+        self._authors: dict[str, dict[str, str]] = {}
+        if self._authors_file.is_file():
+            self._authors = json.loads(self._authors_file.read_text(encoding="utf-8"))
+
+    def add_authors(self, files: Sequence[str]) -> None:
+        """Take weight files of the authors.
+
+        Raises:
+            TrainError: one cannot be read, or belongs to no row.
+        """
+        known = {row.authors for row in ROWS if row.authors}
+        for file in files:
+            try:
+                _, card = load(file)
+            except WeightsError as error:
+                raise TrainError(f"--authors: {error}") from None
+            if card.architecture not in known:
+                raise TrainError(
+                    f"--authors: {file} is a {card.architecture}; expected one of "
+                    f"{', '.join(sorted(known))}"
+                )
+            path = Path(file)
+            self._authors[card.architecture] = {
+                "file": path.name,
+                "path": str(path.resolve()),
+                "sha256": sha256(path),
+            }
+        if files:
+            self.out.mkdir(parents=True, exist_ok=True)
+            _write(self._authors_file, json.dumps(self._authors, indent=1))
+
+    def authors_weights(self, row: Row) -> Path | None:
+        """The authors' file of a row, if it was given and still lies there."""
+        known = self._authors.get(row.authors or "")
+        return Path(known["path"]) if known and Path(known["path"]).is_file() else None
+
+    def of_authors(self, row: Row) -> dict[str, Figures]:
+        """Figures of the authors' weights by set."""
+        known = self._authors.get(row.authors or "")
+        return {} if known is None else self.measurements.of(known["sha256"])
+
+    def of_seeds(self, row: Row, budget: Budget) -> dict[int, dict[str, Figures]]:
+        """Figures of our weights by seed and set, of the runs that are done."""
+        found = {}
+        for seed in self.experiments.seeds(row, budget):
+            weights = self.experiments.weights(Experiment(row, budget, seed))
+            if weights.is_file():
+                found[seed] = self.measurements.of(sha256(weights))
+        return found
+
+    def state(self, row: Row, budget: Budget) -> str:
+        """How far the runs of a row are, in words."""
+        seeds = self.experiments.seeds(row, budget)
+        words = []
+        for seed in seeds:
+            experiment = Experiment(row, budget, seed)
+            record = self.experiments.record(experiment) or {}
+            if self.experiments.weights(experiment).is_file():
+                words.append("done")
+            elif "failed" in record:
+                words.append("failed")
+            else:
+                words.append(f"{self.experiments.steps_done(experiment)} of {record['steps']}")
+        if not words:
+            return NOT_RUN
+        named = (f"{word} (seed {seed})" for seed, word in zip(seeds, words, strict=True))
+        return words[0] if len(words) == 1 else ", ".join(named)
+
+    def write(self) -> None:
+        """Write results.json and tables.md."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        results = {"rows": [self._result(row) for row in ROWS]}
+        _write(self.out / "results.json", json.dumps(results, indent=1))
+        _write(self.out / "tables.md", markdown(self))
+
+    def _result(self, row: Row) -> dict[str, Any]:
+        authors = self.of_authors(row)
+        ours = []
+        for budget in self.experiments.budgets():
+            for seed in self.experiments.seeds(row, budget):
+                experiment = Experiment(row, budget, seed)
+                weights = self.experiments.weights(experiment)
+                record = self.experiments.record(experiment) or {}
+                done = weights.is_file()
+                digest = sha256(weights) if done else None
+                figures = {} if digest is None else self.measurements.of(digest)
+                ours.append(
+                    {
+                        "budget": budget.label,
+                        "run": experiment.key,
+                        **record,
+                        "done": done,
+                        "steps_done": self.experiments.steps_done(experiment),
+                        "hours": round(self.experiments.hours(experiment), 4),
+                        "sha256": digest,
+                        "sets": {name: _shown(f) for name, f in figures.items()},
+                    }
+                )
+        known = self._authors.get(row.authors or "")
+        return {
+            "table": row.table,
+            "row": row.label,
+            "paper": row.paper,
+            "note": row.note,
+            "authors": None
+            if known is None
+            else {
+                "file": known["file"],
+                "sha256": known["sha256"],
+                "sets": {n: _shown(f) for n, f in authors.items() if n in row.paper},
+            },
+            "ours": ours,
+        }
+
+    def draw(self) -> list[str]:
+        """Draw a chart of each table that has figures; return what to tell the user."""
+        try:
+            import matplotlib
+        except ModuleNotFoundError:
+            return ['no charts: matplotlib is not installed (pip install -e ".[figures]")']
+        matplotlib.use("agg")
+        for table in sorted(TITLES):
+            _draw(self, table)
+        return [f"{self.out}: results.json, tables.md and charts"]
+
+
+def _shown(figures: Figures) -> dict[str, Any]:
+    return {
+        "psnr": figures.psnr,
+        "ssim": figures.ssim,
+        "of": figures.of,
+        "images": figures.images,
+    }
+
+
+def listing(report: Report, rows: Sequence[Row]) -> str:
+    """A line for each row: the paper's first figure, the authors' weights, and our runs."""
+    budgets = report.experiments.budgets()
+    head = ["table", "row", "paper", "authors' weights", *(b.label for b in budgets)]
+    lines = [head]
+    for row in rows:
+        first = next(iter(row.paper))
+        authors = report.of_authors(row)
+        measured = [name for name in row.paper if name in authors]
+        lines.append(
+            [
+                str(row.table),
+                row.label,
+                f"{row.paper[first]:.2f} {first}",
+                f"{len(measured)} of {len(row.paper)} sets" if row.authors else "none released",
+                *(report.state(row, budget) for budget in budgets),
+            ]
+        )
+    if not budgets:
+        lines = [[*line, "ours" if i == 0 else NOT_RUN] for i, line in enumerate(lines)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def markdown(report: Report) -> str:
+    """All tables."""
+    return "\n".join(
+        ["# The paper's tables, PSNR in dB", "", *(_table(report, table) for table in TITLES)]
+    )
+
+
+def _table(report: Report, table: int) -> str:
+    rows = [row for row in ROWS if row.table == table]
+    # At full size there is always a column, which says that nothing was run.
+    budgets = [
+        budget
+        for budget in report.experiments.budgets()
+        if not budget.full and any(report.experiments.seeds(row, budget) for row in rows)
+    ]
+    columns = [Budget(), *budgets]
+    head = ["row", "set", "paper", "authors' weights, measured here"]
+    head += [f"ours, {budget.label}" for budget in columns]
+    lines = [f"## Table {table}. {TITLES[table]}", "", *_line(head), "|" + "---|" * len(head)]
+    ours = {(row.label, budget): report.of_seeds(row, budget) for row in rows for budget in columns}
+    notes = {row.note: f"({i})" for i, row in enumerate([r for r in rows if r.note], 1)}
+    for row in rows:
+        authors = report.of_authors(row)
+        for name, paper in row.paper.items():
+            mark = f" {notes[row.note]}" if row.note else ""
+            cells = [row.label + mark, name, f"{paper:.2f}"]
+            cells.append(
+                _cell([authors[name]]) if name in authors else NOT_RUN if row.authors else "none"
+            )
+            for budget in columns:
+                figures = [sets[name] for sets in ours[row.label, budget].values() if name in sets]
+                cells.append(_cell(figures) if figures else _without(report, row, budget))
+            lines += _line(cells)
+    lines += ["", *(f"{mark} {note}." for note, mark in notes.items())]
+    lines += _orders(rows, columns, ours)
+    lines += _costs(report, rows, columns)
+    return "\n".join([*lines, ""])
+
+
+def _line(cells: Sequence[str]) -> list[str]:
+    return [f"| {' | '.join(cells)} |"]
+
+
+def _without(report: Report, row: Row, budget: Budget) -> str:
+    state = report.state(row, budget)
+    return "not measured" if "done" in state else state
+
+
+def _cell(figures: Sequence[Figures]) -> str:
+    """Mean, and spread over seeds; how many images, if not all."""
+    means = [f.psnr for f in figures]
+    text = f"{statistics.fmean(means):.2f}"
+    if len(means) > 1:
+        text += f" ± {statistics.stdev(means):.2f} ({len(means)} seeds)"
+    measured, of = min(len(f.images) for f in figures), figures[0].of
+    return text if measured == of else f"{text} ({measured} of {of} images)"
+
+
+Ours = dict[tuple[str, Budget], dict[int, dict[str, Figures]]]
+
+
+def _orders(rows: Sequence[Row], budgets: Sequence[Budget], ours: Ours) -> list[str]:
+    """Where our order of the rows that were run is the paper's, and where not."""
+    lines = []
+    for part in dict.fromkeys((row.part, tuple(row.paper)) for row in rows):
+        compared = [row for row in rows if (row.part, tuple(row.paper)) == part]
+        for budget in budgets:
+            for name in part[1]:
+                found = {
+                    row.name: [s[name].psnr for s in ours[row.label, budget].values() if name in s]
+                    for row in compared
+                }
+                found = {row: values for row, values in found.items() if values}
+                if len(found) > 1:
+                    lines.append(_order(compared, budget, name, found))
+    return ["", *(f"- {line}" for line in lines)] if lines else []
+
+
+def _order(rows: Sequence[Row], budget: Budget, name: str, found: dict[str, list[float]]) -> str:
+    mean = {row: statistics.fmean(values) for row, values in found.items()}
+    paper = {row.name: row.paper[name] for row in rows if row.name in found}
+    pairs = [(a, b) for a in paper for b in paper if paper[a] > paper[b]]
+    others = [(a, b) for a, b in pairs if mean[b] - mean[a] >= 0.005]
+    some = "" if len(found) == len(rows) else f", the {len(found)} rows that were run"
+    place = f"{name}, {budget.label}{some}"
+    if not others:
+        return f"{place}: the order is the paper's."
+    listed = [f"{b} {mean[b] - mean[a]:.2f} dB above {a}" for a, b in others]
+    seeds = min(map(len, found.values()))
+    spread = ""
+    if seeds > 1:
+        widest = max(statistics.stdev(values) for values in found.values())
+        spread = f"; the spread over seeds is up to {widest:.2f} dB"
+    return f"{place}: the order differs from the paper's: {', '.join(listed)}{spread}."
+
+
+def _costs(report: Report, rows: Sequence[Row], budgets: Sequence[Budget]) -> list[str]:
+    """What every run took: equal steps are not equal times."""
+    lines = []
+    for row in rows:
+        for budget in budgets:
+            for seed in report.experiments.seeds(row, budget):
+                experiment = Experiment(row, budget, seed)
+                done = report.experiments.steps_done(experiment)
+                if done:
+                    hours = report.experiments.hours(experiment)
+                    size = f"{_parameters(row, budget):,}"
+                    seconds = f"{3600 * hours / done:.3f}"
+                    cells = [row.label, budget.label, str(seed), size, str(done)]
+                    lines += _line([*cells, f"{60 * hours:.1f}", seconds])
+    if not lines:
+        return []
+    head = ["row", "budget", "seed", "parameters", "steps", "minutes", "seconds a step"]
+    return ["", *_line(head), "|" + "---|" * len(head), *lines]
+
+
+def _parameters(row: Row, budget: Budget) -> int:
+    import jax
+    import jax.numpy as jnp
+
+    model = sized(row.model, budget)
+
+    def build() -> nnx.Module:
+        return model.build(
+            row.task.scale, dtype=jnp.dtype("float32"), remat=False, rngs=nnx.Rngs(0)
+        )
+
+    return sum(x.size for x in jax.tree.leaves(nnx.state(nnx.eval_shape(build), nnx.Param)))
+
+
+def _draw(report: Report, table: int) -> None:
+    """A column of panels for each set; full size with the paper's figures, then each budget."""
+    from matplotlib import pyplot as plt
+
+    rows = [row for row in ROWS if row.table == table]
+    full = _points(rows, [report.of_authors(row) for row in rows])
+    series = {"full size": {"authors' weights": full} if full else {}}
+    for budget in report.experiments.budgets():
+        seeds = [list(report.of_seeds(row, budget).values()) for row in rows]
+        points: Points = {}
+        for k in range(max(map(len, seeds))):
+            of_seed = [figures[k] if k < len(figures) else {} for figures in seeds]
+            for name, found in _points(rows, of_seed).items():
+                points.setdefault(name, []).extend(found)
+        if points:
+            series.setdefault(budget.label, {})["ours"] = points
+    if not any(series.values()):
+        return
+    measured = {name for drawn in series.values() for points in drawn.values() for name in points}
+    names = [
+        name for name in dict.fromkeys(n for row in rows for n in row.paper) if name in measured
+    ]
+    shape = (len(series), len(names))
+    width = max(3.0, 0.45 * len(rows) + 1.2)
+    size = (width * shape[1], 2.4 * shape[0] + 1.6)
+    figure, axes = plt.subplots(
+        *shape, figsize=size, squeeze=False, layout="constrained", sharex=True
+    )
+    for line, (label, drawn) in zip(axes, series.items(), strict=True):
+        line[0].set_ylabel(f"{label}\nPSNR (dB)")
+        for axis, name in zip(line, names, strict=True):
+            if label == "full size":
+                paper = [(i, row.paper[name]) for i, row in enumerate(rows) if name in row.paper]
+                axis.plot(*zip(*paper, strict=True), "x", color="0.4", label="paper")
+            for who, points in drawn.items():
+                _panel(axis, points.get(name, []), who)
+            axis.set_xticks(range(len(rows)), [row.name for row in rows], rotation=60, ha="right")
+            axis.grid(axis="y", alpha=0.3)
+    for axis, name in zip(axes[0], names, strict=True):
+        axis.set_title(name)
+    figure.legend(*_handles(axes.flat), loc="outside lower center", ncols=3, fontsize="small")
+    figure.savefig(report.out / f"table{table}.png", dpi=150)
+    plt.close(figure)
+
+
+Points = dict[str, list[tuple[int, float]]]
+"""By set: number of the row, PSNR."""
+
+
+def _points(rows: Sequence[Row], figures: Sequence[dict[str, Figures]]) -> Points:
+    points: Points = {}
+    for i, (row, sets) in enumerate(zip(rows, figures, strict=True)):
+        for name in row.paper:
+            if name in sets:
+                points.setdefault(name, []).append((i, sets[name].psnr))
+    return points
+
+
+def _panel(axis: Any, points: Sequence[tuple[int, float]], who: str) -> None:
+    """A point for each seed, and their mean."""
+    if not points:
+        return
+    color = {"ours": "C0", "authors' weights": "C1"}[who]
+    axis.plot(*zip(*points, strict=True), "o", color=color, alpha=0.6, markersize=4, label=who)
+    means = {i: statistics.fmean(y for x, y in points if x == i) for i, _ in points}
+    axis.plot(*zip(*means.items(), strict=True), "_", color=color, markersize=14)
+
+
+def _handles(axes: Iterable[Any]) -> tuple[list[Any], list[str]]:
+    """Each label once, over all panels."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    return list(found.values()), list(found)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_bytes(path, (text.rstrip() + "\n").encode(), overwrite=True)
+    except OSError as error:
+        raise TrainError(f"{path}: cannot be written ({error.strerror})") from None
