@@ -48,7 +48,6 @@ from converse_jax.ops._dft_matrices import (
     fold,
     product,
     product_each,
-    sum_product,
     synthesis_matrix,
     unfold,
 )
@@ -79,9 +78,6 @@ TRANSFER_OF_ARRAY = TRANSFER * 2
 
 _SPECTRA = ("m n l q k p c",) * 4
 _INPUTS, _OUTPUT = ("m n h w c", "m a b c", "m c"), "m n i j c"
-
-# Up to this many taps, recomputing the spectrum of a kernel is cheaper than storing it.
-_MAX_UNROLLED_TAPS = 9
 
 
 def transfer(
@@ -352,21 +348,23 @@ def quadrant_otf(
         for size, taps in zip(shape, (kh, kw), strict=True)
         for sine in (False, True)
     )
-    multiply = sum_product if kw <= _MAX_UNROLLED_TAPS else product
+    # Complex products as real ones of twice the depth, each written once: for each column of the
+    # kernel, its sums with the cosines of the rows, and with their sines.
+    rows = jnp.stack([rows_cos, rows_sin])
+    half = product(rows.reshape(-1, kh), jnp.moveaxis(kernel, 1, 0))
+    half = half.reshape(*rows.shape[:3], m, kw, channels).transpose(0, 4, 3, 1, 2, 5)
+    half = half.reshape(2 * kw, *half.shape[2:])  # [2 kw, m, K, i, c]
 
-    def along_columns(columns: Array, half: Float[Array, "kw m K i c"]) -> Array:
-        parts = multiply(columns.reshape(-1, kw), half)
+    def along_columns(of_cos: Array, of_sin: Array) -> Array:
+        columns = jnp.concatenate([of_cos, of_sin], -1)
+        parts = product(columns.reshape(-1, 2 * kw), half)
         parts = parts.reshape(*columns.shape[:2], *half.shape[1:])
         return parts.transpose(2, 0, 1, 3, 4, 5)  # [m, L, j, K, i, c]
 
-    def products(rows: Array) -> tuple[Array, Array]:
-        half = product(rows.reshape(-1, kh), jnp.moveaxis(kernel, 1, 0))
-        half = jnp.moveaxis(half.reshape(*rows.shape[:2], m, kw, channels), (3, 2), (0, 1))
-        return along_columns(cols_cos, half), along_columns(cols_sin, half)
-
-    # exp(-i w) = cos - i sin
-    (cc, cs), (sc, ss) = products(rows_cos), products(rows_sin)
-    return (cc - ss, -sc - cs), (cc + ss, cs - sc)
+    # exp(-i (w_k + w_l)) and exp(-i (w_k - w_l)), from the cosine and the sine of w_k.
+    plus = along_columns(cols_cos, -cols_sin), along_columns(-cols_sin, -cols_cos)
+    minus = along_columns(cols_cos, cols_sin), along_columns(cols_sin, -cols_cos)
+    return plus, minus
 
 
 def _sum_phases(x: Array, scale: int) -> Array:

@@ -99,22 +99,11 @@ def product(matrix: Float[Array, "k h"], x: Float[Array, "h ..."]) -> Float[Arra
     return _product(matrix, x)
 
 
-def sum_product(matrix: Float[Array, "k h"], x: Float[Array, "h ..."]) -> Float[Array, "k ..."]:
-    """`product` for few h, written as a sum: computed where it is used, it takes no memory."""
-    return _sum_product(matrix, x)
-
-
 @functools.partial(Function, linear=(1,), transposed=lambda _, matrix, y: product(matrix.T, y))
 def _product(matrix: Array, x: Array) -> Array:
     # Not `einsum`: it would put the larger operand first, and transpose it, as JAX's own rule for
     # the gradient does.
     return jax.lax.dot_general(matrix, x, (((1,), (0,)), ((), ())), precision=_HIGHEST)
-
-
-@functools.partial(Function, linear=(1,), transposed=lambda _, matrix, y: product(matrix.T, y))
-def _sum_product(matrix: Array, x: Array) -> Array:
-    columns = matrix.reshape(*matrix.shape, *(1,) * (x.ndim - 1))
-    return functools.reduce(jnp.add, (columns[:, i] * x[i][None] for i in range(x.shape[0])))
 
 
 def product_each(
