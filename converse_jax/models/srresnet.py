@@ -237,7 +237,7 @@ class ConvSRResNet(_BlockSRResNet):
         )
 
     @staticmethod
-    def make_upsampler(num_features: int, *, scale: int, **types: Any) -> nnx.Sequential:
+    def make_upsampler(num_features: int, *, scale: int, **types: Any) -> nnx.Module:
         """The layers of one step."""
         convolution = DepthwiseConv(num_features, 2, padding_mode="constant", **types)
         return nnx.Sequential(Nearest(scale), convolution)
@@ -258,7 +258,7 @@ class ConvTransposeSRResNet(ConvSRResNet):
     default_padding_mode = None
 
     @staticmethod
-    def make_upsampler(num_features: int, *, scale: int, **types: Any) -> nnx.Sequential:
+    def make_upsampler(num_features: int, *, scale: int, **types: Any) -> nnx.Module:
         """The layers of one step."""
         convolution = DepthwiseConvTranspose(num_features, 5, scale=scale, **types)
         return nnx.Sequential(convolution, ZerosAbove(scale - 1))
