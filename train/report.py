@@ -16,11 +16,11 @@ from converse_jax.atomic import write_bytes
 from converse_jax.imaging import ImageError
 from train.config import Config
 from train.errors import TrainStopped
-from train.figures import enlarge, sheet, write_sheet
 from train.log import psnr_label
 from train.measure import HeldOut, Scores
 from train.meter import Meter, peak_memory
 from train.run_folder import BEFORE_AFTER, SUMMARY
+from train.sheet import enlarge, sheet, write_sheet
 
 _SHOWN = 4  # held-out images in a figure
 
