@@ -1,11 +1,13 @@
 """Time what comes before the first result: tracing, lowering and compiling, on the default device.
 
-The operator's gradient by each method, beside Algorithm 1's equation in ten lines of `jnp.fft`, and
-beside the training step of a network.
+The operator's gradient by each method, beside Algorithm 1's equation in ten lines of `jnp.fft`; the
+training step of a U-Net that up-samples twice with the operator, beside one with transposed
+convolutions; and the training step of Converse-DnCNN.
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
 import statistics
 import sys
@@ -20,6 +22,8 @@ from flax import nnx
 from benchmarks.command import Parser, Table, pin
 from converse_jax import converse2d
 from converse_jax.models import ConverseDnCNN
+from converse_jax.nn import Converse2D
+from converse_jax.ops._function import Function
 
 
 def main() -> int:
@@ -46,11 +50,53 @@ def programs(*, blocks: int) -> dict[str, tuple[Callable[..., Any], tuple[Any, .
     def by(method: Any) -> Callable[..., jax.Array]:
         return lambda *a: converse2d(*a, scale=2, padding=2, method=method)
 
-    graphdef, state = nnx.split(ConverseDnCNN(1, num_blocks=blocks, rngs=nnx.Rngs(0)))
-    step = jax.grad(lambda state, x: jnp.mean(nnx.merge(graphdef, state)(x) ** 2))
+    def step(network: nnx.Module) -> Any:
+        graphdef, state = nnx.split(network)
+        loss = jax.grad(lambda state, x: jnp.mean(nnx.merge(graphdef, state)(x) ** 2))
+        return loss, (state, jnp.ones((4, 64, 64, 1)))
+
     rows = {f"gradient, {method}": gradient(by(method)) for method in ("auto", "dft", "fft")}
     rows["gradient, textbook jnp.fft"] = gradient(textbook)
-    return rows | {f"training step, {blocks} blocks": (step, (state, jnp.ones((4, 64, 64, 1))))}
+    rows["U-Net, Converse2D"] = step(UNet(converse))
+    rows["U-Net, transposed convolution"] = step(UNet(transposed_convolution))
+    dncnn = ConverseDnCNN(1, num_blocks=blocks, rngs=nnx.Rngs(0))
+    return rows | {f"training step, {blocks} blocks": step(dncnn)}
+
+
+class UNet(nnx.Module):
+    """Two levels: convolutions that halve, and what `up` makes to double."""
+
+    def __init__(self, up: Callable[[int, nnx.Rngs], Callable[[jax.Array], jax.Array]]) -> None:
+        rngs = nnx.Rngs(0)
+
+        def conv(inputs: int, outputs: int, strides: int = 1) -> nnx.Conv:
+            return nnx.Conv(inputs, outputs, (3, 3), strides=strides, rngs=rngs)
+
+        self.head, self.tail = conv(1, 16), conv(16, 1)
+        self.down = nnx.List([conv(16, 32, 2), conv(32, 64, 2)])
+        self.narrow = nnx.List([conv(64, 32), conv(32, 16)])
+        self.up = nnx.List([up(32, rngs), up(16, rngs)])
+        self.join = nnx.List([conv(64, 32), conv(32, 16)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        maps = [nnx.relu(self.head(x))]
+        for down in self.down:
+            maps.append(nnx.relu(down(maps[-1])))
+        x = maps.pop()
+        for narrow, up, join in zip(self.narrow, self.up, self.join, strict=True):
+            x = jnp.concatenate([up(narrow(x)), maps.pop()], -1)
+            x = nnx.relu(join(x))
+        return self.tail(x)
+
+
+def converse(features: int, rngs: nnx.Rngs) -> Converse2D:
+    """An up-sampling layer of the paper."""
+    return Converse2D(features, 5, scale=2, padding=2, rngs=rngs)
+
+
+def transposed_convolution(features: int, rngs: nnx.Rngs) -> nnx.ConvTranspose:
+    """What U-Nets have."""
+    return nnx.ConvTranspose(features, features, (4, 4), strides=(2, 2), rngs=rngs)
 
 
 def textbook(y: jax.Array, kernel: jax.Array, lam: jax.Array, scale: int = 2) -> jax.Array:
@@ -74,8 +120,11 @@ def textbook(y: jax.Array, kernel: jax.Array, lam: jax.Array, scale: int = 2) ->
 
 
 def first_call(function: Callable[..., Any], *args: Any) -> tuple[float, float, float]:
-    """Seconds to trace, to lower and to compile, with nothing in JAX's caches."""
+    """Seconds to trace, to lower and to compile, with nothing in JAX's caches and ours."""
     jax.clear_caches()
+    for known in gc.get_objects():
+        if isinstance(known, Function):
+            known._made.clear()
     times = [time.perf_counter()]
     traced = jax.jit(function).trace(*args)
     times.append(time.perf_counter())

@@ -33,6 +33,9 @@ from converse_jax.ops._partition import (
 
 _config: Any = jax.config
 
+MAX_MADE = 2048
+"""Entries of a function's caches, as of JAX's own: a program that meets ever new sizes forgets."""
+
 
 class Function:
     """A pure function from pytrees of arrays to a pytree of arrays.
@@ -164,9 +167,11 @@ class Function:
         return self.once(tree, lambda: partitioned(self.flat(tree), inputs, outputs))
 
     def once(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What `make` returns, made once for each key."""
+        """What `make` returns, made once for each key, or again after many others."""
         if key not in self._made:
-            self._made[key] = make()
+            if len(self._made) >= MAX_MADE:
+                self._made.clear()
+            return self._made.setdefault(key, make())
         return self._made[key]
 
 
@@ -239,7 +244,7 @@ def trilinear(
 def _linear(f: Callable[..., Any], arguments: int, transposed: Callable[..., Any]) -> Any:
     """f, linear in each of its first arguments, with static ones after them."""
 
-    @functools.cache
+    @functools.lru_cache(MAX_MADE)
     def make(*static: Any) -> Function:
         return Function(
             lambda *args: f(*args, *static),

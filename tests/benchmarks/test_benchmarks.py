@@ -3,12 +3,13 @@
 import os
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as main
-from benchmarks import command, measure, methods, ours, suite
+from benchmarks import command, compile_time, measure, methods, ours, suite
 from benchmarks.measure import Turn
 
 
@@ -170,3 +171,10 @@ def test_methods_agree_and_are_timed():
     assert suite.Operator("forward", 1, 3, 6, 5, 4).methods == ["fft", "dft"]
     for rows in methods.cases(quick=False):
         assert rows[0].size == 32 and len({row.name for row in rows}) == len(rows)
+
+
+def test_what_is_compiled_are_gradients() -> None:
+    for gradient, arguments in compile_time.programs(blocks=1).values():
+        found = jax.eval_shape(gradient, *arguments)
+        wanted = arguments if isinstance(found, tuple) else arguments[0]
+        chex.assert_trees_all_equal_shapes_and_dtypes(found, wanted)

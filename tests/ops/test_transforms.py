@@ -1,6 +1,7 @@
 """Every JAX transform of the operator: gradients, vmap, scan, remat, export, recompilation."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -11,6 +12,8 @@ from jax.experimental.jet import jet
 from jax.test_util import check_grads
 
 from converse_jax import apply_transfer, blur_downsample, converse2d, converse2d_transfer
+from converse_jax.ops import _function, _method
+from converse_jax.ops._options import Options
 from converse_jax.ops._otf import wave
 from tests.ops.cases import SOME, Case
 
@@ -289,3 +292,13 @@ def test_traced_once_for_equal_shapes() -> None:
     traced = jax.jit(chex.assert_max_traces(converse2d, n=1))
     for _ in range(3):
         traced(x, kernel, lam).block_until_ready()
+
+
+def test_programs_that_meet_ever_new_sizes_keep_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_function, "MAX_MADE", 3)
+    solver = _method.solve("fft", Options(1, 0, "circular", "zero"))
+    for side in range(3, 10):
+        x, kernel = jnp.ones((side, side, 1)), jnp.ones((1, 1, 1))
+        solve = functools.partial(converse2d, kernel=kernel, lam=1.0, x0="zero", method="fft")
+        np.testing.assert_allclose(jax.grad(lambda x, f=solve: f(x).sum())(x), 0.5 * x, rtol=1e-5)
+        assert len(solver._made) <= 3
