@@ -203,8 +203,15 @@ def on_eight_devices(kind: AxisType = AxisType.Auto) -> jax.sharding.Mesh:
     return jax.make_mesh((8,), ("rows",), axis_types=(kind,))
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
-@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize(
+    ("prepared", "kind"),
+    [
+        (False, AxisType.Explicit),
+        (True, AxisType.Auto),
+        pytest.param(False, AxisType.Auto, marks=pytest.mark.slow),
+        pytest.param(True, AxisType.Explicit, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_one_image_on_eight_devices(name: str, prepared: bool, kind: AxisType) -> None:
     build, _, args = NETWORKS[name]

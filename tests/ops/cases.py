@@ -4,6 +4,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 
 
 @dataclass(frozen=True)
@@ -78,5 +79,10 @@ def _cases() -> list[Case]:
 
 
 CASES = _cases()
+# A third of them; the others where there is more time.
+SPARSE = [
+    case if i % 3 == 0 else pytest.param(case, marks=pytest.mark.slow)
+    for i, case in enumerate(CASES)
+]
 # Enough for what need not be seen for every combination.
 SOME = [case for case in CASES if case.shape in ((5, 4), (7, 7))][::4]
