@@ -52,7 +52,7 @@ def test_gradients_equal_finite_differences(case: Case) -> None:
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("mode", ["circular", "replicate", "reflect", "constant"])
-@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("scale", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_second_derivatives_equal_finite_differences(scale: int, mode: str) -> None:
     arrays = problem()
     directions = [np.random.default_rng(1 + i).normal(size=a.shape) for i, a in enumerate(arrays)]
@@ -190,7 +190,13 @@ LINEAR = {
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("fft", "prepared")))
+        for name in LINEAR
+    ],
+)
 def test_forward_mode_and_transposition(name: str) -> None:
     fn = LINEAR[name]
     x, kernel, lam = map(jnp.asarray, problem(2))
@@ -217,14 +223,15 @@ def test_forward_mode_and_transposition(name: str) -> None:
     np.testing.assert_allclose(jnp.vdot(pulled, dk), jnp.vdot(y, along(dk)), rtol=1e-9)
 
     of_both = lambda x, k: jnp.sum(jnp.sin(fn(x, k, lam)))  # noqa: E731
-    hessian = jax.hessian(lambda k: of_both(x, k))(kernel)
-    expected = jax.jacrev(jax.jacrev(lambda k: of_both(x, k)))(kernel)
+    hessian = jax.jit(jax.hessian(of_both, 1))(x, kernel)
+    expected = jax.jit(jax.jacrev(jax.jacrev(of_both, 1), 1))(x, kernel)
     np.testing.assert_allclose(hessian, expected, atol=1e-9 * float(jnp.abs(expected).max()))
     # Forward over reverse and reverse over forward, in all arguments together.
     directions = (v, dk)
-    forward = jax.jvp(jax.grad(of_both, (0, 1)), (x, kernel), directions)[1]
+    forward = jax.jit(lambda *at: jax.jvp(jax.grad(of_both, (0, 1)), at, directions)[1])
     slope = lambda x, k: jax.jvp(of_both, (x, k), directions)[1]  # noqa: E731
-    chex.assert_trees_all_close(forward, jax.grad(slope, (0, 1))(x, kernel), atol=1e-9)
+    reverse = jax.jit(jax.grad(slope, (0, 1)))
+    chex.assert_trees_all_close(forward(x, kernel), reverse(x, kernel), atol=1e-9)
     # And under vmap.
     batched = jax.vmap(lambda v: jax.jvp(of_x, (x,), (v,))[1])(jnp.stack([v, 2 * v]))
     np.testing.assert_allclose(batched[1], 2 * tangent, atol=1e-11)
