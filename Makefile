@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow parity lint bench clean
+.PHONY: demo test test-slow parity lint bench docs notebooks clean
 
 demo: $(VENV)/.app
 	$(BIN)/converse-jax demo --overwrite
@@ -26,6 +26,14 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
+
+# The documentation, in build/docs; EXECUTE=1 runs the notebooks for it.
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
+
+# `notebooks/NAME.ipynb` from `notebooks/NAME.py`.
+notebooks: $(VENV)/.notebooks
+	$(BIN)/python -m notebooks
 
 clean:
 	rm -rf $(VENV) build *.egg-info
