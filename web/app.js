@@ -227,7 +227,7 @@ function updateView() {
   if (!state.before) return;
   const { width, height } = state.after ?? state.before;
   const room = $("frame").clientWidth;
-  const fitted = Math.min(room, (0.75 * innerHeight * width) / height, Math.max(width, 512));
+  const fitted = Math.min(room, (0.75 * innerHeight * width) / height, 2 * width);
   const shown = $("actual").checked ? width / devicePixelRatio : fitted;
   $("stack").style.width = `${shown}px`;
 }
