@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from converse_jax._version import __version__
-from converse_jax.cli import _compare, _convert, _demo, _evaluate, _export, _models, _restore
+from converse_jax.cli import _compare, _convert, _demo, _evaluate, _export, _models, _restore, _serve
 from converse_jax.cli._arguments import Parser, UsageError, say
 
 __all__ = ["UsageError", "main"]
@@ -28,6 +28,7 @@ _COMMANDS = {
     "convert": _convert,
     "export": _export,
     "demo": _demo,
+    "serve": _serve,
 }
 """Each has `SUMMARY`, `add_arguments(parser)` and `run(args)`, the exit status."""
 
@@ -37,6 +38,8 @@ _OPTIONAL = {
     "imagecodecs": ("imagecodecs", "app"),
     "skimage": ("scikit-image", "app"),
     "onnx": ("onnx", "onnx"),
+    "gradio": ("gradio", "serve"),
+    "huggingface_hub": ("huggingface_hub", "hub"),
 }
 
 

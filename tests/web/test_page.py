@@ -14,6 +14,7 @@ import pytest
 
 from converse_jax import cli
 from converse_jax.demo import read_photograph
+from converse_jax.imaging import Image, write_image
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +51,7 @@ def status(page: Any) -> str:
 
 def start(page: Any, path: Path, task: str) -> None:
     page.set_input_files("#file", path)
-    page.wait_for_function("name => status.textContent.startsWith(name)", arg=path.name)
+    page.wait_for_function("name => document.getElementById('status').textContent.startsWith(name)", arg=path.name)
     page.check(f"input[value={task}]")
     page.click("#restore")
 
@@ -174,7 +175,7 @@ def test_too_large_to_enlarge(page: Any, tmp_path: Path) -> None:
 def test_cancel_and_again(page: Any, tmp_path: Path) -> None:
     write_image(given := tmp_path / "given.png", Image(noisy("astronaut", (512, 512))))
     start(page, given, "sr-x2")
-    page.wait_for_function("status.textContent.includes('tile 1 of 9')", timeout=WAIT)
+    page.wait_for_function("document.getElementById('status').textContent.includes('tile 1 of 9')", timeout=WAIT)
     page.click("#cancel")
     assert status(page) == "Cancelled."
     assert page.is_hidden("#progress")
