@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from converse_jax.bundled import BundledRestorer, default_solver
+from converse_jax.bundled import BundledRestorer, BundledTask, Solver, default_solver
 from converse_jax.imaging import Image, ImageError, KernelError, read_kernel, resize, to_uint8
 from converse_jax.messages import one_line
 from converse_jax.restore import Plan, RestoreError
@@ -21,7 +21,7 @@ from converse_jax.weights import WeightsError
 
 TITLE = "Restore a photograph"
 
-TASKS = {
+TASKS: dict[str, BundledTask] = {
     "Improve a photograph (weak noise, JPEG)": "photo",
     "Remove noise": "denoise",
     "Enlarge": "sr",
@@ -43,7 +43,7 @@ def restore_upload(
     source: str | None,
     folder: Path,
     *,
-    task: str = "photo",
+    task: BundledTask = "photo",
     sigma: float | None = None,
     scale: int = 2,
     kernel_file: str | None = None,
@@ -249,7 +249,7 @@ def serve(*, port: int = 7860, ready: Any = None) -> None:
 
 
 @functools.lru_cache(maxsize=4)
-def _restorer(task: Any, scale: int | None, solver: Any) -> BundledRestorer:
+def _restorer(task: BundledTask, scale: int | None, solver: Solver | None) -> BundledRestorer:
     return BundledRestorer(task, scale=scale, solver=solver)
 
 

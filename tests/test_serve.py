@@ -73,7 +73,11 @@ def test_the_slider_shows_large_images_smaller(monkeypatch: pytest.MonkeyPatch) 
     ("options", "error", "said"),
     [
         ({"task": "deblur"}, RestoreError, "^kernel: to reverse a blur give it"),
-        ({"task": "deblur", "kernel_text": "/etc/hosts"}, RestoreError, "^kernel: got '/etc/hosts'"),
+        (
+            {"task": "deblur", "kernel_text": "/etc/hosts"},
+            RestoreError,
+            "^kernel: got '/etc/hosts'",
+        ),
         ({"task": "sr", "kernel_text": "box:3", "kernel_file": "k"}, RestoreError, "give one of"),
         ({"task": "deblur", "kernel_file": "k.npy"}, KernelError, "k.npy"),
         ({"sigma": -1}, RestoreError, "^.*sigma: got"),
@@ -157,7 +161,12 @@ def test_the_page_in_a_browser(address: str, photograph: Path, tmp_path: Path) -
     if (chromium := shutil.which("chromium")) is None:
         pytest.skip("Chromium is not installed")
     with playwright.sync_playwright() as p:
-        arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        arguments = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+        ]
         browser = p.chromium.launch(executable_path=chromium, args=arguments)
         page = browser.new_page()
         hosts: set[str] = set()

@@ -60,7 +60,9 @@ def build(dist: Path = DIST) -> None:
     (dist / "networks.json").write_text(json.dumps({"tasks": tasks}, indent=1))
     _write_example(dist / "example.png")
     licenses = (HERE / "LICENSES.txt").read_text(encoding="utf-8")
-    (dist / "LICENSES.txt").write_text(licenses + f"\nexample.png: {CREDITS[EXAMPLE]}, noise added\n")
+    (dist / "LICENSES.txt").write_text(
+        licenses + f"\nexample.png: {CREDITS[EXAMPLE]}, noise added\n"
+    )
     _write_list(dist)
 
 

@@ -8,7 +8,7 @@ import functools
 import http.server
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, AnyStr
 
 from web.build import DIST
 
@@ -33,7 +33,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
-    def copyfile(self, source: SupportsRead[bytes], outputfile: SupportsWrite[bytes]) -> None:
+    def copyfile(self, source: SupportsRead[AnyStr], outputfile: SupportsWrite[AnyStr]) -> None:
         """Send a file; a browser that has seen enough closes the connection."""
         with contextlib.suppress(ConnectionError):
             super().copyfile(source, outputfile)

@@ -138,7 +138,7 @@ async function open(network, gpu) {
   const answer = await fetch(network.file);
   if (!answer.ok) throw new Error(`${network.file}: cannot be loaded (${answer.status})`);
   const providers = gpu ? ["webgpu", "wasm"] : ["wasm"];
-  const options = { executionProviders: providers, graphOptimizationLevel: "all" };
+  const options = { executionProviders: providers, logSeverityLevel: 3 };
   const created = await ort.InferenceSession.create(new Uint8Array(await answer.arrayBuffer()), options);
   return { session: created, name: network.name, gpu, checked: false };
 }

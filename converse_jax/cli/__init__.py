@@ -15,7 +15,17 @@ import sys
 from collections.abc import Sequence
 
 from converse_jax._version import __version__
-from converse_jax.cli import _card, _compare, _convert, _demo, _evaluate, _export, _models, _restore, _serve
+from converse_jax.cli import (
+    _card,
+    _compare,
+    _convert,
+    _demo,
+    _evaluate,
+    _export,
+    _models,
+    _restore,
+    _serve,
+)
 from converse_jax.cli._arguments import Parser, UsageError, say
 
 __all__ = ["UsageError", "main"]

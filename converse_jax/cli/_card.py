@@ -30,8 +30,6 @@ def run(args: argparse.Namespace) -> int:
 
     load_plugins(args)
     model, card = loaded(args.model)
-    write_hub_folder(
-        model, card, args.folder, repository=args.repository, overwrite=args.overwrite
-    )
+    write_hub_folder(model, card, args.folder, repository=args.repository, overwrite=args.overwrite)
     say(f"{args.folder}: {card.name}; upload it: hf upload {args.repository} {args.folder}")
     return 0

@@ -23,6 +23,8 @@ _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 # The Hub's words for what our networks do.
 _TAGS = {"denoise": "image-denoising", "sr": "super-resolution", "deblur": "image-deblurring"}
 
+_PAPER = "https://github.com/cszn/ConverseNet"
+
 # Identifiers of https://huggingface.co/docs/hub/repositories-licenses, for names as in SPDX.
 _LICENSES = (
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "unlicense"),
@@ -131,47 +133,28 @@ def _readme(card: ModelCard, repository: str) -> str:
     # A JSON string is one of YAML.
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in yaml.items())]
     lines += ["tags:", *(f"- {json.dumps(tag)}" for tag in tags), "---", "", f"# {card.name}", ""]
+    kernel = " --kernel k.npy" if card.needs_kernel else ""
+    paper = f"[Reverse Convolution and Its Applications to Image Restoration]({_PAPER})"
     lines += [
-        f"{card.architecture} ({_purpose(card)}), a network of reverse convolutions: "
-        "[Reverse Convolution and Its Applications to Image Restoration]"
-        "(https://github.com/cszn/ConverseNet), ICCV 2025, in JAX.",
-        "",
-        "```sh",
-        'pip install "converse-jax[app,hub]"',
-        f"converse-jax restore in.png out.png --model hf:{repository}"
-        + (" --kernel k.npy" if card.needs_kernel else ""),
-        "```",
-        "",
-        "```python",
-        "import converse_jax",
-        "",
+        f"{card.architecture} ({card.purpose}), a network of reverse convolutions in JAX: {paper}.",
+        *("", "```sh", 'pip install "converse-jax[app,hub]"'),
+        f"converse-jax restore in.png out.png --model hf:{repository}{kernel}",
+        *("```", "", "```python", "import converse_jax", ""),
         f'model, card = converse_jax.load("hf:{repository}")',
-        "```",
-        "",
-        "| | |",
-        "|---|---|",
+        *("```", "", "| | |", "|---|---|"),
     ]
     about = {
         "source": card.source,
         "license": card.license,
-        "trained on": _joined(card.notes.get("trained_on")),
-        "measured": _joined(card.notes.get("measured")),
-        "not": _joined(card.notes.get("not")),
-        "steps": _joined(card.notes.get("steps")),
-        "hardware": _joined(card.notes.get("hardware")),
         "network's class": card.defined_in,
+        **{
+            key: card.notes.get(key)
+            for key in ("trained_on", "measured", "not", "steps", "hardware")
+        },
     }
-    lines += [f"| {key} | {_cell(value)} |" for key, value in about.items() if value]
+    rows = {key.replace("_", " "): _cell(_joined(value)) for key, value in about.items() if value}
+    lines += [f"| {key} | {value} |" for key, value in rows.items()]
     return "\n".join(lines) + "\n"
-
-
-def _purpose(card: ModelCard) -> str:
-    kind = "color" if card.channels == 3 else "gray"
-    what = {"denoise": "denoising", "sr": f"super-resolution x{card.scale}", "deblur": "deblurring"}
-    told = [name for name, taken in (("noise level", card.needs_sigma), ("blur kernel", card.needs_kernel)) if taken]
-    return f"{what.get(card.task, card.task)} of {kind} images" + (
-        f", told the {' and the '.join(told)}" if told else ""
-    )
 
 
 def _joined(value: object) -> str:

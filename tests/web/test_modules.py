@@ -25,7 +25,8 @@ def run(module: str, code: str, data: Any) -> Any:
     if (node := shutil.which("node")) is None:
         pytest.skip("Node is not installed")
     program = (
-        f'import * as it from "{(WEB / module).as_uri()}"; import {{ readFileSync }} from "node:fs";'
+        f'import * as it from "{(WEB / module).as_uri()}";'
+        'import { readFileSync } from "node:fs";'
         f"const data = JSON.parse(readFileSync(0)); console.log(JSON.stringify({code}));"
     )
     command = [node, "--input-type=module", "-e", program]
