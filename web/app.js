@@ -124,7 +124,7 @@ function updateControls() {
   $("sigma-value").textContent = auto ? "auto" : $("sigma").value;
   $("restore").disabled = !before || Boolean(worker?.busy);
   $("cancel").hidden = !worker?.busy;
-  $("progress").hidden = !worker?.busy;
+  $("working").hidden = !worker?.busy;
   $("save").disabled = !state.after;
 }
 
@@ -144,7 +144,9 @@ function restore() {
   worker.onmessage = ({ data }) => onAnswer(data);
   worker.onerror = () => onAnswer({ type: "error", message: "The worker could not be started: reload the page." });
   $("progress").removeAttribute("value");
+  $("tiles").textContent = "";
   say("Loading the network …");
+  $("status").scrollIntoView({ block: "nearest" }); // on a phone it lies below
   const sigma = network.takesSigma && !form.elements.auto.checked ? $("sigma").value / 255 : null;
   worker.postMessage({ image: before, network, sigma, careful });
   updateControls();
@@ -161,7 +163,8 @@ function onAnswer(answer) {
     const { done, total } = answer;
     $("progress").max = total;
     if (done) $("progress").value = done;
-    say(`Restoring: tile ${Math.min(done + 1, total)} of ${total} …`);
+    else say("Restoring …"); // once: a screen reader has the bar
+    $("tiles").textContent = `tile ${Math.min(done + 1, total)} of ${total}`;
     return;
   }
   state.worker.busy = false;

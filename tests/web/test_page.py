@@ -181,7 +181,7 @@ def test_cancel_and_again(page: Any, tmp_path: Path) -> None:
     page.get_by_text("tile 1 of 9").wait_for(timeout=WAIT)
     page.click("#cancel")
     assert status(page) == "Cancelled."
-    assert page.is_hidden("#progress")
+    assert page.is_hidden("#working")
     write_image(other := tmp_path / "other.png", Image(noisy("astronaut", (48, 32))))
     assert restored(page, other, "photo").shape == (48, 32, 4)
 
