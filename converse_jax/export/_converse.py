@@ -45,10 +45,14 @@ def converse(
     padding_mode: str,
     x0: str,
 ) -> Maps:
-    """`converse2d` of maps with kernels `[m, kh, kw, C]`, m = 1 or one for each image."""
+    """`converse2d` of maps with kernels `[m, kh, kw, C]`, m = 1 or one for each image.
+
+    The solution is linear in Y and X0 together: with X0 = Z it is that of Y for "zero" plus that of
+    Z for "prior", `lam Z / (|K|^2 + lam)`, which there is for a stride of 1.
+    """
     height, width = (graph.integer("Mul", size, scale) for size in (x.height, x.width))
     maps = graph.reshape(x.pixels, -1, x.height, x.width, x.channels)
-    if max(taps) <= min(scale, 2):
+    if max(taps) <= min(scale, 2) and x0 != "prior":
         factor = phase_factors(graph, kernel, lam, taps=taps, scale=scale, x0=x0)
         spread = graph.reshape(maps, -1, x.height, 1, x.width, 1, x.channels)
         y = graph.op("Mul", spread, factor)
@@ -324,6 +328,8 @@ def _closed_form(g: Graph, re: str, im: str, lam: str, scale: int, x0: str) -> t
 
     squares = [over_phases(g.op("Mul", a, a)) for a in (re, im)]
     gain = g.op("Reciprocal", g.op("Sum", *squares, lam))
+    if x0 == "prior":
+        return g.op("Mul", lam, gain), g.real(0)
     conjugate = g.op("Neg", g.op("Mul", im, gain))
     if x0 != "nearest":
         return g.op("Mul", re, gain), conjugate
