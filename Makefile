@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow parity lint bench docs notebooks clean
+.PHONY: demo test test-slow test-pages parity lint bench docs notebooks web clean
 
 demo: $(VENV)/.app
 	$(BIN)/converse-jax demo --overwrite
@@ -18,6 +18,15 @@ test-slow: $(VENV)/.dev
 # Against the authors' numbers and weights; all skipped where their folder is absent.
 parity: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m parity
+
+# Both pages in Chromium, which has to be installed; needs npm as well.
+test-pages: $(VENV)/.pages web/node_modules/.package-lock.json
+	$(BIN)/python -m pytest -m slow tests/web tests/test_serve.py tests/weights/test_hub.py
+
+# The page that restores in the browser, on http://127.0.0.1:8000.
+web: $(VENV)/.web web/node_modules/.package-lock.json
+	$(BIN)/python -m web.build
+	$(BIN)/python -m web.serve
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -36,7 +45,11 @@ notebooks: $(VENV)/.notebooks
 	$(BIN)/python -m notebooks
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info web/dist web/node_modules
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

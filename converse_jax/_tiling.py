@@ -50,7 +50,7 @@ def tile_sides(
         if overlap is not None:
             raise ValueError("overlap: whole images (tile 0) have none; leave it out")
         return [0]
-    align, shared = _align(card), overlap_of(card, overlap)
+    align, shared = align_of(card), overlap_of(card, overlap)
     side = _side(card, TILE, overlap) if tile is None else tile
     check_tiles(side, shared, align)
     sides = [side]
@@ -129,7 +129,7 @@ class Tiling:
             MemoryError: the result or a tile needs more than is available.
         """
         check_memory(4 * self.card.scale**2 * image.size)
-        align, overlap = _align(self.card), overlap_of(self.card, overlap)
+        align, overlap = align_of(self.card), overlap_of(self.card, overlap)
         lost = 0
         if self.card.task == "deblur":
             lost = overlap // _CONTINUED_PART // align * align
@@ -158,10 +158,10 @@ class Tiling:
 
 def _side(card: ModelCard, least: int, overlap: int | None) -> int:
     """The smallest side of at least so many pixels that the network can use."""
-    align = _align(card)
+    align = align_of(card)
     return align * -(-max(least, 2 * overlap_of(card, overlap)) // align)
 
 
-def _align(card: ModelCard) -> int:
+def align_of(card: ModelCard) -> int:
     """Side of the cells of pixels that the network sees as one: tiles begin with a cell."""
     return int(card.config.get("downscale", 1))

@@ -308,7 +308,7 @@ def restore_folder(
         report(FileResult(source / name, target / targets[name], "skipped"))
     for name in images:
         if name not in targets:
-            made = target / _target_name(name, output)
+            made = target / target_name(name, output)
             reason = f"{source / name}: another image is written to {made}; rename one of them"
             report(FileResult(source / name, made, "failed", reason=reason))
     tiled: tuple[str, ...] = ()
@@ -346,15 +346,16 @@ def _targets(images: list[Path], output: Output) -> dict[Path, Path]:
     targets: dict[Path, Path] = {}
     taken: set[Path] = set()
     # An image that keeps its name comes first.
-    for path in sorted(images, key=lambda path: (_target_name(path, output) != path, path)):
-        name = _target_name(path, output)
+    for path in sorted(images, key=lambda path: (target_name(path, output) != path, path)):
+        name = target_name(path, output)
         if name not in taken:
             taken.add(name)
             targets[path] = name
     return targets
 
 
-def _target_name(path: Path, output: Output) -> Path:
+def target_name(path: Path, output: Output) -> Path:
+    """The name of an image's result: its own, with the extension of the format written."""
     suffix = path.suffix.lower()
     own = EXTENSIONS.get(suffix)
     if own is not None and output.format in (None, own):

@@ -61,7 +61,17 @@ def run(code: str) -> str:
 
 
 def test_import_is_light_and_sets_nothing() -> None:
-    heavy = ["PIL", "imagecodecs", "skimage", "tyro", "optax", "orbax", "torch", "matplotlib"]
+    heavy = [
+        "PIL",
+        "imagecodecs",
+        "skimage",
+        "tyro",
+        "optax",
+        "orbax",
+        "torch",
+        "matplotlib",
+        "onnx",
+    ]
     run(
         "import sys, jax\n"
         "before = dict(jax.config.values)\n"

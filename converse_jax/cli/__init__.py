@@ -15,7 +15,17 @@ import sys
 from collections.abc import Sequence
 
 from converse_jax._version import __version__
-from converse_jax.cli import _compare, _convert, _demo, _evaluate, _export, _models, _restore
+from converse_jax.cli import (
+    _card,
+    _compare,
+    _convert,
+    _demo,
+    _evaluate,
+    _export,
+    _models,
+    _restore,
+    _serve,
+)
 from converse_jax.cli._arguments import Parser, UsageError, say
 
 __all__ = ["UsageError", "main"]
@@ -27,7 +37,9 @@ _COMMANDS = {
     "models": _models,
     "convert": _convert,
     "export": _export,
+    "card": _card,
     "demo": _demo,
+    "serve": _serve,
 }
 """Each has `SUMMARY`, `add_arguments(parser)` and `run(args)`, the exit status."""
 
@@ -37,6 +49,8 @@ _OPTIONAL = {
     "imagecodecs": ("imagecodecs", "app"),
     "skimage": ("scikit-image", "app"),
     "onnx": ("onnx", "onnx"),
+    "gradio": ("gradio", "serve"),
+    "huggingface_hub": ("huggingface_hub", "hub"),
 }
 
 

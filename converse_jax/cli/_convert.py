@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from converse_jax.cli._arguments import UsageError, add_overwrite, loaded, say
-from converse_jax.cli._models import purpose
 from converse_jax.messages import exists_already
 
 SUMMARY = "turn the authors' .pth weights into .safetensors"
@@ -30,5 +29,5 @@ def run(args: argparse.Namespace) -> int:
         raise WeightsError(exists_already(args.target))
     model, card = loaded(args.source)
     save(args.target, model, card, overwrite=args.overwrite)
-    say(f"{args.target}: {card.architecture}, {purpose(card)}")
+    say(f"{args.target}: {card.architecture}, {card.purpose}")
     return 0

@@ -15,7 +15,6 @@ from converse_jax.cli._arguments import (
     number,
     say,
 )
-from converse_jax.cli._models import purpose
 
 SUMMARY = "write a network for other runtimes: ONNX, StableHLO, darktable"
 
@@ -105,6 +104,6 @@ def run(args: argparse.Namespace) -> int:
             else f"differs from the model by {error:.0e} at most"
         )
     size = Path(args.target).stat().st_size / 1e6
-    what = " and ".join(f"{card.name} ({purpose(card)})" for _, card in networks)
+    what = " and ".join(f"{card.name} ({card.purpose})" for _, card in networks)
     say(f"{args.target}: {what}, {size:.1f} MB, {checked}")
     return 0

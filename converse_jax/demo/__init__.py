@@ -8,9 +8,11 @@ from converse_jax.demo._networks import (
     restore_example,
 )
 from converse_jax.demo._operator import Reversal, demo_operator
+from converse_jax.demo._photographs import CREDITS, read_photograph
 from converse_jax.demo._rows import DEFAULT_NAME
 
 __all__ = [
+    "CREDITS",
     "DEFAULT_NAME",
     "Example",
     "Restoration",
@@ -18,5 +20,6 @@ __all__ = [
     "choose_examples",
     "demo_networks",
     "demo_operator",
+    "read_photograph",
     "restore_example",
 ]

@@ -49,7 +49,8 @@ def check_onnx(
     @nnx.jit
     def expected(model: Any, x: Any, arguments: dict[str, Any]) -> jax.Array:
         if "kernel" in arguments:
-            return model(x, arguments["kernel"], scale=scale)
+            options = {} if scale == 1 else {"scale": scale}
+            return model(x, arguments["kernel"], **options)
         return model(x, *arguments.values())
 
     random = np.random.default_rng(0)

@@ -45,10 +45,14 @@ def converse(
     padding_mode: str,
     x0: str,
 ) -> Maps:
-    """`converse2d` of maps with kernels `[m, kh, kw, C]`, m = 1 or one for each image."""
+    """`converse2d` of maps with kernels `[m, kh, kw, C]`, m = 1 or one for each image.
+
+    The solution is linear in Y and X0 together: with X0 = Z it is that of Y for "zero" plus that of
+    Z for "prior", `lam Z / (|K|^2 + lam)`, which there is for a stride of 1.
+    """
     height, width = (graph.integer("Mul", size, scale) for size in (x.height, x.width))
     maps = graph.reshape(x.pixels, -1, x.height, x.width, x.channels)
-    if max(taps) <= min(scale, 2):
+    if max(taps) <= min(scale, 2) and x0 != "prior":
         factor = phase_factors(graph, kernel, lam, taps=taps, scale=scale, x0=x0)
         spread = graph.reshape(maps, -1, x.height, 1, x.width, 1, x.channels)
         y = graph.op("Mul", spread, factor)
@@ -170,14 +174,28 @@ def _taps(g: Graph, whole: str, taps: int, scale: int) -> list[str]:
 
 
 def _waves(g: Graph, numerator: str, size: str) -> tuple[str, str]:
-    """Cosine and sine of `2 pi numerator / size`, from angles in double precision.
+    """Cosine and sine of `2 pi numerator / size`: `ops._otf.wave`, for an unknown size.
 
-    Errors of a kernel's spectrum are amplified where it is small, 1 / lambda times.
+    Errors of a kernel's spectrum are amplified where it is small, 1 / lambda times. Angles are so
+    brought into [-pi/4, pi/4] in integers: single precision is relative to their size. Double
+    precision would do as well, but not every ONNX Runtime has its cosine (1.20 has not).
     """
-    unit = g.op("Div", g.constant(2 * math.pi, np.float64), g.op("Cast", size, to=_DOUBLE))
-    turn = g.op("Cast", g.op("Mod", numerator, size), to=_DOUBLE)
-    angle = g.op("Mul", turn, unit)
-    return g.op("Cast", g.op("Cos", angle), to=_FLOAT), g.op("Cast", g.op("Sin", angle), to=_FLOAT)
+    turn = g.integer("Mul", g.op("Mod", numerator, size), 4)
+    quarters = g.op("Div", g.op("Add", g.integer("Mul", turn, 2), size), g.integer("Mul", size, 2))
+    rest = g.op("Cast", g.op("Sub", turn, g.op("Mul", quarters, size)), to=_FLOAT)
+    unit = g.op("Div", g.real(math.pi / 2), g.op("Cast", size, to=_FLOAT))
+    angle = g.op("Mul", rest, unit)
+    cos, sin = g.op("Cos", angle), g.op("Sin", angle)
+
+    def of_quarters(quarters: str) -> str:
+        quarters = g.integer("Mod", quarters, 4)
+        odd = g.op("Equal", g.integer("Mod", quarters, 2), g.constant(1, np.int64))
+        value = g.op("Where", odd, g.op("Neg", sin), cos)
+        back = g.op("GreaterOrEqual", quarters, g.constant(2, np.int64))
+        return g.op("Where", back, g.op("Neg", value), value)
+
+    # sin a = cos(a - pi/2), three quarters further
+    return of_quarters(quarters), of_quarters(g.integer("Add", quarters, 3))
 
 
 def _half(g: Graph, size: str) -> str:
@@ -188,7 +206,7 @@ def _frequencies(g: Graph, whole: str) -> str:
     return g.integer("Add", g.integer("Div", whole, 2), 1)
 
 
-_FLOAT, _DOUBLE, _INTEGER = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64
+_FLOAT, _INTEGER = TensorProto.FLOAT, TensorProto.INT64
 
 
 def _operator(g: Graph, x: str, kernel: str, lam: str, *matrices: str, scale: int, x0: str) -> str:
@@ -310,6 +328,8 @@ def _closed_form(g: Graph, re: str, im: str, lam: str, scale: int, x0: str) -> t
 
     squares = [over_phases(g.op("Mul", a, a)) for a in (re, im)]
     gain = g.op("Reciprocal", g.op("Sum", *squares, lam))
+    if x0 == "prior":
+        return g.op("Mul", lam, gain), g.real(0)
     conjugate = g.op("Neg", g.op("Mul", im, gain))
     if x0 != "nearest":
         return g.op("Mul", re, gain), conjugate

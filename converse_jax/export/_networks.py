@@ -9,12 +9,26 @@ from typing import Any
 
 import numpy as np
 
+from converse_jax import nn
 from converse_jax.export._converse import converse
 from converse_jax.export._errors import ExportError
 from converse_jax.export._graph import Graph, Maps
-from converse_jax.export._layers import block, converse_layer, gelu, linear
-from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
-from converse_jax.nn import Block, Converse2D, ConverseBlock
+from converse_jax.export._layers import BLOCKS, block, gelu, linear, numbers, spatial
+from converse_jax.models import (
+    ConvDnCNN,
+    ConverseDnCNN,
+    ConverseNet,
+    ConverseSRResNet,
+    ConverseUSRNet,
+    ConvNet,
+    ConvSRResNet,
+    ConvTransposeDnCNN,
+    ConvTransposeSRResNet,
+    ConvUSRNet,
+    DnCNN,
+    SRResNet,
+)
+from converse_jax.nn import Block, Converse2D, lam_from_logit
 
 Form = Callable[[Graph, Any, str, Mapping[str, str], int], str]
 """`(graph, model, images, further inputs, scale) -> images`, all `[N, H, W, C]`."""
@@ -60,6 +74,8 @@ def signature(model: Any, scale: int) -> Signature:
         return Signature(channels, channels, 1)
     if isinstance(model, Converse2D):
         return Signature(model.num_features, model.num_features, model.scale)
+    if type(model) is ConvUSRNet:
+        return Signature(model.channels, model.channels, 1, ("kernel",))
     inputs = ("sigma",) if getattr(model, "noise_level", False) else ()
     return Signature(model.channels, model.channels, getattr(model, "scale", 1), inputs)
 
@@ -91,7 +107,7 @@ def _blocks(graph: Graph, layers: Sequence[Any], x: Maps) -> Maps:
 
 
 def _layer(graph: Graph, model: Any, images: str, inputs: Mapping[str, str], scale: int) -> str:
-    form = converse_layer if isinstance(model, Converse2D) else block
+    form = spatial if isinstance(model, Converse2D) else block
     channels = signature(model, scale).channels
     return _images(graph, form(graph, model, _maps(graph, images, channels), "layer"))
 
@@ -143,16 +159,28 @@ def _from_cells(graph: Graph, x: Maps, height: str, width: str, s: int) -> str:
     return graph.op("Slice", y, graph.integers(0, 0), end, graph.integers(1, 2))
 
 
+def _plain_dncnn(
+    graph: Graph, model: Any, images: str, inputs: Mapping[str, str], scale: int
+) -> str:
+    model, _ = model.for_inference()
+    y = _relu(graph, spatial(graph, model.head, _maps(graph, images, model.channels), "head"))
+    for i, layer in enumerate(model.body):
+        y = _relu(graph, spatial(graph, layer, y, f"body.{i}"))
+    return graph.op("Sub", images, _images(graph, spatial(graph, model.tail, y, "tail")))
+
+
+def _relu(graph: Graph, x: Maps) -> Maps:
+    return x._replace(pixels=graph.op("Relu", x.pixels))
+
+
+def _bilinear(graph: Graph, images: str, scale: int) -> str:
+    scales = graph.constant([1, scale, scale, 1], np.float32)
+    mode = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    return graph.op("Resize", images, "", scales, **mode)
+
+
 def _srresnet(graph: Graph, model: Any, images: str, inputs: Mapping[str, str], scale: int) -> str:
-    scales = graph.constant([1, model.scale, model.scale, 1], np.float32)
-    enlarged = graph.op(
-        "Resize",
-        images,
-        "",
-        scales,
-        mode="linear",
-        coordinate_transformation_mode="half_pixel",
-    )
+    enlarged = _bilinear(graph, images, model.scale)
 
     def activated(x: Maps) -> Maps:
         return x._replace(pixels=gelu(graph, x.pixels))
@@ -163,10 +191,31 @@ def _srresnet(graph: Graph, model: Any, images: str, inputs: Mapping[str, str], 
     for i, (before, upsampler) in enumerate(steps):
         if before is not None:
             y = block(graph, before, y, f"up_blocks.{i}")
-        y = activated(converse_layer(graph, upsampler, y, f"upsamplers.{i}"))
+        y = activated(spatial(graph, upsampler, y, f"upsamplers.{i}"))
     if model.high_block is not None:
         y = activated(block(graph, model.high_block, y, "high_block"))
     return graph.op("Add", _images(graph, _dense(graph, model.tail, y, "tail")), enlarged)
+
+
+def _plain_srresnet(
+    graph: Graph, model: Any, images: str, inputs: Mapping[str, str], scale: int
+) -> str:
+    enlarged = _bilinear(graph, images, model.scale)
+
+    def activated(x: Maps) -> Maps:
+        if model.activation is nn.gelu:
+            return x._replace(pixels=gelu(graph, x.pixels))
+        return x._replace(pixels=graph.op("LeakyRelu", x.pixels, alpha=0.1))
+
+    y = activated(spatial(graph, model.head, _maps(graph, images, model.channels), "head"))
+    for i, layers in enumerate(model.body):
+        z = _relu(graph, spatial(graph, layers["conv1"], y, f"body.{i}.conv1"))
+        z = spatial(graph, layers["conv2"], z, f"body.{i}.conv2")
+        y = y._replace(pixels=graph.op("Add", y.pixels, z.pixels))
+    for i, upsampler in enumerate(model.upsamplers):
+        y = activated(spatial(graph, upsampler, y, f"upsamplers.{i}"))
+    y = activated(spatial(graph, model.high, y, "high"))
+    return graph.op("Add", _images(graph, spatial(graph, model.tail, y, "tail")), enlarged)
 
 
 def _conversenet(
@@ -176,6 +225,25 @@ def _conversenet(
     for _ in range(model.num_iterations):
         y = _blocks(graph, model.body, y)
     return _images(graph, _dense(graph, model.tail, y, "tail"))
+
+
+def _conv_usrnet(
+    graph: Graph, model: Any, images: str, inputs: Mapping[str, str], scale: int
+) -> str:
+    k = model.blur_size
+    blur = graph.op("Unsqueeze", inputs["kernel"], graph.integers(3))
+    options: dict[str, Any] = {"taps": (k, k), "scale": 1, "padding": 0, "padding_mode": "circular"}
+    y = _maps(graph, images, model.channels)
+    z = y
+    for logit in numbers(model.lam_logit):
+        lam = np.asarray(lam_from_logit(logit, 1e-3), np.float32)
+        data = converse(graph, y, blur, lam, x0="zero", **options)
+        prior = converse(graph, z, blur, lam, x0="prior", **options)
+        z = y._replace(pixels=graph.op("Add", data.pixels, prior.pixels))
+        z = _maps(
+            graph, _conversenet(graph, model.denoiser, _images(graph, z), {}, 1), model.channels
+        )
+    return _images(graph, z)
 
 
 def _usrnet(graph: Graph, model: Any, images: str, inputs: Mapping[str, str], scale: int) -> str:
@@ -215,11 +283,12 @@ def _usrnet(graph: Graph, model: Any, images: str, inputs: Mapping[str, str], sc
 
 
 _FORMS: dict[type, Form] = {
-    ConverseDnCNN: _dncnn,
-    ConverseSRResNet: _srresnet,
+    **dict.fromkeys((ConverseDnCNN, ConvDnCNN, ConvTransposeDnCNN), _dncnn),
+    DnCNN: _plain_dncnn,
+    **dict.fromkeys((ConverseSRResNet, ConvSRResNet, ConvTransposeSRResNet), _srresnet),
+    SRResNet: _plain_srresnet,
     ConverseUSRNet: _usrnet,
-    ConverseNet: _conversenet,
-    Converse2D: _layer,
-    Block: _layer,
-    ConverseBlock: _layer,
+    ConvUSRNet: _conv_usrnet,
+    **dict.fromkeys((ConverseNet, ConvNet), _conversenet),
+    **dict.fromkeys((Converse2D, *BLOCKS), _layer),
 }

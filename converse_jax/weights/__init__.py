@@ -2,6 +2,7 @@
 
 from converse_jax.weights._card import ModelCard
 from converse_jax.weights._errors import WeightsError
+from converse_jax.weights._hub import write_hub_folder
 from converse_jax.weights._load import (
     assemble,
     list_models,
@@ -20,4 +21,5 @@ __all__ = [
     "load_torch_state",
     "save",
     "weights_file",
+    "write_hub_folder",
 ]

@@ -50,6 +50,19 @@ class ModelCard:
     defined_in: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def purpose(self) -> str:
+        """What the network is for, in a few words."""
+        kind = "color" if self.channels == 3 else "gray"
+        if self.task == "sr":
+            return f"x{self.scale} super-resolution, {kind}"
+        kernel = ", kernel given" if self.needs_kernel else ""
+        untold = ", sigma unknown" if self.task == "denoise" and not self.needs_sigma else ""
+        sigma = untold if self.sigma is None else f", sigma {self.sigma:g}"
+        if self.sigma_range is not None:
+            sigma = ", sigma {:g} to {:g}".format(*self.sigma_range)
+        return f"{self.task}, {kind}{sigma}{kernel}"
+
     def to_metadata(self) -> dict[str, str]:
         """The card as safetensors metadata (strings only)."""
         return {"format": FORMAT, "card": json.dumps(asdict(self), sort_keys=True)}

@@ -15,6 +15,7 @@ from flax import nnx
 from converse_jax import models
 from converse_jax.weights._card import ModelCard
 from converse_jax.weights._errors import WeightsError
+from converse_jax.weights._hub import PREFIX, hub_file
 from converse_jax.weights._pth import read_state
 from converse_jax.weights._safetensors import read_safetensors, write_safetensors
 from converse_jax.weights._torch_names import AUTHORS, recognize, translate
@@ -40,13 +41,14 @@ def list_models() -> dict[str, ModelCard]:
 
 
 def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
-    """Load a network with its weights; nothing in a file is ever executed or downloaded.
+    """Load a network with its weights; nothing in a file is ever executed.
 
     Args:
         name_or_path: a name of `list_models`, a `.safetensors` file written by `save`, or one of
             the authors' `.pth` files, whose architecture, width, depth and kernel size are
             recognized from the contents; so are those of other weights for these networks, whose
-            noise level is unknown.
+            noise level is unknown. `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION` is a repository of
+            the Hugging Face Hub, the only name for which something is downloaded.
 
     Returns:
         `(model, card)`; `card.notes["read"]` says which of several state dicts was taken. Batch
@@ -86,6 +88,8 @@ def weights_file(name_or_path: str | os.PathLike[str]) -> Path:
     Raises:
         WeightsError: no such name or file.
     """
+    if str(name_or_path).startswith(PREFIX):
+        return hub_file(str(name_or_path))
     path = Path(name_or_path)
     bundled = BUNDLED / f"{name_or_path}.safetensors"
     if path.name == str(name_or_path) and not path.exists() and bundled.exists():

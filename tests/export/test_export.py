@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import zipfile
@@ -17,7 +18,21 @@ from flax import nnx
 import converse_jax
 from converse_jax import ModelCard, cli
 from converse_jax.export import ExportError
-from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
+from converse_jax.models import (
+    ConvDnCNN,
+    ConverseDnCNN,
+    ConverseNet,
+    ConverseSRResNet,
+    ConverseUSRNet,
+    ConvNet,
+    ConvSRResNet,
+    ConvTransposeDnCNN,
+    ConvTransposeSRResNet,
+    ConvUSRNet,
+    DnCNN,
+    SRResNet,
+    registered,
+)
 from converse_jax.nn import Block, Converse2D, ConverseBlock, prepare
 
 onnx = pytest.importorskip("onnx")
@@ -59,14 +74,43 @@ NETWORKS: dict[str, Callable[[], Any]] = {
     "usrnet": lambda: tiny(ConverseUSRNet, num_iterations=2, blur_size=5),
     "usrnet residual": lambda: tiny(ConverseUSRNet, num_iterations=3, kernel_residual=True),
     "conversenet": lambda: tiny(ConverseNet, num_iterations=2),
+    "conv-dncnn": lambda: tiny(ConvDnCNN, downscale=2),
+    "conv-dncnn even": lambda: tiny(ConvDnCNN, kernel_size=4, padding_mode="replicate"),
+    "convt-dncnn": lambda: tiny(ConvTransposeDnCNN, channels=3),
+    "plain dncnn": lambda: make(DnCNN, num_features=4, num_layers=4),
+    "plain dncnn merged": lambda: make(DnCNN, 3, num_features=4, num_layers=3, batch_norm=False),
+    "conv-srresnet x2": lambda: tiny(ConvSRResNet, scale=2),
+    "conv-srresnet x3": lambda: tiny(ConvSRResNet, scale=3, padding_mode="reflect"),
+    "convt-srresnet x2": lambda: tiny(ConvTransposeSRResNet, scale=2),
+    "convt-srresnet x3": lambda: tiny(ConvTransposeSRResNet, scale=3),
+    **{
+        f"plain srresnet {name}": functools.partial(
+            make, SRResNet, 2, num_features=4, num_blocks=1, upsampler=name
+        )
+        for name in ("pixel_shuffle", "nearest", "conv_transpose", "converse")
+    },
+    "conv-net": lambda: tiny(ConvNet, num_iterations=2, padding_mode="constant"),
+    "conv-usrnet": lambda: tiny(ConvUSRNet, num_iterations=2, blur_size=5),
+    "conv-usrnet of a pixel": lambda: tiny(ConvUSRNet, num_iterations=1, blur_size=1),
     "block": lambda: make(ConverseBlock, 3, (2, 5), residual_scale=True),
 }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network(name: str) -> None:
-    _, error = _onnx.checked_onnx(randomized(NETWORKS[name]()), None, sizes=((13, 10),))
+    model = randomized(NETWORKS[name]())
+    model.eval()
+    _, error = _onnx.checked_onnx(model, None, sizes=((13, 10),))
     assert error is not None and error <= _check.TOLERANCE
+
+
+def test_every_network_of_the_library_has_a_form() -> None:
+    from converse_jax.export._networks import _FORMS
+
+    ours = {network.make for network in registered().values()}
+    ours = {make for make in ours if make.__module__.startswith("converse_jax.")}
+    assert len(ours) >= 12
+    assert ours <= set(_FORMS)
 
 
 def test_checked_at_several_sizes() -> None:
