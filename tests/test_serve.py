@@ -102,11 +102,13 @@ def test_without_gradio(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """The running command."""
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The running command, which leaves nothing when it ends."""
     pytest.importorskip("gradio")
+    folder = tmp_path_factory.mktemp("serve")
     command = [sys.executable, "-m", "converse_jax", "serve", "--port", "7899"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environment["TMPDIR"] = str(folder)
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -115,8 +117,11 @@ def address() -> Iterator[str]:
         if not found:
             process.kill()
             pytest.fail(line + process.communicate()[1])
+        assert list(folder.glob("converse-*"))
         yield found.group()
         process.terminate()
+        process.communicate(timeout=60)
+    assert not list(folder.glob("converse-*"))
 
 
 def listening_addresses(port: int) -> set[str]:
@@ -187,3 +192,12 @@ def test_the_page_in_a_browser(address: str, photograph: Path, tmp_path: Path) -
             assert image.size == (80, 48)
         browser.close()
     assert hosts <= {urlsplit(address).netloc, ""}
+
+
+@pytest.mark.slow
+def test_a_port_that_is_taken(address: str) -> None:
+    command = [sys.executable, "-m", "converse_jax", "serve", "--port", "7899"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "7899" in result.stderr

@@ -155,6 +155,7 @@ function restore() {
 let noise = "";
 
 function onAnswer(answer) {
+  if (!state.worker) return; // cancelled meanwhile
   if (answer.type === "noise") {
     noise = `, noise of ${(255 * answer.sigma).toFixed(1)} (of 255)${answer.estimated ? ", estimated" : ""}`;
     return;

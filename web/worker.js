@@ -66,7 +66,7 @@ async function restore({ image, network, sigma, careful }) {
     for (let i = 3; i < result.length; i += 4) result[i] = alpha === "varies" ? data[i] : data[3];
   }
   const answer = { width: scale * width, height: scale * height, data: result };
-  const by = session.gpu ? "WebGPU" : "WebAssembly";
+  const by = useGpu ? "WebGPU" : "WebAssembly";
   const seconds = (performance.now() - began) / 1000;
   self.postMessage({ type: "done", image: answer, network: chosen.name, by, seconds }, [result.buffer]);
 }
@@ -92,29 +92,39 @@ async function run(network, tile, height, width, channels, sigma) {
   const input = repeated ? Float32Array.from({ length: 3 * tile.length }, (_, i) => tile[Math.floor(i / 3)]) : tile;
   const feeds = { input: [input, [1, height, width, network.channels]] };
   if (network.takesSigma) feeds.sigma = [Float32Array.of(sigma), [1, 1, 1, 1]];
-  let result = await infer(session, feeds);
-  if (session.gpu && !session.checked) {
-    const expected = await infer(await open(network, false), feeds, true);
-    if (!(difference(result, expected) <= LARGEST_DIFFERENCE)) {
-      useGpu = false;
-      await load(network);
+  const { gpu } = session;
+  let result = await infer(session, feeds).catch((error) => {
+    if (gpu) return null; // e.g. out of its memory
+    throw error;
+  });
+  if (gpu && !(session.checked && result)) {
+    const expected = await inferOnce(await open(network, false), feeds);
+    session.checked = true;
+    if (!result || !(difference(result, expected) <= LARGEST_DIFFERENCE)) {
+      useGpu = false; // from the next tile on
       result = expected;
     }
-    session.checked = true;
   }
   if (!repeated) return result;
   return Float32Array.from({ length: result.length / 3 }, (_, i) => (result[3 * i] + result[3 * i + 1] + result[3 * i + 2]) / 3);
 }
 
-async function infer({ session }, feeds, last = false) {
+async function infer({ session }, feeds) {
   const tensors = Object.fromEntries(
     Object.entries(feeds).map(([name, [values, shape]]) => [name, new ort.Tensor("float32", values, shape)]),
   );
   const { output } = await session.run(tensors);
   const values = await output.getData();
   output.dispose();
-  if (last) await session.release();
   return values;
+}
+
+async function inferOnce(opened, feeds) {
+  try {
+    return await infer(opened, feeds);
+  } finally {
+    await opened.session.release();
+  }
 }
 
 function difference(a, b) {
@@ -131,7 +141,9 @@ async function load(network) {
     ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(self.navigator.hardwareConcurrency, 8) : 1;
     ort.env.logLevel = "error";
   }
-  session = await open(network, useGpu);
+  if (useGpu) session = await open(network, true).catch(() => null);
+  useGpu = session !== null;
+  session ??= await open(network, false);
 }
 
 async function open(network, gpu) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import signal
 
 from converse_jax.cli._arguments import number, say
 
@@ -26,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
     from converse_jax import compilation_cache
     from converse_jax.serve import serve
 
+    # Ended in any way, it deletes what was uploaded.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     compilation_cache.enable()
     serve(port=int(args.port), ready=lambda address: say(f"{address} (Ctrl-C to end)"))
     return 0

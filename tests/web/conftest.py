@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,32 @@ ARGUMENTS = [
 ]
 
 
+GPU = [  # by software
+    *("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--ignore-gpu-blocklist"),
+    *("--enable-features=Vulkan", "--use-vulkan=swiftshader", "--use-angle=swiftshader"),
+]
+
+
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Any]:
+def launch() -> Iterator[Callable[..., Any]]:
+    """Starts Chromium with further arguments, or without some."""
     playwright = pytest.importorskip("playwright.sync_api")
     if (path := shutil.which("chromium")) is None:
         pytest.skip("Chromium is not installed")
     with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield browser
-        browser.close()
+
+        def start(*more: str, without: str = "") -> Any:
+            arguments = [argument for argument in ARGUMENTS if argument != without]
+            return p.chromium.launch(executable_path=path, args=[*arguments, *more])
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def chromium(launch: Callable[..., Any]) -> Iterator[Any]:
+    browser = launch()
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="session")

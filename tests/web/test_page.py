@@ -15,6 +15,7 @@ import pytest
 from converse_jax import cli
 from converse_jax.demo import read_photograph
 from converse_jax.imaging import Image, write_image
+from tests.web.conftest import GPU
 
 pytestmark = pytest.mark.slow
 
@@ -257,3 +258,20 @@ def test_the_example_is_a_noisy_photograph(page: Any) -> None:
     page.wait_for_selector("#restore:enabled")
     assert page.is_checked("input[value=denoise]")
     assert re.fullmatch(r"example\.png: 451 . 300 pixels\.", status(page))
+
+
+def test_on_a_gpu(launch: Callable[..., Any], address: str, tmp_path: Path) -> None:
+    """By WebGPU, whose first tile is compared with that of WebAssembly."""
+    browser = launch(*GPU, without="--disable-gpu")
+    page = browser.new_page()
+    page.goto(address)
+    page.wait_for_selector("body[data-ready]")
+    if not page.evaluate("navigator.gpu?.requestAdapter().then(adapter => adapter !== null)"):
+        pytest.skip("this Chromium has no WebGPU")
+    given, made = tmp_path / "given.png", tmp_path / "made.png"
+    write_image(given, Image(noisy("astronaut", (24, 32))))
+    assert cli.main(["restore", str(given), str(made), "--task", "denoise"]) == 0
+    result, expected = restored(page, given, "denoise"), np.asarray(PIL.Image.open(made))
+    assert np.abs(result[..., :3].astype(int) - expected).max() <= 1
+    assert "(WebGPU)" in status(page)
+    browser.close()
