@@ -90,8 +90,8 @@ folder.mkdir()
 print("the run's folder:", folder)
 
 if "google.colab" in sys.modules:
-    get_ipython().run_line_magic("load_ext", "tensorboard")  # noqa: F821
-    get_ipython().run_line_magic("tensorboard", f"--logdir {folder}")  # noqa: F821
+    get_ipython().run_line_magic("load_ext", "tensorboard")
+    get_ipython().run_line_magic("tensorboard", f"--logdir {folder}")
 
 # %%
 run("-m", "train", "configs/quickstart.py", "--run", str(folder), "--log-every", "250")
@@ -151,7 +151,7 @@ bundled = to_uint8(converse_jax.restore_image(noisy, task="denoise", sigma=25))
 images = {
     "noisy": to_uint8(noisy),
     "a minute of training": clean,
-    "bundled, 4 hours": bundled,
+    "the bundled network": bundled,
     "original": camera,
 }
 _, axes = plt.subplots(1, 4, figsize=(13, 3.6))
@@ -169,8 +169,8 @@ plt.show()
 # **Your images.** `--data.train` takes any folders, with their sub-folders. Pairs of your own, bad
 # and good, are two folders: `--data.inputs BAD --data.train GOOD`.
 #
-# **A GPU.** On Colab choose one under *Runtime*, elsewhere `pip install "jax[cuda13]"`; the commands
-# stay the same. The paper's denoiser, 64 features and 20 blocks, and other networks at full size:
+# **A GPU.** On Colab choose one under *Runtime*, elsewhere `pip install "jax[cuda13]"`; the
+# commands stay the same. The paper's networks at full size:
 #
 # ```sh
 # python -m train configs/dncnn_gray_sigma25.py --data.train photos/ --run runs/dncnn
@@ -181,8 +181,8 @@ plt.show()
 # `--dtype bfloat16` halves the memory of activations, `--remat` computes them twice instead of
 # keeping them, `--accumulation 4` takes a batch in four parts.
 #
-# **A session that ends.** Put `--run` on a mounted Drive, and always give `--resume`: the first time
-# it starts, later it goes on. `sh train/train_for.sh 55 packed packed CONFIG` trains for 55 minutes
+# **A session that ends.** Put `--run` on a mounted Drive, and always give `--resume`: the first
+# time it starts, later it goes on. `sh train/train_for.sh 55 packed packed CONFIG` trains for 55 minutes
 # in all and packs the run into files that can be carried elsewhere.
 #
 # **Several GPUs, TPUs, pods.** All devices of a machine share the batch by themselves. Several
