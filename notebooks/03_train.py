@@ -151,7 +151,7 @@ bundled = to_uint8(converse_jax.restore_image(noisy, task="denoise", sigma=25))
 images = {
     "noisy": to_uint8(noisy),
     "a minute of training": clean,
-    "bundled, 4 hours": bundled,
+    "the bundled network": bundled,
     "original": camera,
 }
 _, axes = plt.subplots(1, 4, figsize=(13, 3.6))
@@ -170,8 +170,7 @@ plt.show()
 # and good, are two folders: `--data.inputs BAD --data.train GOOD`.
 #
 # **A GPU.** On Colab choose one under *Runtime*, elsewhere `pip install "jax[cuda13]"`; the
-# commands stay the same. The paper's denoiser, 64 features and 20 blocks, and other networks at
-# full size:
+# commands stay the same. The paper's networks at full size:
 #
 # ```sh
 # python -m train configs/dncnn_gray_sigma25.py --data.train photos/ --run runs/dncnn
@@ -183,8 +182,8 @@ plt.show()
 # keeping them, `--accumulation 4` takes a batch in four parts.
 #
 # **A session that ends.** Put `--run` on a mounted Drive, and always give `--resume`: the first
-# time it starts, later it goes on. `sh train/train_for.sh 55 packed packed CONFIG` trains for 55
-# minutes in all and packs the run into files that can be carried elsewhere.
+# time it starts, later it goes on. `sh train/train_for.sh 55 packed packed CONFIG` trains for 55 minutes
+# in all and packs the run into files that can be carried elsewhere.
 #
 # **Several GPUs, TPUs, pods.** All devices of a machine share the batch by themselves. Several
 # machines run the same command with `--distributed`, and `--run` on a disk that they share. The
