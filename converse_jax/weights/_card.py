@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -166,7 +165,7 @@ def _is_shallow(value: object) -> bool:
 def _is_number(value: object, low: float, high: float) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
-    return math.isfinite(value) and low <= value <= high
+    return low <= value <= high  # also false for NaN
 
 
 def _is_integer(low: int, high: int) -> Callable[[object], bool]:

@@ -12,8 +12,8 @@ from flax import nnx
 
 import converse_jax
 from converse_jax import ModelCard, WeightsError
-from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
 from converse_jax.cli._models import purpose
+from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
 from converse_jax.restore import Restorer
 from converse_jax.weights import assemble
 from converse_jax.weights._safetensors import read_safetensors, write_safetensors
