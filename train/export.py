@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from converse_jax.messages import one_line
+from converse_jax.messages import one_line, printable
 from converse_jax.plugins import PluginError, load_plugin
 from converse_jax.weights import ModelCard, WeightsError, assemble, save
 from train.errors import TrainError
@@ -75,7 +75,7 @@ def export(
         if step is not None and step not in steps:
             raise TrainError(f"{run}: has no checkpoint of step {step}; there are steps {listed}")
         step, details, state = checkpoints.last_whole(
-            lambda line: print(line, file=sys.stderr), None if step is None else [step]
+            lambda line: print(printable(line), file=sys.stderr), None if step is None else [step]
         )
     arrays = {
         key.removeprefix("ema."): np.asarray(value)
@@ -139,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     psnr = card.notes.get("held_out_psnr")
     of = " (Y)" if card.task == "sr" else ""
     measured = "" if psnr is None else f", PSNR{of} {psnr:.2f} dB on held-out images"
-    print(f"{card.name}: {card.architecture} after step {card.notes['step']}{measured}")
+    after = f"{card.architecture} after step {card.notes.get('step')}{measured}"
+    print(printable(f"{card.name}: {after}"))
     return 0
 
 

@@ -26,6 +26,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from converse_jax.atomic import write_bytes
 from converse_jax.imaging import to_uint8
+from converse_jax.messages import printable
 from train.errors import TrainStopped
 
 METRICS = "metrics.jsonl"
@@ -90,7 +91,7 @@ class Log:
 
     def say(self, line: str) -> None:
         """Show a line."""
-        self._console.print(line, markup=False)
+        self._console.print(printable(line), markup=False)
 
     def step(self, step: int, loss: float, rate: float) -> None:
         """Move the bar."""

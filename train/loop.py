@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+from converse_jax.messages import printable
 from train import run_folder
 from train.checkpoint import Checkpoints
 from train.config import Args, Config
@@ -212,7 +213,7 @@ def _is_leader() -> bool:
 
 def _say(line: str) -> None:
     if _is_leader():
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def check_metrics(

@@ -27,7 +27,7 @@ import numpy as np
 import safetensors.numpy
 
 from converse_jax.atomic import write_bytes
-from converse_jax.messages import one_line
+from converse_jax.messages import one_line, printable
 from train.errors import TrainError, missing_package
 
 MANIFEST = "manifest.json"
@@ -64,7 +64,7 @@ def pack(run: Path, target: Path, *, max_mb: float = 15, overwrite: bool = False
         raise TrainError(f"{run}: holds no checkpoints; give the folder of a run, e.g. runs/NAME")
     with Checkpoints(run, keep=1, read_only=True) as checkpoints:
         step, details, arrays = checkpoints.last_whole(
-            lambda line: print(line, file=sys.stderr, flush=True)
+            lambda line: print(printable(line), file=sys.stderr, flush=True)
         )
         psnr = checkpoints.psnr(step)
     checkpoint = {"step": step, "psnr": psnr, "details": details}

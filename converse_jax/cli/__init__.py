@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from converse_jax._version import __version__
 from converse_jax.cli import _compare, _convert, _demo, _evaluate, _export, _models, _restore
 from converse_jax.cli._arguments import Parser, UsageError, say
+from converse_jax.messages import one_line
 
 __all__ = ["UsageError", "main"]
 
@@ -86,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         return _fail(str(error))
+    except MemoryError as error:
+        return _fail(f"out of memory ({one_line(error)}); make the images smaller (--tile N)")
 
 
 def _fail(message: str) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from converse_jax.messages import printable
+
 if TYPE_CHECKING:
     from converse_jax.weights import ModelCard
 
@@ -21,7 +23,8 @@ def run(args: argparse.Namespace) -> int:
 
     cards = list_models()
     for name, card in cards.items():
-        print(f"{name:<28} {card.architecture:<17} {purpose(card):<41} {card.license}")
+        line = f"{name:<28} {card.architecture:<17} {purpose(card):<41} {card.license}"
+        print(printable(line))
     if not cards:
         print("No models come with this version of converse-jax.")
         print("Give the path of weights instead: the authors' .pth files, or our .safetensors:")
