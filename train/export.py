@@ -83,10 +83,12 @@ def export(
         if key.startswith("ema.")
     }
     changes = {"name": name, "license": license, "source": source}
-    values = details["card"] | {key: value for key, value in changes.items() if value is not None}
-    values["notes"] = values["notes"] | dict(notes or {})
-    values["license"] = values.get("license", values.pop("licence", "unspecified"))
-    card = ModelCard(**values)
+    values = {key: value for key, value in changes.items() if value is not None}
+    try:
+        card = ModelCard.from_values({"license": "unspecified", **details["card"], **values})
+        card = replace(card, notes=card.notes | dict(notes or {}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainError(f"{run}, step {step}: holds no model card ({one_line(error)})") from None
     model = assemble(card, arrays, origin=f"{run}, step {step}")
     if hasattr(model, "for_inference"):
         model, changed = model.for_inference()

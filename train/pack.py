@@ -66,7 +66,10 @@ def pack(run: Path, target: Path, *, max_mb: float = 15, overwrite: bool = False
         step, details, arrays = checkpoints.last_whole(
             lambda line: print(printable(line), file=sys.stderr, flush=True)
         )
-        psnr = checkpoints.psnr(step)
+        try:
+            psnr = checkpoints.psnr(step)
+        except ValueError:  # the weights are whole
+            psnr = None
     checkpoint = {"step": step, "psnr": psnr, "details": details}
     content = {
         _CHECKPOINT: json.dumps(checkpoint, sort_keys=True).encode(),

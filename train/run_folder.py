@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from converse_jax.atomic import is_leftover, write_bytes
+from converse_jax.messages import one_line
 from train.checkpoint import CHECKPOINT_DIR, DAMAGED
 from train.config import Config, differences
 from train.errors import TrainError
@@ -93,7 +94,7 @@ def read_init(run: Path) -> dict[str, Any] | None:
     """What `claim` recorded of the weights that the run started from, None for random ones."""
     try:
         init = json.loads((run / INIT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return init if isinstance(init, dict) else None
 
@@ -105,8 +106,8 @@ def _changes(saved: Path, config: Config) -> list[str]:
         old = json.loads(saved.read_text(encoding="utf-8"))
         old["model"] = json.loads(json.dumps(defaults)) | old["model"]
         return differences(old, config.to_dict())
-    except (ValueError, AttributeError, KeyError, TypeError, OSError) as error:
-        raise TrainError(f"{saved}: cannot be read ({error})") from None
+    except (ValueError, AttributeError, KeyError, TypeError, OSError, RecursionError) as error:
+        raise TrainError(f"{saved}: cannot be read ({one_line(error, 200)})") from None
 
 
 def _has_lines(run: Path) -> bool:

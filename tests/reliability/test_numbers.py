@@ -67,6 +67,7 @@ def test_finite_images_give_finite_results_or_a_refusal(
             assert np.isfinite(result).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("task", ["denoise", "sr", "deblur", "blind"])
 def test_images_of_one_pixel_and_one_row(
