@@ -417,6 +417,28 @@ def test_every_file_of_a_folder_is_counted(tmp_path: Path, brighter: Restorer) -
         restore_folder(brighter, source, target)
 
 
+def test_two_processes_may_share_the_work(tmp_path: Path, brighter: Restorer) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    for name in ("a.png", "b.png", "c.png"):
+        write(source / name, Image(image(4, 4, 1) / 2))
+    calls: list[str] = []
+
+    class Slow:
+        """Meanwhile another process restores the same images."""
+
+        cards = brighter.cards
+        prepare_kernel = staticmethod(brighter.prepare_kernel)
+
+        def plan(self, pixels: np.ndarray, *, sigma: float | None = None) -> Plan:
+            calls.append("plan")
+            assert restore_folder(brighter, source, target).failed == 0
+            return brighter.plan(pixels, sigma=sigma)
+
+    counts = restore_folder(Slow(), source, target)
+    assert counts == Counts(skipped=3)
+    assert calls == ["plan"]  # the others were found finished before the work
+
+
 def test_what_was_guessed_or_dropped_is_in_the_plan(tmp_path: Path, brighter: Restorer) -> None:
     level = np.linspace(0, 0.4, 16, dtype=np.float32).reshape(4, 4, 1)
     write(tmp_path / "a.png", Image(level, bits=16, white=4095, text={"Title": "x", "Who": "y"}))

@@ -16,7 +16,7 @@ _CRC = "crc32"
 
 
 def steps_in(folder: Path) -> list[int]:
-    """Steps of the complete checkpoints in a folder, ascending; unfinished ones have other names."""
+    """Steps of the complete checkpoints in a folder, ascending; others have other names."""
     if not folder.is_dir():
         return []
     names = (path.name for path in folder.iterdir() if path.is_dir())

@@ -21,6 +21,10 @@ from converse_jax.imaging._image import (
 from converse_jax.imaging._pages import Options, Pages
 
 
+class TargetExistsError(ImageError):
+    """A file that would have to be replaced."""
+
+
 def read_image(
     source: str | os.PathLike[str] | bytes | BinaryIO,
     *,
@@ -212,8 +216,8 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise ImageError(f"{path}: cannot be written, as {folder} may not be written to")
 
 
-def _exists(path: Path) -> ImageError:
-    return ImageError(f"{path}: exists already; give another name, or overwrite=True")
+def _exists(path: Path) -> TargetExistsError:
+    return TargetExistsError(f"{path}: exists already; give another name, or overwrite=True")
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
