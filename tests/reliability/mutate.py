@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -109,11 +110,10 @@ def mutated_json(text: str, rng: random.Random) -> str:
                 case 0:
                     del place[key]
                 case 1:
-                    place[rng.choice((*place, "\x1b[2J", "rngs", "dtype", "padding"))] = rng.choice(
-                        _VALUES
-                    )
+                    key = rng.choice((*place, "\x1b[2J", "rngs", "dtype", "padding"))
+                    place[key] = copy.deepcopy(rng.choice(_VALUES))
                 case _:
-                    place[key] = rng.choice(_VALUES)
+                    place[key] = copy.deepcopy(rng.choice(_VALUES))
             break
     written = json.dumps(value)
     if rng.random() < 0.05:
