@@ -115,14 +115,13 @@ def _make_weights(rng: random.Random) -> Case:
 
 
 def _make_card(rng: random.Random) -> Case:
-    import safetensors.numpy
-
+    from converse_jax.weights._safetensors import _serialize
     from tests.reliability.mutate import mutated_json
     from tests.reliability.seeds import card_of, weights
 
     arrays, metadata = card_of(weights()["w.safetensors"])
     metadata["card"] = mutated_json(metadata["card"], rng)
-    return Case("card.safetensors", safetensors.numpy.save(arrays, metadata))
+    return Case("card.safetensors", _serialize(arrays, metadata))
 
 
 def _read_weights(path: Path) -> str:

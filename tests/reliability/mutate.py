@@ -81,7 +81,17 @@ def _in_zip(data: bytes, rng: random.Random, others: Sequence[bytes]) -> bytes:
                     name = rng.choice((".", "../x", "\x1b[2J", name * 50, "a/" * 100))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # two members of one name
-                new.writestr(name, bytes(content), entry.compress_type)
+                new.writestr(zipfile.ZipInfo(name), bytes(content), entry.compress_type)
+    return out.getvalue()
+
+
+def undated(archive: bytes) -> bytes:
+    """The zip archive without the time of its making, so that a case is the same every time."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(out, "w") as new:
+        for entry in old.infolist():
+            name = zipfile.ZipInfo(entry.filename)
+            new.writestr(name, old.read(entry), entry.compress_type)
     return out.getvalue()
 
 

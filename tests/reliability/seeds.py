@@ -20,6 +20,7 @@ import converse_jax
 from converse_jax import ModelCard
 from converse_jax.models import ConverseDnCNN
 from tests.imaging.images import exif, pillow, profile, samples
+from tests.reliability.mutate import undated
 from tests.weights.pth_files import PthFile
 
 KERNEL = np.outer([1, 2, 1], [1, 3, 1]) / 20
@@ -79,12 +80,16 @@ def kernels() -> dict[str, bytes]:
         save(file)
         return file.getvalue()
 
+    def matlab(**options: object) -> bytes:
+        data = saved(lambda file: scipy_io.savemat(file, arrays, **options))
+        return b"MATLAB 5.0 MAT-file".ljust(116) + data[116:]  # without the date
+
     return {
         "k.npy": saved(lambda file: np.save(file, KERNEL)),
-        "k.npz": saved(lambda file: np.savez(file, kernel=KERNEL)),
-        "packed.npz": saved(lambda file: np.savez_compressed(file, kernel=KERNEL)),
-        "k.mat": saved(lambda file: scipy_io.savemat(file, arrays)),
-        "packed.mat": saved(lambda file: scipy_io.savemat(file, arrays, do_compression=True)),
+        "k.npz": undated(saved(lambda file: np.savez(file, kernel=KERNEL))),
+        "packed.npz": undated(saved(lambda file: np.savez_compressed(file, kernel=KERNEL))),
+        "k.mat": matlab(),
+        "packed.mat": matlab(do_compression=True),
         "v4.mat": saved(lambda file: scipy_io.savemat(file, arrays, format="4")),
         "k.txt": text.encode(),
         "k.csv": text.replace(" ", ",").encode(),
@@ -107,7 +112,7 @@ def weights() -> dict[str, bytes]:
         theirs = file.write(
             Path(folder) / "w.pth", {name: file.tensor(array) for name, array in arrays.items()}
         ).read_bytes()
-    return {"w.safetensors": ours, "w.pth": theirs}
+    return {"w.safetensors": ours, "w.pth": undated(theirs)}
 
 
 def card_of(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
