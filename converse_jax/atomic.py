@@ -28,7 +28,7 @@ def write_bytes(path: Path, data: bytes, *, overwrite: bool) -> None:
         FileExistsError: the file exists and `overwrite` is False, even if it was made meanwhile.
         OSError: it cannot be written.
     """
-    _remove_leftovers(path.parent)
+    remove_leftovers(path.parent)
     with _temporary_file(path.parent) as (temporary, file):
         file.write(data)
         file.flush()
@@ -93,8 +93,8 @@ def lock(file: IO[Any]) -> None:
 
 # Once for each folder is enough: processes that are killed later are others' leftovers.
 @functools.lru_cache(maxsize=1024)
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed left behind, which nobody has locked."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left behind in a folder, which nobody has locked."""
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(folder)):
             if is_leftover(entry.name) and entry.is_file(follow_symlinks=False):

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from converse_jax._tiling import folder_tile
+from converse_jax.atomic import remove_leftovers
 from converse_jax.imaging import Image, ImageError, encode_pages, read_pages, resize
 from converse_jax.imaging._encode import check_encodable, check_quality, dropped
 from converse_jax.imaging._files import (
@@ -301,6 +302,8 @@ def restore_folder(
     _check_options(restorer, options)
     images, unread = _images_outside(source, target)
     targets = _targets(images, output)
+    for folder in {(target / name).parent for name in targets.values()}:
+        remove_leftovers(folder)  # also where all images are finished, and nothing is written
     finished = [] if overwrite else [p for p in targets if os.path.lexists(target / targets[p])]
     waiting = sorted((_size(source / p), p) for p in set(targets) - set(finished))
 

@@ -28,7 +28,7 @@ atomic.write_bytes(pathlib.Path(sys.argv[1]), b"half", overwrite=False)
 @pytest.fixture(autouse=True)
 def _each_folder_again() -> None:
     """As in a new process."""
-    atomic._remove_leftovers.cache_clear()
+    atomic.remove_leftovers.cache_clear()
 
 
 def names(folder: Path) -> list[str]:
@@ -88,6 +88,6 @@ def test_a_file_is_no_leftover_while_its_process_lives(tmp_path: Path) -> None:
             assert names(tmp_path) == sorted([half, "b"])
         finally:
             process.kill()
-    atomic._remove_leftovers.cache_clear()
+    atomic.remove_leftovers.cache_clear()
     write_bytes(tmp_path / "c", b"data", overwrite=False)
     assert names(tmp_path) == ["b", "c"]
