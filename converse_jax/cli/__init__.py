@@ -77,6 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         package, extra = missing
         return _fail(f'this needs the package {package}: pip install "converse-jax[{extra}]"')
+    except ImportError as error:
+        if not str(error.path).endswith((".so", ".dylib", ".pyd")):
+            raise
+        reason = f"a library cannot be loaded ({one_line(error, 300)})"
+        return _fail(f"{reason}; install it again, or allow more memory (ulimit -v)")
     except KeyboardInterrupt:
         say("converse-jax: interrupted")
         return 130

@@ -140,6 +140,15 @@ def test_pillows_own_limit_is_told_apart_where_it_is_enforced(
             assert read_image(data).pixels.size
 
 
+def test_too_little_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: PilImage.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", full)
+    with pytest.raises(ImageError, match="decoding the BMP file needs more memory than is avail"):
+        read_image(FILES["bmp"])
+
+
 def named(data: bytes, name: str) -> io.BytesIO:
     file = io.BytesIO(data)
     file.name = name

@@ -21,7 +21,7 @@ _OPERATIONS = {
 
 
 class FileOperations:
-    """The number of operations on files in a folder so far, and what happens before one of them."""
+    """The operations on files in a folder, counted, with a fault before one of them."""
 
     def __init__(self, folder: Path) -> None:
         """Watch a folder from now on; a hook stays until the process ends."""
@@ -29,14 +29,23 @@ class FileOperations:
         self._fault: Callable[[], None] = lambda: None
         self._folder = os.path.abspath(folder)
         sys.addaudithook(self._audit)
+        synchronize = os.fsync
+
+        def fsync(descriptor: int) -> None:  # of which there is no event: the data is written
+            self._count()
+            synchronize(descriptor)
+
+        os.fsync = fsync  # type: ignore[assignment]
 
     def fail(self, at: int, fault: Callable[[], None]) -> None:
         """Count from 0 again, and call `fault` before the operation of this number, from 1."""
         self.count, self._at, self._fault = 0, at, fault
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in _OPERATIONS or not self._is_inside(event, arguments):
-            return
+        if event in _OPERATIONS and self._is_inside(event, arguments):
+            self._count()
+
+    def _count(self) -> None:
         self.count += 1
         if self.count == self._at:
             self._fault()

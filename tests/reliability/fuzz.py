@@ -176,7 +176,7 @@ def _read_run(path: Path) -> str:
 _COMMANDS = ["restore", "evaluate", "compare", "convert", "export", "models", "nothing"]
 _WORDS = [
     *["in.png", "out.png", "folder", "missing.png", "w.safetensors", "", "-", "--", "\x1b[2J", "."],
-    *["\udc80", "a" * 300, "nul\0", "../none", "-1", "1e400", "nan", "0", "3", "photo", "sr"],
+    *["\udc80", "a" * 300, "../none", "-1", "1e400", "nan", "0", "3", "photo", "sr"],
     *["gaussian:1.6", "gaussian:-1", "motion:1e9:0", "box:1e9", "disk:nan", "k.npz:x", "png"],
 ]
 _OPTIONS = [

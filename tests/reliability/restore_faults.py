@@ -122,7 +122,8 @@ def main() -> None:
                 assert there == results, (name, at, text)
             elif os.WEXITSTATUS(status) == 2:
                 assert len(text.splitlines()) == 1, text
-            assert in_child(lambda: cli.main([*command, str(target), *flags]))[0] == 0
+            again = functools.partial(cli.main, [*command, str(target), *flags])
+            assert in_child(again)[0] == 0
             assert contents(target) == results, (name, at, contents(target).keys())
             assert contents(source) == originals
         counts[name] = at - 1
