@@ -335,10 +335,14 @@ def _reason(error: BaseException) -> str:
     """The innermost cause of an error in one short line."""
     seen: set[int] = set()
     # One error raised again in several threads is its own context.
-    while (cause := error.__cause__ or error.__context__) is not None and id(cause) not in seen:
+    while (cause := _cause(error)) is not None and id(cause) not in seen:
         seen.add(id(cause))
         error = cause
     line = one_line(error)
     if os.strerror(errno.ENOSPC) in line:
         return "no space left on the disk"
     return line if len(line) <= 200 else line[:200] + "..."
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -66,7 +66,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise ValueError(f"its {path.name} is missing") from None
+        # Orbax deletes old checkpoints in place.
+        raise ValueError(
+            f"its {path.name} is missing, as if a run was killed while deleting it"
+        ) from None
     except (ValueError, RecursionError):
         raise ValueError(f"its {path.name} cannot be read as JSON") from None
     if not isinstance(values, dict):
