@@ -22,7 +22,7 @@ from converse_jax.imaging import (
     write_image,
     write_pages,
 )
-from converse_jax.restore import RestoreError, Restorer
+from converse_jax.restore import Plan, RestoreError, Restorer
 from converse_jax.restore_files import (
     Counts,
     FileResult,

@@ -205,6 +205,7 @@ def _read_command(path: Path) -> str:
     (path.parent / "in.png").write_bytes(images()["png"])
     (path.parent / "w.safetensors").write_bytes(weights()["w.safetensors"])
     (path.parent / "folder").mkdir()
+    status: object
     out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
     compilation_cache.enable = lambda: None
     try:

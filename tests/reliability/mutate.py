@@ -46,7 +46,7 @@ def _damage(out: bytearray, rng: random.Random, others: Sequence[bytes]) -> None
         case 2 | 3:
             size, order = rng.choice((1, 2, 4, 8)), rng.choice(("little", "big"))
             number = rng.choice(_NUMBERS) % 256**size
-            out[at : at + size] = number.to_bytes(size, order)  # type: ignore[arg-type]
+            out[at : at + size] = number.to_bytes(size, order)
         case 4:
             del out[at:]
         case 5:

@@ -40,7 +40,7 @@ class Unchanged:
         return image
 
     def plan(self, image: np.ndarray, *, sigma: float | None = None) -> Plan:
-        return Plan(self, None, (), None)  # type: ignore[arg-type]
+        return Plan(self, None, (), None)
 
     def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[None, list[str]]:
         return None, []
@@ -80,7 +80,7 @@ def in_child(action: Callable[[], int]) -> tuple[int, str]:
 def main() -> None:
     """Run all faults."""
     warnings.simplefilter("ignore")  # JAX warns of forks, which its threads do not survive
-    _restore.given_restorer = lambda args: (Unchanged(), None)  # type: ignore[assignment, return-value]
+    _restore.given_restorer = lambda args: (Unchanged(), None)  # type: ignore[assignment]
     base = Path(sys.argv[1])
     source, whole = base / "in", base / "whole"
     write_sources(source)
