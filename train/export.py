@@ -100,8 +100,8 @@ def export(
 def _read_notes(path: Path | None) -> dict[str, Any]:
     try:
         notes = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainError(f"{path}: cannot be read as JSON ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrainError(f"{path}: cannot be read as JSON ({one_line(error, 200)})") from None
     if not isinstance(notes, dict):
         raise TrainError(f"{path}: got a {type(notes).__name__}; expected a JSON object")
     return notes

@@ -175,8 +175,8 @@ def _read(packed: Path) -> dict[str, bytes]:
         parts = [(str(p["name"]), str(p["sha256"])) for p in manifest["parts"]]
     except FileNotFoundError:
         raise TrainError(f"{path}: is missing; give the folder that train.pack wrote") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainError(f"{path}: is damaged ({error}); copy it again") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise TrainError(f"{path}: is damaged ({one_line(error, 200)}); copy it again") from None
     archive = b""
     for name, expected in parts:
         if Path(name).name != name:

@@ -238,7 +238,7 @@ def prepare(
 def _written_fingerprint(folder: Path) -> str | None:
     try:
         return str(json.loads((folder / "metadata.json").read_text())["fingerprint"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 
