@@ -21,7 +21,7 @@ _MAX_TEXT, _MAX_NAME = 10_000, 200
 _MAX_ARGUMENT = 65536
 # A network is built before its arrays are looked at: what a small file says must not build for
 # ever, or need all memory when it is called.
-_MAX_ARGUMENTS = {"num_blocks": 256, "num_iterations": 256, "padding": 256}
+_MAX_ARGUMENTS = {"num_blocks": 128, "num_iterations": 128, "padding": 256}
 # How a network is run is the user's choice, and no text that a file could hold.
 _NOT_IN_FILES = ("block", "dtype", "param_dtype", "precision", "rngs")
 
@@ -118,8 +118,11 @@ class ModelCard:
         return cls(**values)
 
 
-def check_arguments(config: Mapping[str, Any]) -> None:
-    """Raise a ValueError if a network cannot be meant by these arguments."""
+def check_arguments(config: Mapping[str, Any], arrays: int) -> None:
+    """Raise a ValueError if no network of so many arrays can be meant by these arguments."""
+    blocks = config.get("num_blocks")
+    if isinstance(blocks, int) and blocks > arrays:
+        raise ValueError(f"num_blocks: got {shown(blocks)}, and {arrays} arrays")
     for name, value in config.items():
         if name in _NOT_IN_FILES and value is not None:
             raise ValueError(f"{name}: is not for a file to choose")

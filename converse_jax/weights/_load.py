@@ -81,7 +81,7 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
             f"belong to none of the networks {', '.join(AUTHORS)}"
         )
     architecture, config = recognized
-    model = _build(path, architecture, config, "")
+    model = _build(path, architecture, config, "", len(theirs))
     arrays, unknown = translate(architecture, theirs)
     return _fill(path, model, arrays, unknown), _foreign_card(path, architecture, config, chosen)
 
@@ -123,7 +123,7 @@ def assemble(
     Raises:
         WeightsError: an unknown architecture, or weights that do not fit it.
     """
-    model = _build(origin, card.architecture, card.config, card.defined_in)
+    model = _build(origin, card.architecture, card.config, card.defined_in, len(arrays))
     return _fill(origin, model, arrays, [])
 
 
@@ -164,7 +164,7 @@ def load_torch_state(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> Non
 
 
 def _build(
-    path: object, architecture: str, config: Mapping[str, Any], defined_in: object
+    path: object, architecture: str, config: Mapping[str, Any], defined_in: object, arrays: int
 ) -> nnx.Module:
     networks, where = models.registered(), shown_path(path)
     if architecture not in networks:
@@ -177,7 +177,7 @@ def _build(
         )
     make: Any = networks[architecture].make
     try:
-        check_arguments(config)
+        check_arguments(config, arrays)
         # Shapes only: the values are replaced at once.
         return nnx.eval_shape(lambda: make(**config, rngs=nnx.Rngs(0)))
     except Exception as error:  # arguments of wrong types make a network raise almost anything

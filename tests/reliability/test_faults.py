@@ -92,7 +92,7 @@ def test_restoring_a_folder_survives_a_fault_at_every_operation(
 def test_training_killed_at_any_operation_is_as_in_one_go(
     config_file: Path, reference: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    rng, kills, runs, at = random.Random(0), 0, 0, 0
+    rng, kills, runs, at = random.Random(KILLS), 0, 0, 0
     while True:
         place = tmp_path / str(runs)
         newest = 0
