@@ -141,7 +141,8 @@ class Programs:
 
     def free(self) -> None:
         """Free the memory of programs and transfer functions; they are made again when needed."""
-        self._programs.clear()
+        with self._lock:
+            self._programs.clear()
 
 
 def program_bytes(program: Any) -> int:
@@ -169,4 +170,11 @@ def available_memory() -> int | None:
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text())
         limits.append(max(limit - int((group / "memory.current").read_text()), 0))
+    with contextlib.suppress(ImportError, OSError, ValueError, IndexError):  # ulimit -v
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY:
+            pages = int(Path("/proc/self/statm").read_text().split()[0])
+            limits.append(max(limit - pages * resource.getpagesize(), 0))
     return min(limits, default=None)

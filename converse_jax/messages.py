@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 
 
+def printable(text: str) -> str:
+    """The text with control characters escaped: a name in a file must not command the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def one_line(error: BaseException, limit: int | None = None) -> str:
     """An error's text as one line of at most `limit` characters; its type's name if it has none."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:limit]
+    return printable(" ".join(str(error).split()) or type(error).__name__)[:limit]
 
 
 def exists_already(path: str | os.PathLike[str]) -> str:

@@ -146,6 +146,7 @@ class Restorer:
                 f"image: {image.shape[1]}x{image.shape[0]} pixels need more memory than is "
                 f"available ({error}); cut the image into parts or make it smaller"
             ) from None
+        result = _checked_result(result)
         if strength == 1:
             return result
         return image + np.float32(strength) * (result - image)
@@ -321,13 +322,24 @@ def _checked_image(image: np.ndarray) -> np.ndarray:
         raise RestoreError(f"image: got shape {image.shape}; expected [H, W, 1] or [H, W, 3]")
     if not np.issubdtype(image.dtype, np.floating):
         raise RestoreError(f"image: got {image.dtype}; expected floats in [0, 1], e.g. image / 255")
+    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinity
+        image = image.astype(np.float32, copy=False)
     if not np.isfinite(image).all():
         count = int((~np.isfinite(image)).sum())
         raise RestoreError(
             f"image: got {count} values that are NaN or infinite, which would spread to all; "
             "give them values, e.g. of neighbors"
         )
-    return image.astype(np.float32, copy=False)
+    return image
+
+
+def _checked_result(result: np.ndarray) -> np.ndarray:
+    """The result itself; a RestoreError if numbers overflowed on the way to it."""
+    if not np.isfinite(result).all():
+        raise RestoreError(
+            "image: restoring it overflows; expected values about [0, 1], e.g. image / image.max()"
+        )
+    return result
 
 
 def _turn(image: np.ndarray, turns: int, mirror: bool) -> np.ndarray:

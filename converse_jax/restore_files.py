@@ -13,9 +13,16 @@ import jax
 import numpy as np
 
 from converse_jax._tiling import folder_tile
+from converse_jax.atomic import remove_leftovers
 from converse_jax.imaging import Image, ImageError, encode_pages, read_pages, resize
 from converse_jax.imaging._encode import check_encodable, check_quality, dropped
-from converse_jax.imaging._files import check_target, format_of, sort_out, write_encoded
+from converse_jax.imaging._files import (
+    TargetExistsError,
+    check_target,
+    format_of,
+    sort_out,
+    write_encoded,
+)
 from converse_jax.imaging._image import EXTENSIONS, MAX_PIXELS, READ_EXTENSIONS
 from converse_jax.messages import exists_already
 from converse_jax.restore import Plan, RestoreError, apply_to_image, checked_sides
@@ -158,7 +165,7 @@ def restore_file(
     _check_options(restorer, options)
     # Fail before the work if its result could not be written.
     if not overwrite and os.path.lexists(target):
-        raise ImageError(exists_already(target))
+        raise TargetExistsError(exists_already(target))
     format = output.format or format_of(target)
     check_target(target, overwrite=overwrite)
     data, plan = restore_bytes(restorer, source, format, name=str(target), output=output, **options)
@@ -269,9 +276,10 @@ def restore_folder(
 ) -> Counts:
     """Restore the images of a folder into another, under the same names and sub-folders.
 
-    Images that exist in the target are skipped, unless `overwrite`. One that cannot be restored
-    does not stop the others. Images are sorted by size, as each size is compiled. If there are more
-    than two sizes, all images are restored in tiles of one size, unless `tile=0` asks otherwise.
+    Images that exist in the target are skipped, unless `overwrite`: several processes may share the
+    work of a folder. One that cannot be restored does not stop the others. Images are sorted by
+    size, as each size is compiled. If there are more than two sizes, all images are restored in
+    tiles of one size, unless `tile=0` asks otherwise.
 
     Args:
         restorer: the network.
@@ -294,6 +302,8 @@ def restore_folder(
     _check_options(restorer, options)
     images, unread = _images_outside(source, target)
     targets = _targets(images, output)
+    for folder in {(target / name).parent for name in targets.values()}:
+        remove_leftovers(folder)  # also where all images are finished, and nothing is written
     finished = [] if overwrite else [p for p in targets if os.path.lexists(target / targets[p])]
     waiting = sorted((_size(source / p), p) for p in set(targets) - set(finished))
 
@@ -329,10 +339,15 @@ def restore_folder(
         given, made = source / name, target / targets[name]
         format = output.format or format_of(made)
         own = output if format in ("jpeg", "webp") else replace(output, quality=None)
+        if not overwrite and os.path.lexists(made):  # another process restores this folder, too
+            report(FileResult(given, made, "skipped"))
+            continue
         try:
             plan = restore_file(restorer, given, made, overwrite=overwrite, output=own, **options)
             plan = replace(plan, notes=(*plan.notes, *tiled))
             report(FileResult(given, made, "restored", plan))
+        except TargetExistsError:  # made meanwhile
+            report(FileResult(given, made, "skipped"))
         except (ImageError, RestoreError) as error:
             report(FileResult(given, made, "failed", reason=str(error)))
         except (OSError, MemoryError) as error:

@@ -22,7 +22,7 @@ from converse_jax.imaging import (
     write_image,
     write_pages,
 )
-from converse_jax.restore import RestoreError, Restorer
+from converse_jax.restore import Plan, RestoreError, Restorer
 from converse_jax.restore_files import (
     Counts,
     FileResult,
@@ -415,6 +415,28 @@ def test_every_file_of_a_folder_is_counted(tmp_path: Path, brighter: Restorer) -
         (source / name).unlink()
     with pytest.raises(ImageError, match="in: holds no images .*6 files are no image that is read"):
         restore_folder(brighter, source, target)
+
+
+def test_two_processes_may_share_the_work(tmp_path: Path, brighter: Restorer) -> None:
+    source, target = tmp_path / "in", tmp_path / "out"
+    for name in ("a.png", "b.png", "c.png"):
+        write(source / name, Image(image(4, 4, 1) / 2))
+    calls: list[str] = []
+
+    class Slow:
+        """Meanwhile another process restores the same images."""
+
+        cards = brighter.cards
+        prepare_kernel = staticmethod(brighter.prepare_kernel)
+
+        def plan(self, pixels: np.ndarray, *, sigma: float | None = None) -> Plan:
+            calls.append("plan")
+            assert restore_folder(brighter, source, target).failed == 0
+            return brighter.plan(pixels, sigma=sigma)
+
+    counts = restore_folder(Slow(), source, target)
+    assert counts == Counts(skipped=3)
+    assert calls == ["plan"]  # the others were found finished before the work
 
 
 def test_what_was_guessed_or_dropped_is_in_the_plan(tmp_path: Path, brighter: Restorer) -> None:

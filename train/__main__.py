@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from converse_jax.messages import one_line
 from train.errors import StoppedEarly, TrainError, TrainStopped, missing_package
 
 USAGE = """usage: python -m train CONFIG.py [--field value ...]
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise TrainError("name a configuration first, e.g. configs/quickstart.py (--help)")
         return _run(argv[0], argv[1:])
     except TrainError as error:
-        print("train: error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
+        print("train: error: " + one_line(error), file=sys.stderr, flush=True)
         return error.status
     except StoppedEarly as stopped:
         print(f"train: {stopped}", file=sys.stderr, flush=True)

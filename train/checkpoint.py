@@ -20,6 +20,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from converse_jax.messages import one_line
+from train.checkpoint_files import read_details, read_psnr, signed, steps_in
 from train.errors import TrainError, TrainStopped
 from train.processes import barrier
 
@@ -51,15 +52,25 @@ class Checkpoints:
         Args:
             run: the run's folder.
             keep: how many of the latest checkpoints to keep, besides the one with the best `psnr`.
-            read_only: do not remove unfinished checkpoints: another process may be writing them.
+            read_only: change nothing: another process may be writing. Otherwise unfinished
+                checkpoints are removed, and those that Orbax would stumble over put aside
+                (`load_latest` says which).
         """
         self._run = run
         self._saving: Any = None
         self._failed = False
+        self._put_aside_first: list[str] = []
         self.folder = (run / CHECKPOINT_DIR).absolute()
-        if jax.process_index() == 0 and not read_only:
+        self._checkpointer: Any = None
+        if read_only:
+            return
+        if jax.process_index() == 0:
             for rest in self.folder.glob("*.orbax-checkpoint-tmp*"):
                 shutil.rmtree(rest, ignore_errors=True)
+            for step in self.steps:
+                if (problem := self._problem(step)) is not None:
+                    self._put_aside_first.append(self._moved(step, problem))
+        barrier("checkpoints inspected")
         policies = ocp.training.preservation_policies
         self._checkpointer = ocp.training.Checkpointer(
             self.folder,
@@ -80,18 +91,25 @@ class Checkpoints:
     @property
     def steps(self) -> list[int]:
         """Steps of the checkpoints, ascending."""
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        return steps_in(self.folder)
 
     @property
     def best(self) -> int | None:
         """Step of the checkpoint with the highest PSNR, if any was measured."""
-        measured = [c for c in self._checkpointer.checkpoints if c.metrics]
-        return max(measured, key=lambda c: c.metrics["psnr"]).step if measured else None
+        measured: dict[int, float] = {}
+        for step in self.steps:
+            with contextlib.suppress(ValueError):  # damaged
+                if (psnr := self.psnr(step)) is not None:
+                    measured[step] = psnr
+        return max(measured, key=lambda step: measured[step], default=None)
 
     def psnr(self, step: int) -> float | None:
-        """PSNR measured at a step, if any."""
-        (checkpoint,) = (c for c in self._checkpointer.checkpoints if c.step == step)
-        return float(checkpoint.metrics["psnr"]) if checkpoint.metrics else None
+        """PSNR measured at a step, if any.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        return read_psnr(self.folder / str(step))
 
     def save(self, step: int, state: Any, details: dict[str, Any], psnr: float | None) -> None:
         """Start saving; return as soon as the arrays may be overwritten.
@@ -115,7 +133,7 @@ class Checkpoints:
                 {_STATE_ITEM: arrays},
                 force=True,
                 metrics={"psnr": float(psnr)} if measured else None,  # type: ignore[arg-type]
-                custom_metadata=details,
+                custom_metadata=signed(details),
             )
         )
 
@@ -144,15 +162,30 @@ class Checkpoints:
         """The `details` that `save` was given, and the checksums.
 
         Raises:
-            ValueError: they cannot be read.
+            ValueError: they are damaged.
+            TrainError: permission is lacking.
         """
         try:
-            details = self._checkpointer.checkpointables_metadata(step).custom_metadata
+            return read_details(self.folder / str(step))
+        except OSError as error:
+            raise TrainError(
+                f"{self.folder / str(step)}: cannot be read ({error.strerror})"
+            ) from None
+
+    def _problem(self, step: int) -> str | None:
+        """What is wrong with the small files of a checkpoint, if anything."""
+        try:
+            self.details(step)
+            self.psnr(step)
+            ocp.checkpointables_metadata(self.folder / str(step))
+        except TrainError:
+            raise
         except Exception as error:
-            raise ValueError(_reason(error)) from error
-        if not isinstance(details, dict) or "checksums" not in details:
-            raise ValueError("its metadata is missing")
-        return details
+            reason = _reason(error)
+            if any(sign in reason for sign in _NOT_DAMAGE):
+                raise TrainError(f"{self.folder / str(step)}: cannot be read ({reason})") from None
+            return reason
+        return None
 
     def load(self, step: int, abstract: Any) -> Any:
         """The state of a step, with every array compared with its checksum.
@@ -181,10 +214,12 @@ class Checkpoints:
             ValueError: arrays are damaged; the message names one.
             TrainError: its arrays are not those wanted, or permission or memory is lacking.
         """
-        checksums = self.details(step)["checksums"]
+        path, checksums = self.folder / str(step), self.details(step)["checksums"]
         try:
+            saved = ocp.checkpointables_metadata(path).metadata[_STATE_ITEM]
+            if damaged := sorted(saved.keys() ^ checksums.keys()):
+                raise ValueError(f"its arrays are not those written, e.g. {damaged[0]}")
             if wanted is None:
-                saved = self._checkpointer.checkpointables_metadata(step).metadata[_STATE_ITEM]
                 here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
                 wanted = {
                     name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=here)
@@ -193,19 +228,17 @@ class Checkpoints:
             differing = sorted(wanted.keys() ^ checksums.keys())
             if differing:
                 raise TrainError(
-                    f"{self.folder / str(step)}: was written by another version, whose state "
+                    f"{path}: was written by another version, whose state "
                     f"differs in {', '.join(differing[:3])}; go on with that version"
                 )
             item = {_STATE_ITEM: dict(wanted)}
-            arrays: dict[str, jax.Array] = self._checkpointer.load_checkpointables(step, item)[
-                _STATE_ITEM
-            ]
+            arrays: dict[str, jax.Array] = ocp.load_checkpointables(path, item)[_STATE_ITEM]
         except TrainError:
             raise
         except Exception as error:
             reason = _reason(error)
             if any(sign in reason for sign in _NOT_DAMAGE):
-                raise TrainError(f"{self.folder / str(step)}: cannot be read ({reason})") from None
+                raise TrainError(f"{path}: cannot be read ({reason})") from None
             raise ValueError(reason) from error
         wrong = [name for name, array in arrays.items() if checksum(array) != checksums[name]]
         if wrong:
@@ -239,6 +272,8 @@ class Checkpoints:
         Raises:
             TrainError: there are checkpoints, and all are damaged.
         """
+        for line in self._put_aside_first:
+            warn(line)
         for step in reversed(self.steps):
             state, problem = None, "another process cannot read it"
             try:
@@ -247,8 +282,7 @@ class Checkpoints:
                 problem = str(error)
             if _all_processes(state is not None):
                 return state, step
-            place = self._put_aside(step)
-            warn(f"checkpoint {self.folder / str(step)} is damaged ({problem}): moved to {place}")
+            warn(self._put_aside(step, problem))
         aside = self._run / DAMAGED
         # Also those moved earlier: a run that is restarted repeatedly must never start over
         # unasked.
@@ -259,16 +293,22 @@ class Checkpoints:
             )
         return None
 
-    def _put_aside(self, step: int) -> Path:
+    def _put_aside(self, step: int, problem: str) -> str:
         # Left in place, it would count as the latest, and good ones would be deleted in its favor.
-        place = self._run / DAMAGED / str(step)
+        line = ""
         if jax.process_index() == 0:
-            shutil.rmtree(place, ignore_errors=True)
-            place.parent.mkdir(exist_ok=True)
-            os.replace(self.folder / str(step), place)
+            line = self._moved(step, problem)
         barrier(f"put aside {step}")
         self._checkpointer.reload()
-        return place
+        return line
+
+    def _moved(self, step: int, problem: str) -> str:
+        """Move a checkpoint to the damaged ones; the line that says so."""
+        place = self._run / DAMAGED / str(step)
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(exist_ok=True)
+        os.replace(self.folder / str(step), place)
+        return f"checkpoint {self.folder / str(step)} is damaged ({problem}): moved to {place}"
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -278,7 +318,8 @@ class Checkpoints:
         known = self._failed or error is not None
         with contextlib.suppress(TrainStopped) if known else contextlib.nullcontext():
             self.wait()
-            self._guarded(self._checkpointer.close)
+            if self._checkpointer is not None:
+                self._guarded(self._checkpointer.close)
 
 
 def _all_processes(fine: bool) -> bool:
@@ -294,10 +335,14 @@ def _reason(error: BaseException) -> str:
     """The innermost cause of an error in one short line."""
     seen: set[int] = set()
     # One error raised again in several threads is its own context.
-    while (cause := error.__cause__ or error.__context__) is not None and id(cause) not in seen:
+    while (cause := _cause(error)) is not None and id(cause) not in seen:
         seen.add(id(cause))
         error = cause
     line = one_line(error)
     if os.strerror(errno.ENOSPC) in line:
         return "no space left on the disk"
     return line if len(line) <= 200 else line[:200] + "..."
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)

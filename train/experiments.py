@@ -19,6 +19,7 @@ import jax
 
 from converse_jax import __version__
 from converse_jax.atomic import write_bytes
+from converse_jax.messages import one_line
 from train.config import Args, Config
 from train.data import host_batches, on_device, open_images
 from train.errors import TrainError, TrainStopped
@@ -102,10 +103,10 @@ class Experiments:
         if not path.is_file():
             return []
         lines = []
-        for text in path.read_text(encoding="utf-8").splitlines():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 lines.append(json.loads(text))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # half a line, of a process that was killed
         return lines
 
@@ -237,6 +238,8 @@ def _processor() -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainError(f"{path}: cannot be read ({error})") from None
+        if not isinstance(record, dict):
+            raise ValueError(f"it holds a {type(record).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrainError(f"{path}: cannot be read ({one_line(error, 200)})") from None
     return record

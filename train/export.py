@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from converse_jax.messages import one_line
+from converse_jax.messages import one_line, printable
 from converse_jax.plugins import PluginError, load_plugin
 from converse_jax.weights import ModelCard, WeightsError, assemble, save
 from train.errors import TrainError
@@ -75,7 +75,7 @@ def export(
         if step is not None and step not in steps:
             raise TrainError(f"{run}: has no checkpoint of step {step}; there are steps {listed}")
         step, details, state = checkpoints.last_whole(
-            lambda line: print(line, file=sys.stderr), None if step is None else [step]
+            lambda line: print(printable(line), file=sys.stderr), None if step is None else [step]
         )
     arrays = {
         key.removeprefix("ema."): np.asarray(value)
@@ -83,10 +83,12 @@ def export(
         if key.startswith("ema.")
     }
     changes = {"name": name, "license": license, "source": source}
-    values = details["card"] | {key: value for key, value in changes.items() if value is not None}
-    values["notes"] = values["notes"] | dict(notes or {})
-    values["license"] = values.get("license", values.pop("licence", "unspecified"))
-    card = ModelCard(**values)
+    values = {key: value for key, value in changes.items() if value is not None}
+    try:
+        card = ModelCard.from_values({"license": "unspecified", **details["card"], **values})
+        card = replace(card, notes=card.notes | dict(notes or {}))
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainError(f"{run}, step {step}: holds no model card ({one_line(error)})") from None
     model = assemble(card, arrays, origin=f"{run}, step {step}")
     if hasattr(model, "for_inference"):
         model, changed = model.for_inference()
@@ -98,8 +100,8 @@ def export(
 def _read_notes(path: Path | None) -> dict[str, Any]:
     try:
         notes = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainError(f"{path}: cannot be read as JSON ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise TrainError(f"{path}: cannot be read as JSON ({one_line(error, 200)})") from None
     if not isinstance(notes, dict):
         raise TrainError(f"{path}: got a {type(notes).__name__}; expected a JSON object")
     return notes
@@ -139,7 +141,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     psnr = card.notes.get("held_out_psnr")
     of = " (Y)" if card.task == "sr" else ""
     measured = "" if psnr is None else f", PSNR{of} {psnr:.2f} dB on held-out images"
-    print(f"{card.name}: {card.architecture} after step {card.notes['step']}{measured}")
+    after = f"{card.architecture} after step {card.notes.get('step')}{measured}"
+    print(printable(f"{card.name}: {after}"))
     return 0
 
 

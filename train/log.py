@@ -26,6 +26,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from converse_jax.atomic import write_bytes
 from converse_jax.imaging import to_uint8
+from converse_jax.messages import printable
 from train.errors import TrainStopped
 
 METRICS = "metrics.jsonl"
@@ -90,7 +91,7 @@ class Log:
 
     def say(self, line: str) -> None:
         """Show a line."""
-        self._console.print(line, markup=False)
+        self._console.print(printable(line), markup=False)
 
     def step(self, step: int, loss: float, rate: float) -> None:
         """Move the bar."""
@@ -162,11 +163,11 @@ def _open_lines(path: Path, start: int) -> Any:
     """Open for appending, without the lines after `start`, whose steps are done again."""
     kept = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_bytes().splitlines():
             try:
                 if json.loads(line)["step"] <= start:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
-                continue  # an incomplete line of a process that was killed
-    write_bytes(path, "".join(kept).encode(), overwrite=True)
+                    kept.append(line + b"\n")
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # an incomplete line of a process that was killed, or damage
+    write_bytes(path, b"".join(kept), overwrite=True)
     return path.open("a", encoding="utf-8")

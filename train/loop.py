@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 
+from converse_jax.messages import printable
 from train import run_folder
 from train.checkpoint import Checkpoints
 from train.config import Args, Config
@@ -77,7 +78,13 @@ def train(args: Args) -> int:
 
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
+        lock: run_folder.Lock | None = None
         if _is_leader():
+            lock = stack.enter_context(run_folder.Lock(run))
+            # Once more: another run may have begun and ended here since.
+            run_folder.check(
+                run, config, resume=args.resume, overwrite=args.overwrite, say=lambda line: None
+            )
             record = None if initial is None else initial.record
             run_folder.claim(run, config, overwrite=args.overwrite, init=record)
         barrier("claimed")
@@ -167,6 +174,8 @@ def train(args: Args) -> int:
             saving = last or status is not None or step % config.save_every == 0
             if not (measuring or saving or step % config.log_every == 0):
                 continue
+            if lock is not None:
+                lock.check()
             pending_metrics = None
             numbers = check_metrics(step, metrics, config, log, meter, means)
             numbers |= means.take() | meter.take()
@@ -212,7 +221,7 @@ def _is_leader() -> bool:
 
 def _say(line: str) -> None:
     if _is_leader():
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def check_metrics(

@@ -22,6 +22,7 @@ from converse_jax import WeightsError, load
 from converse_jax.atomic import write_bytes
 from converse_jax.evaluate import evaluate
 from converse_jax.imaging import ImageError, KernelError, list_images, read_kernel
+from converse_jax.messages import one_line
 from converse_jax.progress import progress_bar
 from converse_jax.restore import RestoreError, Restorer
 from train.errors import TrainError
@@ -202,8 +203,17 @@ def _figures(kept: dict[str, Any]) -> Figures:
 def _read(path: Path) -> dict[str, Any]:
     try:
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainError(f"{path}: cannot be read ({error}); delete it to measure again") from None
+        if not {"set", "of", "protocol"} <= kept.keys():
+            raise ValueError("it holds no measurement")
+        for image in kept["images"].values():
+            if not (
+                math.isfinite(image["psnr"] + image["ssim"]) and isinstance(image["sha256"], str)
+            ):
+                raise ValueError("it holds figures that are none")
+    except (OSError, ValueError, RecursionError, AttributeError, LookupError, TypeError) as error:
+        raise TrainError(
+            f"{path}: cannot be read ({one_line(error, 200)}); delete it to measure again"
+        ) from None
     return kept
 
 

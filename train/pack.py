@@ -27,7 +27,7 @@ import numpy as np
 import safetensors.numpy
 
 from converse_jax.atomic import write_bytes
-from converse_jax.messages import one_line
+from converse_jax.messages import one_line, printable
 from train.errors import TrainError, missing_package
 
 MANIFEST = "manifest.json"
@@ -64,9 +64,12 @@ def pack(run: Path, target: Path, *, max_mb: float = 15, overwrite: bool = False
         raise TrainError(f"{run}: holds no checkpoints; give the folder of a run, e.g. runs/NAME")
     with Checkpoints(run, keep=1, read_only=True) as checkpoints:
         step, details, arrays = checkpoints.last_whole(
-            lambda line: print(line, file=sys.stderr, flush=True)
+            lambda line: print(printable(line), file=sys.stderr, flush=True)
         )
-        psnr = checkpoints.psnr(step)
+        try:
+            psnr = checkpoints.psnr(step)
+        except ValueError:  # the weights are whole
+            psnr = None
     checkpoint = {"step": step, "psnr": psnr, "details": details}
     content = {
         _CHECKPOINT: json.dumps(checkpoint, sort_keys=True).encode(),
@@ -172,8 +175,8 @@ def _read(packed: Path) -> dict[str, bytes]:
         parts = [(str(p["name"]), str(p["sha256"])) for p in manifest["parts"]]
     except FileNotFoundError:
         raise TrainError(f"{path}: is missing; give the folder that train.pack wrote") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainError(f"{path}: is damaged ({error}); copy it again") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise TrainError(f"{path}: is damaged ({one_line(error, 200)}); copy it again") from None
     archive = b""
     for name, expected in parts:
         if Path(name).name != name:

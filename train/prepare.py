@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from converse_jax.imaging import Image, ImageError, encode_image, list_images, read_image
-from converse_jax.messages import one_line
+from converse_jax.messages import one_line, printable
 from converse_jax.progress import progress_bar
 from train.errors import TrainError
 from train.free_images import collect
@@ -238,7 +238,7 @@ def prepare(
 def _written_fingerprint(folder: Path) -> str | None:
     try:
         return str(json.loads((folder / "metadata.json").read_text())["fingerprint"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 
@@ -365,7 +365,7 @@ def _run(args: argparse.Namespace) -> int:
     root = data_root(args.data_dir)
     with progress_bar(plan.name) as advance:
         target, new = prepare(plan, root, advance)
-    print(f"{'prepared' if new else 'already there'}: {target}", file=sys.stderr)
+    print(printable(f"{'prepared' if new else 'already there'}: {target}"), file=sys.stderr)
     if new and args.command == "folder":
         # Earlier states of a folder stay: runs may refer to them.
         for other in prepared_in(root, plan.name):
@@ -380,7 +380,7 @@ def _run_free(args: argparse.Namespace) -> int:
     with progress_bar("free") as advance:
         done = collect(args.target, overwrite=args.overwrite, advance=advance)
     for line in done.missing:
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     size = f"{done.images} photographs, {done.megapixels:.1f} megapixels"
     print(f"collected: {args.target}, {size}", file=sys.stderr)
     print(f"--data.train {shlex.quote(args.target)}")

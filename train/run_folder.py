@@ -13,16 +13,18 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from converse_jax.atomic import is_leftover, write_bytes
+from converse_jax.atomic import is_leftover, lock, write_bytes
+from converse_jax.messages import one_line
 from train.checkpoint import CHECKPOINT_DIR, DAMAGED
 from train.config import Config, differences
-from train.errors import TrainError
+from train.errors import TrainError, TrainStopped
 from train.log import METRICS
 
 CONFIG = "config.json"
 INIT = "init.json"
 BEFORE_AFTER = "before_after.png"
 SUMMARY = "summary.md"
+LOCK = "run.lock"
 
 # These determine the shapes of the weights; everything else may change on resume.
 _FIXED = ("model", "task.kind", "task.scale")
@@ -42,7 +44,9 @@ def check(
     if os.path.lexists(run) and not run.is_dir():
         raise TrainError(f"{run}: is a file; name another folder (--run)")
     # A process that was killed while it claimed the folder has written no configuration.
-    if not run.is_dir() or all(p.name == INIT or is_leftover(p.name) for p in run.iterdir()):
+    if not run.is_dir() or all(
+        p.name in (INIT, LOCK) or is_leftover(p.name) for p in run.iterdir()
+    ):
         return
     saved = run / CONFIG
     if not saved.is_file():
@@ -71,6 +75,61 @@ def check(
             say(f"from here on, {change}")
 
 
+class Lock:
+    """A run's folder as one process's own until it ends, however it ends.
+
+    The file stays behind; what counts is the lock on it, which the system releases.
+    """
+
+    def __init__(self, run: Path) -> None:
+        """Make the folder and lock it.
+
+        Raises:
+            TrainError: it is locked, or cannot be written to.
+        """
+        self._run = run
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            self._file = (run / LOCK).open("ab")
+        except OSError as error:
+            raise _not_writable(run, error) from None
+        try:
+            lock(self._file)
+        except BlockingIOError:
+            self._file.close()
+            raise TrainError(
+                f"{run}: another process is training in it; wait until it ends, or name another "
+                "folder (--run)"
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+
+    def check(self) -> None:
+        """Raise a TrainStopped if the folder is no longer the one that was locked.
+
+        Orbax would go on to write checkpoints there, which no configuration belongs to.
+        """
+        try:
+            there = os.path.samestat(os.stat(self._run / LOCK), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            there = False
+        if not there:
+            raise TrainStopped(
+                f"{self._run}: was deleted, moved or replaced during the run; if it was moved, go "
+                "on there (--run) with --resume"
+            )
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+
+def _not_writable(run: Path, error: OSError) -> TrainError:
+    return TrainError(f"{run}: cannot be written to ({error.strerror})")
+
+
 def has_checkpoints(run: Path) -> bool:
     """Whether there are checkpoints to resume from, intact or damaged."""
     # Unfinished checkpoints have other names.
@@ -80,7 +139,7 @@ def has_checkpoints(run: Path) -> bool:
 
 def others(run: Path) -> list[str]:
     """Names in the folder that no run writes."""
-    ours = {CONFIG, INIT, METRICS, BEFORE_AFTER, SUMMARY, CHECKPOINT_DIR, DAMAGED}
+    ours = {CONFIG, INIT, METRICS, BEFORE_AFTER, SUMMARY, LOCK, CHECKPOINT_DIR, DAMAGED}
     names = (path.name for path in run.iterdir())
     return sorted(n for n in names if not (n in ours or _is_events(n) or is_leftover(n)))
 
@@ -93,7 +152,7 @@ def read_init(run: Path) -> dict[str, Any] | None:
     """What `claim` recorded of the weights that the run started from, None for random ones."""
     try:
         init = json.loads((run / INIT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return init if isinstance(init, dict) else None
 
@@ -105,8 +164,8 @@ def _changes(saved: Path, config: Config) -> list[str]:
         old = json.loads(saved.read_text(encoding="utf-8"))
         old["model"] = json.loads(json.dumps(defaults)) | old["model"]
         return differences(old, config.to_dict())
-    except (ValueError, AttributeError, KeyError, TypeError, OSError) as error:
-        raise TrainError(f"{saved}: cannot be read ({error})") from None
+    except (ValueError, AttributeError, KeyError, TypeError, OSError, RecursionError) as error:
+        raise TrainError(f"{saved}: cannot be read ({one_line(error, 200)})") from None
 
 
 def _has_lines(run: Path) -> bool:
@@ -137,16 +196,13 @@ def claim(
             for name in (METRICS, BEFORE_AFTER, SUMMARY, *events, INIT, CONFIG):
                 (run / name).unlink(missing_ok=True)
         run.mkdir(parents=True, exist_ok=True)
-        for path in run.iterdir():
-            if is_leftover(path.name):
-                path.unlink()
         if init is not None:
             _write_json(run / INIT, init)
         elif not has_checkpoints(run):
             (run / INIT).unlink(missing_ok=True)  # from a run that never reached a checkpoint
         _write_json(run / CONFIG, config.to_dict())
     except OSError as error:
-        raise TrainError(f"{run}: cannot be written to ({error.strerror})") from None
+        raise _not_writable(run, error) from None
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from converse_jax.cli import (
     _serve,
 )
 from converse_jax.cli._arguments import Parser, UsageError, say
+from converse_jax.messages import one_line
 
 __all__ = ["UsageError", "main"]
 
@@ -90,6 +91,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         package, extra = missing
         return _fail(f'this needs the package {package}: pip install "converse-jax[{extra}]"')
+    except ImportError as error:
+        if not str(error.path).endswith((".so", ".dylib", ".pyd")):
+            raise
+        reason = f"a library cannot be loaded ({one_line(error, 300)})"
+        return _fail(f"{reason}; install it again, or allow more memory (ulimit -v)")
     except KeyboardInterrupt:
         say("converse-jax: interrupted")
         return 130
@@ -100,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except OSError as error:
         return _fail(str(error))
+    except MemoryError as error:
+        return _fail(f"out of memory ({one_line(error)}); make the images smaller (--tile N)")
 
 
 def _fail(message: str) -> int:

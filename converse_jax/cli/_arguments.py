@@ -7,6 +7,8 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from converse_jax.messages import printable
+
 if TYPE_CHECKING:
     import numpy as np
     from flax import nnx
@@ -28,7 +30,7 @@ class Parser(argparse.ArgumentParser):
 
 def say(line: str) -> None:
     """Tell the user, on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

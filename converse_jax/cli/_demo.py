@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converse_jax.cli._arguments import add_overwrite, say
+from converse_jax.messages import printable
 
 if TYPE_CHECKING:
     from converse_jax.demo import Example, Restoration
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         _demo_operator(target, args.overwrite)
         if not args.operator:
             say("no network of the demo comes with this package: this is the operator alone")
-    print(target)
+    print(printable(str(target)))
     return 0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from converse_jax.messages import printable
+
 SUMMARY = "list the models that come with this package"
 
 
@@ -17,7 +19,8 @@ def run(args: argparse.Namespace) -> int:
 
     cards = list_models()
     for name, card in cards.items():
-        print(f"{name:<28} {card.architecture:<17} {card.purpose:<41} {card.license}")
+        line = f"{name:<28} {card.architecture:<17} {card.purpose:<41} {card.license}"
+        print(printable(line))
     if not cards:
         print("No models come with this version of converse-jax.")
         print("Give the path of weights instead: the authors' .pth files, or our .safetensors:")

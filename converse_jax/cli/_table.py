@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from converse_jax.cli._arguments import UsageError, say
+from converse_jax.messages import printable
 from converse_jax.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -70,4 +71,4 @@ class Table(contextlib.ExitStack):
             print(f"{'':<32}" + "".join(f"{metric:>9}" for metric in METRICS), flush=True)
             self._begun = True
         values = (f"{figures[m]:>9.{4 if m.startswith('ssim') else 2}f}" for m in METRICS)
-        print(f"{name:<32}" + "".join(values), flush=True)
+        print(f"{printable(name):<32}" + "".join(values), flush=True)

@@ -196,6 +196,10 @@ def _decode_jpeg(data: bytes, kind: str, name: str, options: Options) -> Image:
     frame = _headers.jpeg_frame(data)
     if frame is None or frame.bits == 8:
         try:
+            if frame is not None:
+                options.check_size(name, frame.width, frame.height)
+                if not frame.fits(len(data)):  # the decoder would make the rest up
+                    raise OSError(f"{len(data)} bytes for {frame.width}x{frame.height} pixels")
             return _decode_by_pillow(data, kind, name, options)
         except OSError as error:
             if not options.tolerate_damage:

@@ -21,6 +21,10 @@ from converse_jax.imaging._image import (
 from converse_jax.imaging._pages import Options, Pages
 
 
+class TargetExistsError(ImageError):
+    """A file that would have to be replaced."""
+
+
 def read_image(
     source: str | os.PathLike[str] | bytes | BinaryIO,
     *,
@@ -212,8 +216,8 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise ImageError(f"{path}: cannot be written, as {folder} may not be written to")
 
 
-def _exists(path: Path) -> ImageError:
-    return ImageError(f"{path}: exists already; give another name, or overwrite=True")
+def _exists(path: Path) -> TargetExistsError:
+    return TargetExistsError(f"{path}: exists already; give another name, or overwrite=True")
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -223,7 +227,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     links to folders are not followed.
 
     Raises:
-        ImageError: there is no such folder.
+        ImageError: there is no such folder, or one in it cannot be read.
     """
     return [path for path in _files(Path(folder)) if path.suffix.lower() in READ_EXTENSIONS]
 
@@ -235,7 +239,7 @@ def sort_out(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
     kind that is not read. Otherwise as `list_images`.
 
     Raises:
-        ImageError: there is no such folder.
+        ImageError: there is no such folder, or one in it cannot be read.
     """
     images: list[Path] = []
     others: list[Path] = []
@@ -247,8 +251,12 @@ def sort_out(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]]:
 def _files(root: Path) -> list[Path]:
     if not os.path.isdir(root):
         raise ImageError(f"{root}: there is no such folder; check the path")
+
+    def refuse(error: OSError) -> None:  # or its images would be left out silently
+        raise ImageError(f"{error.filename}: cannot be read ({error.strerror}); check the folder")
+
     paths = []
-    for parent, folders, names in os.walk(root):
+    for parent, folders, names in os.walk(root, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(parent, name) for name in names if not name.startswith(".")]
     return sorted(paths)

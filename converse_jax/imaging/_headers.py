@@ -19,6 +19,14 @@ class JpegFrame(NamedTuple):
     height: int
     lossless: bool
     exif: bytes | None
+    huffman: bool
+
+    def fits(self, length: int) -> bool:
+        """Whether a file of so many bytes can hold all of these pixels.
+
+        Every block of 8x8 has at least a bit, unless arithmetic coding makes it less.
+        """
+        return not self.huffman or self.width * self.height <= 64 * 8 * length
 
 
 def jpeg_frame(data: bytes) -> JpegFrame | None:
@@ -35,7 +43,8 @@ def jpeg_frame(data: bytes) -> JpegFrame | None:
             exif = body
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             bits, height, width = struct.unpack_from(">BHH", data, position + 4)
-            return JpegFrame(bits, width, height, marker in (0xC3, 0xC7, 0xCB, 0xCF), exif)
+            lossless = marker in (0xC3, 0xC7, 0xCB, 0xCF)
+            return JpegFrame(bits, width, height, lossless, exif, huffman=marker < 0xC8)
         position += 2 + length
     return None
 

@@ -7,26 +7,24 @@ import io
 import math
 import os
 import stat
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from converse_jax.imaging._blur import disk_kernel, gaussian_kernel, motion_kernel
 from converse_jax.imaging._files import read_image
 from converse_jax.imaging._formats import sniff
+from converse_jax.imaging._matlab import matrices
 from converse_jax.imaging._tiff import read_directories
-from converse_jax.messages import one_line
+from converse_jax.messages import one_line, printable
 
 MAX_TAPS = 4096 * 4096
 """Kernels with more taps are refused before they are decoded."""
 
 _MAX_BYTES = 16 * MAX_TAPS
-_NUMERIC = {"double", "single", "logical", *(f"{s}int{n}" for s in ("", "u") for n in (8, 16, 32))}
+_NUMERIC = {"double", "single", *(f"{s}int{n}" for s in ("", "u") for n in (8, 16, 32))}
 # The part of a kernel that may be cut off: in images of [0, 1] a blur changes by at most that.
 _NEGLIGIBLE = 1e-3
 _GAUSSIAN_REACH = 4.0  # standard deviations, beyond which 1.3e-4 of the blur remain
@@ -346,50 +344,48 @@ def _from_npz(data: bytes, member: str) -> np.ndarray:
 
 
 def _from_mat(data: bytes, member: str) -> np.ndarray:
-    """A matrix of a MATLAB file up to version 7; SciPy makes arrays of it and runs nothing."""
-    from scipy import io as scipy_io
-
+    """A matrix of a MATLAB file up to version 7."""
     if data.startswith((b"MATLAB 7.3", b"\x89HDF")):
         raise KernelError("is a MATLAB file of version 7.3; save it by save -v7 in MATLAB")
-    if data.startswith(b"MATLAB"):
-        _check_unpacked(data)
+    if 0 in data[:4]:  # that of others begins with text
+        return _from_mat4(data, member)
+    found = matrices(data)
+    name = _one_matrix({name: matrix.shape for name, matrix in found.items()}, member)
+    try:
+        return found[name].array(_MAX_BYTES)
+    except OverflowError as error:
+        raise KernelError(f"{error}; crop the kernel") from None
+
+
+def _from_mat4(data: bytes, member: str) -> np.ndarray:
+    """A matrix of a file of version 4; SciPy makes arrays of it and runs nothing."""
+    from scipy import io as scipy_io
+
     shapes = {
         name: shape
         for name, shape, kind in scipy_io.whosmat(io.BytesIO(data))
-        if kind in _NUMERIC and len(shape) == 2 and 0 not in shape
+        if kind in _NUMERIC and len(shape) == 2 and min(shape) > 0
     }
+    name = _one_matrix(shapes, member)
+    found: dict[str, np.ndarray] = scipy_io.loadmat(io.BytesIO(data), variable_names=[name])
+    return found[name]
+
+
+def _one_matrix(shapes: dict[str, tuple[int, int]], member: str) -> str:
+    """The name of the matrix that is asked for, or of the only one, of not too many taps."""
     # Single numbers beside the kernel are its parameters.
-    matrices = {name: shape for name, shape in shapes.items() if shape != (1, 1)} or shapes
-    chosen = _one_of({name: " {}x{}".format(*shape) for name, shape in matrices.items()}, member)
-    _check_taps(*matrices[chosen])
-    found: dict[str, Any] = scipy_io.loadmat(io.BytesIO(data), variable_names=[chosen])
-    array: np.ndarray = found[chosen]
-    return array.astype(np.uint8) if array.dtype == bool else array
-
-
-def _check_unpacked(data: bytes) -> None:
-    """Refuse a MATLAB 5 file whose compressed elements unpack to too much.
-
-    Source: MathWorks, "MAT-File Format", Level 5: a header of 128 bytes, then elements, each with
-    its type (15: compressed by zlib) and its length.
-    """
-    order = "<" if data[126:128] == b"IM" else ">"
-    at = 128
-    while at + 8 <= len(data):
-        kind, length = struct.unpack_from(order + "II", data, at)
-        at += 8
-        if kind == 15:
-            unpacked = zlib.decompressobj().decompress(data[at : at + length], _MAX_BYTES + 1)
-            if len(unpacked) > _MAX_BYTES:
-                raise KernelError(f"unpacks to more than {_MAX_BYTES >> 20} MiB; crop the kernel")
-        at += length
+    large = {name: shape for name, shape in shapes.items() if shape != (1, 1)} or shapes
+    chosen = _one_of({name: " {}x{}".format(*shape) for name, shape in large.items()}, member)
+    _check_taps(*large[chosen])
+    return chosen
 
 
 def _one_of(names: dict[str, str], member: str) -> str:
     """The array that is named, or the only one; `names` maps each to what to say of it."""
     if member in names:
         return member
-    listed = ", ".join(name + more for name, more in list(names.items())[:8]) or "no matrix"
+    named = [printable(name[:50]) + more for name, more in list(names.items())[:8]]
+    listed = ", ".join(named) or "no matrix"
     if member:
         raise KernelError(f"there is no such array in the file, which holds {listed}")
     if len(names) != 1:

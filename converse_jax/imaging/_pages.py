@@ -94,6 +94,11 @@ def damage_as_image_error(name: str, kind: str) -> Iterator[None]:
         raise ImageError(
             f"{name}: has more pixels than Pillow's own limit; cut it into parts"
         ) from None
+    except MemoryError:
+        raise ImageError(
+            f"{name}: decoding the {kind.upper()} file needs more memory than is available; cut it "
+            "into parts"
+        ) from None
     except Exception as error:  # damaged files make decoders raise almost anything
         raise ImageError(
             f"{name}: the {kind.upper()} file is damaged or cut short ({one_line(error)}); "

@@ -1,6 +1,9 @@
 """Errors that the readers of weights share."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from converse_jax.messages import printable
 
 ASK_STATE_DICT = "ask for a file saved with torch.save(model.state_dict(), ...)"
 ASK_AGAIN = "the file is damaged or was altered, fetch it again"
@@ -22,14 +25,20 @@ def check_file(path: Path) -> None:
         raise WeightsError("the file is empty: fetch it again")
 
 
-def shown_path(path: Path) -> str:
+def shown_path(path: object) -> str:
     """The path for a one-line message: control characters are escaped."""
-    return text if (text := str(path)).isprintable() else ascii(text)
+    return printable(str(path))
 
 
 def shown(value: object) -> str:
     """A short one-line description of something the file says; never recurses into it."""
     if not isinstance(value, str | int | float):
         return f"a {type(value).__name__}"
-    text = ascii(value)
+    text = ascii(value[:100] if isinstance(value, str) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def listed(names: Sequence[str], most: int = 50) -> str:
+    """Names that a file gives, separated by commas: the first, and how many more there are."""
+    few = ", ".join(printable(name[:100]) for name in names[:most])
+    return few + (f" and {len(names) - most} more" if len(names) > most else "")

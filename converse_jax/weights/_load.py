@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 from flax import nnx
 
 from converse_jax import models
-from converse_jax.weights._card import ModelCard
-from converse_jax.weights._errors import WeightsError
+from converse_jax.messages import one_line
+from converse_jax.weights._card import ModelCard, check_arguments
+from converse_jax.weights._errors import WeightsError, listed, shown, shown_path
 from converse_jax.weights._hub import PREFIX, hub_file
 from converse_jax.weights._pth import read_state
 from converse_jax.weights._safetensors import read_safetensors, write_safetensors
@@ -29,6 +31,8 @@ _SIGMAS = {
     "729529b8bc8cbda152d6b60734b01032b49c20fcb8b6da2fb33141d9c3378d82": 2.55,  # Converse-USRNet
     "603cbb29075178410db9ab6166b247d2ddff32f349c59a7e1763c46feca270bd": 2.55,  # ConverseNet
 }
+
+_DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def list_models() -> dict[str, ModelCard]:
@@ -56,8 +60,8 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
 
     Raises:
         WeightsError: no such name or file, a network that is not registered (`models.register`), or
-            a file that cannot be trusted or does not fit; the message says why, and lists every
-            missing, unexpected and misshapen parameter.
+            a file that cannot be trusted or does not fit; the message says why, and lists the
+            missing, unexpected and misshapen parameters, the first 50 of each.
     """
     path = weights_file(name_or_path)
     if path.suffix == ".safetensors":
@@ -66,18 +70,20 @@ def load(name_or_path: str | os.PathLike[str]) -> tuple[nnx.Module, ModelCard]:
             card = ModelCard.from_metadata(metadata)
         except ValueError as error:
             raise WeightsError(
-                f"{path}: {error}: only files written by converse-jax can be loaded"
+                f"{shown_path(path)}: {error}: only files written by converse-jax can be loaded"
             ) from None
-        return assemble(card, arrays, origin=path), card
+        model = assemble(card, arrays, origin=path)
+        _check_card(path, model, card)
+        return model, card
     theirs, chosen = read_state(path)
     recognized = recognize(theirs)
     if recognized is None:
         raise WeightsError(
-            f"{path}: its {len(theirs)} arrays ({', '.join(list(theirs)[:3])}, ...) belong to none "
-            f"of the networks {', '.join(AUTHORS)}"
+            f"{shown_path(path)}: its {len(theirs)} arrays ({listed(list(theirs)[:3])}, ...) "
+            f"belong to none of the networks {', '.join(AUTHORS)}"
         )
     architecture, config = recognized
-    model = _build(path, architecture, config, "")
+    model = _build(path, architecture, config, "", len(theirs))
     arrays, unknown = translate(architecture, theirs)
     return _fill(path, model, arrays, unknown), _foreign_card(path, architecture, config, chosen)
 
@@ -97,13 +103,13 @@ def weights_file(name_or_path: str | os.PathLike[str]) -> Path:
     if not path.exists():
         names = ", ".join(sorted(p.stem for p in BUNDLED.glob("*.safetensors"))) or "none yet"
         raise WeightsError(
-            f"{name_or_path}: no such file, and no model of this name: give a path to a .pth or "
-            f".safetensors file, or one of the bundled models ({names})"
+            f"{shown_path(name_or_path)}: no such file, and no model of this name: give a path to "
+            f"a .pth or .safetensors file, or one of the bundled models ({names})"
         )
     if (path / "checkpoints").is_dir():
         raise WeightsError(
-            f"{path}: is the folder of a training run: write its weights to a file first: "
-            f"python -m train.export {path} OUT.safetensors"
+            f"{shown_path(path)}: is the folder of a training run: write its weights to a file "
+            f"first: python -m train.export {shown_path(path)} OUT.safetensors"
         )
     return path
 
@@ -121,7 +127,7 @@ def assemble(
     Raises:
         WeightsError: an unknown architecture, or weights that do not fit it.
     """
-    model = _build(origin, card.architecture, card.config, card.defined_in)
+    model = _build(origin, card.architecture, card.config, card.defined_in, len(arrays))
     return _fill(origin, model, arrays, [])
 
 
@@ -133,8 +139,13 @@ def save(
     Weights are what is learned and the running averages of batch normalization.
 
     Raises:
-        WeightsError: the file exists and overwrite is False, or it cannot be written.
+        WeightsError: the file exists and overwrite is False, it cannot be written, or the card
+            holds what `load` would refuse.
     """
+    try:
+        ModelCard.from_values(asdict(card))
+    except ValueError as error:
+        raise WeightsError(f"{shown_path(path)}: {error}") from None
     arrays = {name: np.asarray(variable[...]) for name, variable in _parameters(model).items()}
     write_safetensors(path, arrays, card.to_metadata(), overwrite=overwrite)
 
@@ -143,7 +154,8 @@ def load_torch_state(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> Non
     """Put PyTorch-named arrays into one of our networks, in place.
 
     Raises:
-        WeightsError: missing, unexpected or misshapen parameters; the message lists all.
+        WeightsError: missing, unexpected or misshapen parameters, of which the message lists the
+            first 50 of each; arrays that are not floating point, or not finite.
     """
     architecture = type(model).__name__
     if architecture not in AUTHORS:
@@ -156,24 +168,50 @@ def load_torch_state(model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> Non
 
 
 def _build(
-    path: object, architecture: str, config: Mapping[str, Any], defined_in: object
+    path: object, architecture: str, config: Mapping[str, Any], defined_in: object, arrays: int
 ) -> nnx.Module:
-    networks = models.registered()
+    networks, where = models.registered(), shown_path(path)
     if architecture not in networks:
         # Never run because a card says so: the user has to name it.
         file = ascii(str(defined_in)[:500]) if defined_in else "the file that registers it"
         raise WeightsError(
-            f"{path}: unknown architecture {architecture!r}, known are {', '.join(networks)}; if "
-            f"you trust it, give {file} (--plugin), or import it before you load the weights"
+            f"{where}: unknown architecture {shown(architecture)}, known are "
+            f"{', '.join(networks)}; if you trust it, give {file} (--plugin), or import it before "
+            "you load the weights"
         )
     make: Any = networks[architecture].make
     try:
+        check_arguments(config, arrays)
         # Shapes only: the values are replaced at once.
         return nnx.eval_shape(lambda: make(**config, rngs=nnx.Rngs(0)))
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # arguments of wrong types make a network raise almost anything
+        arguments = ", ".join(f"{shown(key)}: {shown(config[key])}" for key in list(config)[:20])
         raise WeightsError(
-            f"{path}: {architecture} cannot be built from {dict(config)}: {error}"
-        ) from None
+            f"{where}: {architecture} cannot be built from {{{arguments}}}: {one_line(error, 300)}"
+        ) from error
+
+
+def _check_card(path: object, model: nnx.Module, card: ModelCard) -> None:
+    """Raise a WeightsError if one of our networks is not what the card says."""
+    network = models.registered()[card.architecture]
+    if network.defined_in:  # others may name things differently
+        return
+    inputs = network.inputs(card.config)
+    facts: dict[str, object] = {
+        "channels": getattr(model, "channels", card.channels),
+        "scale": getattr(model, "scale", 1),
+        "needs_kernel": "kernel" in inputs,
+        "needs_sigma": "sigma" in inputs,
+    }
+    wrong = [
+        f"{name} {shown(getattr(card, name))}, where {card.architecture} has {shown(value)}"
+        for name, value in facts.items()
+        if getattr(card, name) != value
+    ]
+    if card.task not in network.tasks:
+        wrong.append(f"task {card.task!r}, where {card.architecture} has {'/'.join(network.tasks)}")
+    if wrong:
+        raise WeightsError(f"{shown_path(path)}: its model card says {'; '.join(wrong)}")
 
 
 def _parameters(model: nnx.Module) -> dict[str, nnx.Variable]:
@@ -184,16 +222,17 @@ def _parameters(model: nnx.Module) -> dict[str, nnx.Variable]:
 def _fill(
     path: object, model: nnx.Module, arrays: Mapping[str, np.ndarray], unexpected: list[str]
 ) -> nnx.Module:
-    wanted = _parameters(model)
+    wanted, where = _parameters(model), shown_path(path)
     missing = sorted(wanted.keys() - arrays.keys())
     unexpected = sorted(unexpected) + sorted(arrays.keys() - wanted.keys())
+    common = sorted(wanted.keys() & arrays.keys())
     misshapen = [
         f"{name} is {arrays[name].shape}, needs {wanted[name].shape}"
-        for name in sorted(wanted.keys() & arrays.keys())
+        for name in common
         if arrays[name].shape != wanted[name].shape
     ]
     problems = [
-        f"{len(names)} {kind} ({', '.join(names)})"
+        f"{len(names)} {kind} ({listed(names)})"
         for kind, names in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -203,11 +242,25 @@ def _fill(
     ]
     if problems:
         raise WeightsError(
-            f"{path}: does not fit {type(model).__name__}: parameters {'; '.join(problems)}"
+            f"{where}: does not fit {type(model).__name__}: parameters {'; '.join(problems)}"
+        )
+    for name in common:
+        if arrays[name].dtype.name not in _DTYPES:
+            raise WeightsError(
+                f"{where}: {name} is {arrays[name].dtype}; expected floating point "
+                f"({', '.join(_DTYPES)})"
+            )
+    with np.errstate(over="ignore"):  # float64 becomes float32, and too large a number infinity
+        values = {name: jnp.asarray(arrays[name]) for name in common}
+    not_finite = [name for name in common if not np.isfinite(np.asarray(values[name])).all()]
+    if not_finite:
+        raise WeightsError(
+            f"{where}: {listed(not_finite, 3)}: holds NaN or infinity, as would every result; "
+            "fetch it again, or train it anew"
         )
     state = nnx.state(model, models.WEIGHTS)
     flat = [
-        (key, variable.replace(jnp.asarray(arrays[".".join(map(str, key))])))
+        (key, variable.replace(values[".".join(map(str, key))]))
         for key, variable in nnx.to_flat_state(state)
     ]
     nnx.update(model, nnx.from_flat_state(flat))

@@ -15,7 +15,13 @@ from safetensors.numpy import save
 
 from converse_jax.atomic import write_bytes
 from converse_jax.messages import one_line
-from converse_jax.weights._errors import WeightsError, check_file, shown, shown_path
+from converse_jax.weights._errors import ASK_AGAIN, WeightsError, check_file, shown, shown_path
+
+MAX_BYTES = 4 * 2**30
+"""Files of more bytes are refused, as `.pth` files are."""
+
+MAX_HEADER = 8 * 2**20
+"""Bytes of the names, types and shapes of all arrays: about 80,000 of them."""
 
 
 def write_safetensors(
@@ -62,11 +68,13 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
     """Read a safetensors file: its arrays, which own their data, and its metadata.
 
     Raises:
-        WeightsError: the file is missing, incomplete, or not a safetensors file.
+        WeightsError: the file is missing, incomplete, or not a safetensors file, or it or its
+            header is too large.
     """
     path = Path(path)
     try:
         check_file(path)
+        _check_sizes(path)
         with safe_open(path, framework="np") as file:
             names = file.keys()  # the file itself cannot be iterated
             arrays = {name: np.array(file.get_tensor(name), order="C") for name in names}
@@ -79,6 +87,17 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
         raise WeightsError(
             f"{shown_path(path)}: not a readable safetensors file ({reason}): fetch it again"
         ) from error
+
+
+def _check_sizes(path: Path) -> None:
+    """Refuse what would need much memory before any of it is allocated."""
+    with path.open("rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        header = int.from_bytes(file.read(8), "little")
+    if length > MAX_BYTES:
+        raise WeightsError(f"{length} bytes, more than {MAX_BYTES}: not weights of these networks")
+    if MAX_HEADER < header <= length:  # a header longer than the file is a file cut short
+        raise WeightsError(f"a header of {header} bytes, more than {MAX_HEADER}: {ASK_AGAIN}")
 
 
 def _serialize(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import imagecodecs
@@ -109,6 +110,25 @@ def test_bombs_are_refused_from_the_header() -> None:
         assert read_image(data, max_pixels=90).pixels.shape == (9, 10, 3)
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_of_more_pixels_than_its_bytes_can_hold_is_cut_short(progressive: bool) -> None:
+    small = PilImage.fromarray(np.full((16, 16), 128, np.uint8))
+    data = bytearray(pillow(small, "JPEG", progressive=progressive))
+    frame = data.index(b"\xff\xc2" if progressive else b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 16000, 16000)
+    with pytest.raises(ImageError, match=r"cut short \(\d+ bytes for 16000x16000 pixels\)"):
+        read_image(bytes(data))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_the_smallest_jpeg_of_its_size_is_read(progressive: bool, subsampling: int) -> None:
+    gray = PilImage.new("RGB", (1000, 1000), (128, 128, 128))
+    options = {"progressive": progressive, "subsampling": subsampling, "optimize": True}
+    data = pillow(gray, "JPEG", quality=1, **options)
+    assert np.allclose(read_image(data).pixels, 128 / 255)
+
+
 def test_pillows_own_limit_is_told_apart_where_it_is_enforced(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -122,6 +142,15 @@ def test_pillows_own_limit_is_told_apart_where_it_is_enforced(
                 read_image(named(data, "a.dat"))
         else:
             assert read_image(data).pixels.size
+
+
+def test_too_little_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: PilImage.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", full)
+    with pytest.raises(ImageError, match="decoding the BMP file needs more memory than is avail"):
+        read_image(FILES["bmp"])
 
 
 def named(data: bytes, name: str) -> io.BytesIO:

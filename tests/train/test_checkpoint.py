@@ -115,6 +115,56 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(tmp_path: Path, dam
     assert (tmp_path / "damaged" / "3").is_dir()
 
 
+DEEP = b"[" * 100_000 + b"]" * 100_000
+SMALL_FILES = ("_CHECKPOINT_METADATA", "metrics/metrics", "state/_METADATA")
+
+
+def damages(data: bytes) -> list[bytes | None]:
+    """What a small file may become; None: it is gone. Every flip is of another bit."""
+    flips = np.linspace(0, 8 * len(data) - 1, 5, dtype=int)
+    flipped = [bytearray(data) for _ in flips]
+    for copy, bit in zip(flipped, flips, strict=True):
+        copy[bit // 8] ^= 1 << bit % 8
+    others = [b"", data[: len(data) // 2], b"[1]", b"null", b"{}", DEEP, b"\xff\xfe\x00", None]
+    return [*others, *map(bytes, flipped)]
+
+
+@pytest.mark.parametrize("name", SMALL_FILES)
+def test_damaged_small_files_neither_end_a_run_nor_change_numbers(
+    tmp_path: Path, name: str
+) -> None:
+    save(tmp_path / "good", range(1, 4), psnr={1: 20.0, 3: 30.0})
+    for number, damage in enumerate(damages((tmp_path / "good/checkpoints/3" / name).read_bytes())):
+        run = tmp_path / str(number)
+        shutil.copytree(tmp_path / "good", run)
+        path = run / "checkpoints" / "3" / name
+        path.unlink() if damage is None else path.write_bytes(damage)
+        warnings: list[str] = []
+        with Checkpoints(run, keep=1, read_only=True) as checkpoints:  # as an export does
+            step, details, arrays = checkpoints.last_whole(warnings.append)
+            assert details["card"] == {"n": step} and int(arrays["step"]) == step
+            assert checkpoints.best in (1, 3)
+        with Checkpoints(run, keep=3) as checkpoints:
+            found, step = checkpoints.load_latest(abstract(), warnings.append)
+            assert_is(found, step)
+            assert step == 3 or "is damaged" in warnings[-1]
+            assert all(len(line) < 700 and "\n" not in line for line in warnings)
+            checkpoints.save(4, state(4), {}, None)  # and goes on
+        shutil.rmtree(run)
+
+
+def test_another_number_in_the_details_is_noticed(tmp_path: Path) -> None:
+    save(tmp_path, range(1, 3))
+    path = tmp_path / "checkpoints/2/_CHECKPOINT_METADATA"
+    changed = path.read_text().replace('"n": 2', '"n": 3')
+    assert changed != path.read_text()
+    path.write_text(changed)
+    warnings: list[str] = []
+    with Checkpoints(tmp_path, keep=3, read_only=True) as checkpoints:
+        assert checkpoints.last_whole(warnings.append)[0] == 1
+    assert "its metadata is not what was written" in warnings[0]
+
+
 def test_all_damaged(tmp_path: Path) -> None:
     save(tmp_path, range(1, 3))
     for step in (1, 2):

@@ -1,5 +1,6 @@
 """`load` and `save`: our files, the authors' files, and everything that does not fit."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,10 @@ from flax import nnx
 
 import converse_jax
 from converse_jax import ModelCard, WeightsError
+from converse_jax.cli._models import purpose
 from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
+from converse_jax.restore import Restorer
+from converse_jax.weights import assemble
 from converse_jax.weights._safetensors import read_safetensors, write_safetensors
 from converse_jax.weights._torch_names import recognize, translate
 from tests.weights.pth_files import PthFile
@@ -69,22 +73,97 @@ def test_all_that_does_not_fit_is_said_at_once(saved: tuple[Path, nnx.Module]) -
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({}, "format None"),
+        ({}, "format a NoneType"),
         ({"format": "pt"}, "format 'pt', not 'converse-jax/1'"),
         ({"format": "converse-jax/1"}, "model card cannot be read"),
         ({"format": "converse-jax/1", "card": "[]"}, "model card cannot be read"),
         ({"architecture": "Popen"}, "unknown architecture 'Popen', known are ConverseDnCNN"),
         ({"config": {"scale": 4}}, "ConverseDnCNN cannot be built from .*scale"),
+        ({"config": {"padding": 10**9}}, "padding': got 1000000000; expected at most 256"),
+        ({"config": {"num_blocks": 10**9}}, r"num_blocks: got 1000000000, and \d+ arrays"),
+        ({"config": {"num_iterations": 10**9}}, "got 1000000000; expected at most 128"),
+        ({"config": {"dtype": "float16"}}, "dtype: is not for a file to choose"),
+        ({"config": {"x" * 3000: 1}}, "expected at most 65536"),
+        ({"config": {"channels": "x" * 300}}, "expected .* a text of at most 200 characters"),
+        ({"config": {"kernel_size": [[[]]]}}, "cannot be built"),
+        ({"config": None}, "config: got a NoneType; expected an object"),
+        ({"scale": 4}, "card says scale 4, where ConverseDnCNN has 1"),
+        ({"channels": 3}, "card says channels 3, where ConverseDnCNN has 1"),
+        ({"task": "sr"}, "card says task 'sr', where ConverseDnCNN has denoise"),
+        ({"needs_sigma": True}, "card says needs_sigma True, where ConverseDnCNN has False"),
     ],
 )
 def test_bad_cards(saved: tuple[Path, nnx.Module], metadata: dict[str, str], message: str) -> None:
     path, _ = saved
     arrays, good = read_safetensors(path)
-    if "architecture" in metadata or "config" in metadata:
+    if metadata and "format" not in metadata:
         metadata = good | {"card": json.dumps(json.loads(good["card"]) | metadata)}
     write_safetensors(path, arrays, metadata, overwrite=True)
     with pytest.raises(WeightsError, match=message):
         converse_jax.load(path)
+
+
+@pytest.mark.parametrize("field", CARD.__dataclass_fields__)
+def test_card_of_wrong_values_is_refused_or_harmless(
+    saved: tuple[Path, nnx.Module], field: str
+) -> None:
+    path, _ = saved
+    arrays, good = read_safetensors(path)
+    card = json.loads(good["card"])
+    for value in (None, True, -1, 10**9, 10**400, float("nan"), "\x1b[2J", "x" * 20_000, [1], {}):
+        text = json.dumps({**card, field: value})
+        # Nested as deep as JSON is read: deeper than anything recursive may go.
+        for written in (text, text.replace("[1]", "[" * 900 + "]" * 900)):
+            write_safetensors(path, arrays, good | {"card": written}, overwrite=True)
+            try:
+                model, read = converse_jax.load(path)
+            except WeightsError as error:
+                assert str(error).isprintable() and len(str(error)) < 3000
+                continue
+            dataclasses.asdict(read)
+            Restorer(model, read).plan(np.full((8, 8, 1), 0.5))
+            assert purpose(read).isprintable()
+
+
+def test_deep_and_huge_cards_are_refused(saved: tuple[Path, nnx.Module]) -> None:
+    path, _ = saved
+    arrays, good = read_safetensors(path)
+    for card in ("[" * 100_000, '{"a":' * 100_000, " " * (2**20 + 1)):
+        write_safetensors(path, arrays, good | {"card": card}, overwrite=True)
+        with pytest.raises(WeightsError, match=r"model card (cannot be read|has 1048577 char)"):
+            converse_jax.load(path)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.bool_, np.uint8, np.complex64])
+def test_arrays_that_are_no_weights(saved: tuple[Path, nnx.Module], kind: type) -> None:
+    arrays, _ = read_safetensors(saved[0])
+    arrays["head.kernel"] = arrays["head.kernel"].astype(kind)
+    with pytest.raises(WeightsError, match=f"head.kernel is {kind.__name__.rstrip('_')}; expected"):
+        assemble(CARD, arrays)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_weights_that_are_not_finite(saved: tuple[Path, nnx.Module], value: float) -> None:
+    arrays, _ = read_safetensors(saved[0])
+    arrays["tail.bias"] = np.full_like(arrays["tail.bias"], value, np.float64)
+    with pytest.raises(WeightsError, match=r"tail.bias: holds NaN or infinity"):
+        assemble(CARD, arrays)
+
+
+def test_names_in_files_are_shown_escaped_and_not_all(saved: tuple[Path, nnx.Module]) -> None:
+    path, _ = saved
+    arrays, good = read_safetensors(path)
+    many = {f"\x1b[2J{n}": np.zeros(1, np.float32) for n in range(20_000)}
+    write_safetensors(path, arrays | many, good, overwrite=True)
+    with pytest.raises(WeightsError, match=r"20000 unexpected .*x1b\[2J0, .* and 19950 more") as it:
+        converse_jax.load(path)
+    assert str(it.value).isprintable() and len(str(it.value)) < 2000
+
+
+def test_what_is_saved_can_be_loaded(saved: tuple[Path, nnx.Module], tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="scale: got 0; expected a whole number from 1 to 16"):
+        converse_jax.save(tmp_path / "b", saved[1], dataclasses.replace(CARD, scale=0))
+    assert not (tmp_path / "b").exists()
 
 
 def test_unknown_names(tmp_path: Path) -> None:
@@ -200,6 +279,18 @@ def test_other_weights_claim_no_noise_level_and_say_which_were_taken(tmp_path: P
         np.testing.assert_array_equal(a, b)
     assert card.sigma is None and card.task == "denoise"
     assert card.notes == {"read": "params_ema, the averaged weights, of params and params_ema"}
+
+
+def test_pth_of_more_blocks_than_are_built(tmp_path: Path) -> None:
+    file, weight = PthFile(), np.zeros(1, np.float32)
+    shapes = {"m_head.0.weight": (4, 1, 1, 1), "m_body.0.conv1.3.weight": (1, 8, 3, 3)}
+    arrays = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    arrays |= {f"m_body.{n}.x": weight for n in range(300)}
+    path = file.write(tmp_path / "a.pth", {k: file.tensor(x) for k, x in arrays.items()})
+    with pytest.raises(
+        WeightsError, match="num_blocks': got 300; expected at most 128|num_blocks: "
+    ):
+        converse_jax.load(path)
 
 
 def test_a_run_folder_is_told_of_the_export(tmp_path: Path) -> None:

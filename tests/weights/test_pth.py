@@ -463,7 +463,7 @@ def test_another_format(tmp_path: Path) -> None:
 
 
 def test_path_is_shown_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"a\\nb\.pth': no such file") as caught:
+    with pytest.raises(WeightsError, match=r"a\\nb\.pth: no such file") as caught:
         read_pth(tmp_path / "a\nb.pth")
     assert "\n" not in str(caught.value)
 

@@ -166,6 +166,17 @@ def test_cannot_be_read(tmp_path: Path) -> None:
     refused(path, "not a readable safetensors file")
 
 
+def test_large_headers_and_files_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with path.open("wb") as file:
+        file.write((2**23 + 8).to_bytes(8, "little"))
+        file.truncate(2**24)
+    refused(path, "a header of 8388616 bytes, more than 8388608")
+    with path.open("wb") as file:
+        file.truncate(2**32 + 1)  # sparse
+    refused(path, "4294967297 bytes, more than 4294967296")
+
+
 def test_truncated(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_safetensors(path, samples(), METADATA)
