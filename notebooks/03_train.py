@@ -182,8 +182,8 @@ plt.show()
 # keeping them, `--accumulation 4` takes a batch in four parts.
 #
 # **A session that ends.** Put `--run` on a mounted Drive, and always give `--resume`: the first
-# time it starts, later it goes on. `sh train/train_for.sh 55 packed packed CONFIG` trains for 55 minutes
-# in all and packs the run into files that can be carried elsewhere.
+# time it starts, later it goes on. `sh train/train_for.sh 55 packed packed CONFIG` trains for 55
+# minutes in all and packs the run into files that can be carried elsewhere.
 #
 # **Several GPUs, TPUs, pods.** All devices of a machine share the batch by themselves. Several
 # machines run the same command with `--distributed`, and `--run` on a disk that they share. The
