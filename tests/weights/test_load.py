@@ -12,7 +12,6 @@ from flax import nnx
 
 import converse_jax
 from converse_jax import ModelCard, WeightsError
-from converse_jax.cli._models import purpose
 from converse_jax.models import ConverseDnCNN, ConverseNet, ConverseSRResNet, ConverseUSRNet
 from converse_jax.restore import Restorer
 from converse_jax.weights import assemble
@@ -122,7 +121,7 @@ def test_card_of_wrong_values_is_refused_or_harmless(
                 continue
             dataclasses.asdict(read)
             Restorer(model, read).plan(np.full((8, 8, 1), 0.5))
-            assert purpose(read).isprintable()
+            assert read.purpose.isprintable()
 
 
 def test_deep_and_huge_cards_are_refused(saved: tuple[Path, nnx.Module]) -> None:
