@@ -111,7 +111,7 @@ right.plot([r["step"] for r in measured], [r["psnr"] for r in measured], "o-")
 right.set(title="PSNR of held-out photographs, dB", xlabel="step")
 plt.show()
 
-plt.figure(figsize=(11, 6))
+plt.figure(figsize=(9, 10))
 plt.imshow(plt.imread(folder / "before_after.png"))
 plt.axis("off")
 plt.show()
