@@ -246,6 +246,7 @@ def test_the_command_deblurs_with_any_kernel(
     assert np.abs(again.astype(int) - after).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_command_enlarges_by_three(blurred: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given, out = str(blurred / "small.png"), str(blurred / "out.png")
     assert cli.main(["restore", given, out, "--task", "sr", "--scale", "3"]) == 0
@@ -253,6 +254,7 @@ def test_the_command_enlarges_by_three(blurred: Path, capsys: pytest.CaptureFixt
     assert read_image(out).pixels.shape == (96, 90, 3)
 
 
+@pytest.mark.slow
 def test_the_command_plugs_a_network_of_the_users_in(
     blurred: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

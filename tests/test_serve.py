@@ -52,6 +52,7 @@ def test_is_what_the_command_does(photograph: Path, tmp_path: Path) -> None:
     assert plan.restorer.card.name == "photo"
 
 
+@pytest.mark.slow
 def test_formats_scales_and_kernels(photograph: Path, tmp_path: Path) -> None:
     target, (before, after), _ = restore(str(photograph), tmp_path, task="sr", format="tiff")
     assert target.name == "noisy-restored.tif"

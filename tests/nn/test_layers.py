@@ -352,6 +352,7 @@ def test_a_network_by_another_method() -> None:
     np.testing.assert_array_equal(other(x), usual(x))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lenient")
 def test_blocks_under_vmap() -> None:
     """Layers that look at more than a pixel, and ensembles, which keep as little as one block."""

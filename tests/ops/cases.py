@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,10 +80,15 @@ def _cases() -> list[Case]:
 
 
 CASES = _cases()
-# A third of them; the others where there is more time.
-SPARSE = [
-    case if i % 3 == 0 else pytest.param(case, marks=pytest.mark.slow)
-    for i, case in enumerate(CASES)
-]
+
+
+def sparse(step: int) -> list[Any]:
+    """Every so many of the cases; the others are slow tests."""
+    return [
+        case if i % step == 0 else pytest.param(case, marks=pytest.mark.slow)
+        for i, case in enumerate(CASES)
+    ]
+
+
 # Enough for what need not be seen for every combination.
 SOME = [case for case in CASES if case.shape in ((5, 4), (7, 7))][::4]

@@ -39,6 +39,7 @@ def name(value: Any) -> str:
     return f"{type(value).__name__} {getattr(value, 'upsampler', '')}".strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "task"), BASELINES, ids=name)
 def test_each_overfits_one_patch(model: NetworkConfig, task: Task) -> None:
     config = tiny.config(

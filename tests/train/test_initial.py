@@ -62,6 +62,7 @@ def test_run_starts_from_the_weights(config: Config, weights: Path) -> None:
         assert (np.asarray(network(arrays, {"input": x})) == np.asarray(model(x))).all()
 
 
+@pytest.mark.slow
 def test_record_survives_stops_and_the_checkpoint_wins(
     config: Config, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,7 @@ def test_means() -> None:
     assert means.take() == {"loss": 4.0}
 
 
+@pytest.mark.slow
 def test_super_resolution_is_measured_on_luma_and_says_so(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +137,7 @@ def test_nothing_is_compared_where_all_examples_are_already_clean(
     )
 
 
+@pytest.mark.slow
 def test_patches_of_all_sittings_are_counted(config: Config, four: Path) -> None:
     assert "tiny: 4 steps of 8 patches." in (four / "summary.md").read_text()
     other = dataclasses.replace(config, batch_size=16, steps=5)
