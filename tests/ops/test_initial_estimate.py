@@ -66,7 +66,9 @@ def test_float32_keeps_six_digits(case: Case) -> None:
     for method in case.methods:
         y = converse2d(*arrays, **options(case), x0=x0.astype(np.float32), method=method)
         assert y.dtype == jnp.float32
-        assert relative(y, expected) < 2e-6, method
+        # The estimate is corrected: where that almost cancels it, digits are those of the estimate.
+        size = max(np.linalg.norm(expected), np.linalg.norm(x0))
+        assert np.linalg.norm(np.asarray(y) - expected) < 2e-6 * size, method
 
 
 @pytest.mark.parametrize("method", METHODS)
