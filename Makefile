@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-pages parity lint bench docs notebooks web clean
+.PHONY: demo test test-slow test-pages fuzz parity lint bench docs notebooks web clean
 
 demo: $(VENV)/.app
 	$(BIN)/converse-jax demo --overwrite
@@ -14,6 +14,10 @@ test: $(VENV)/.dev
 # What starts processes or compiles hundreds of programs.
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# Damaged files and odd commands for an hour; failures are kept in build/fuzz.
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.reliability.fuzz --seconds 3600 --keep build/fuzz
 
 # Against the authors' numbers and weights; all skipped where their folder is absent.
 parity: $(VENV)/.dev

@@ -116,6 +116,8 @@ def _fail(message: str) -> int:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
+    if any("\0" in word for word in argv):  # a system passes none, but a program might
+        raise UsageError("arguments: got one with a null character; expected none")
     parser, commands = _parsers()
     args, unknown = parser.parse_known_args(argv)
     if unknown:
