@@ -26,7 +26,6 @@ version = release = __version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
@@ -53,9 +52,6 @@ suppress_warnings = ["myst.xref_missing", "misc.highlighting_failure"]
 nb_execution_mode = "force" if os.environ.get("EXECUTE") else "off"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
-
-# Inventories are committed, so that no page of others is asked for them.
-intersphinx_mapping: dict[str, Any] = {}
 
 html_math_renderer = "mathml"
 
