@@ -25,7 +25,8 @@ GPU = [  # by software
 ]
 
 
-@pytest.fixture(scope="session")
+# Not of the session: Playwright's event loop would stay, and another could not be started.
+@pytest.fixture(scope="module")
 def launch() -> Iterator[Callable[..., Any]]:
     """Starts Chromium with further arguments, or without some."""
     playwright = pytest.importorskip("playwright.sync_api")
@@ -40,7 +41,7 @@ def launch() -> Iterator[Callable[..., Any]]:
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(launch: Callable[..., Any]) -> Iterator[Any]:
     browser = launch()
     yield browser
