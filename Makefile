@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-pages fuzz parity lint bench docs notebooks web clean
+.PHONY: demo test test-slow test-pages fuzz soak parity lint bench docs notebooks web clean
 
 demo: $(VENV)/.app
 	$(BIN)/converse-jax demo --overwrite
@@ -18,6 +18,10 @@ test-slow: $(VENV)/.dev
 # Damaged files and odd commands for an hour; failures are kept in build/fuzz.
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.reliability.fuzz --seconds 3600 --keep build/fuzz
+
+# Memory over long work: a thousand images, ten thousand steps.
+soak: $(VENV)/.dev
+	for work in restorer command training; do $(BIN)/python -m tests.reliability.soak $$work || exit 1; done
 
 # Against the authors' numbers and weights; all skipped where their folder is absent.
 parity: $(VENV)/.dev
