@@ -21,6 +21,10 @@ METHODS = {"fft": 3, "dft": 3, "direct": 2}
 """Taps on each side of a kernel for every method, at a scale of 2."""
 
 
+CANCELS, CANCELED = "1x1x4x2-s1-p4-constant-zero-0.01", 3e-6
+"""The one case whose result is a 20th of its estimate, and the digits that this leaves."""
+
+
 def problem(*batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     x, x0 = rng.normal(size=(*batch, 7, 6, 3)), rng.normal(size=(*batch, 14, 12, 3))
@@ -66,9 +70,7 @@ def test_float32_keeps_six_digits(case: Case) -> None:
     for method in case.methods:
         y = converse2d(*arrays, **options(case), x0=x0.astype(np.float32), method=method)
         assert y.dtype == jnp.float32
-        # The estimate is corrected: where that almost cancels it, digits are those of the estimate.
-        size = max(np.linalg.norm(expected), np.linalg.norm(x0))
-        assert np.linalg.norm(np.asarray(y) - expected) < 2e-6 * size, method
+        assert relative(y, expected) < (CANCELED if str(case) == CANCELS else 2e-6), method
 
 
 @pytest.mark.parametrize("method", METHODS)
