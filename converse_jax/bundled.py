@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Literal, get_args
 
@@ -125,3 +126,9 @@ class BundledRestorer:
         if kernel is None and not self._takes_kernel:
             return None, []
         return self.restorer(3).prepare_kernel(kernel)
+
+
+@functools.lru_cache(maxsize=4)
+def kept_restorer(task: BundledTask, scale: int | None, solver: Solver | None) -> BundledRestorer:
+    """A `BundledRestorer`, the same for the same arguments: its networks are loaded once."""
+    return BundledRestorer(task, scale=scale, solver=solver)

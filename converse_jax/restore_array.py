@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from typing import Any
 
 import numpy as np
 
-from converse_jax.bundled import BundledRestorer, BundledTask, Solver, default_solver
+from converse_jax.bundled import BundledTask, Solver, default_solver, kept_restorer
 from converse_jax.imaging import Image, read_image, read_kernel
 from converse_jax.imaging._encode import to_samples
 from converse_jax.restore import RestoreError, apply_to_image
@@ -68,18 +67,13 @@ def restore_image(
         array = np.asarray(image)
         given = _from_array(array, white_level)
     solver = solver or default_solver(task, kernel=taken, sigma=sigma)
-    chosen = _kept(task, scale, solver)
+    chosen = kept_restorer(task, scale, solver)
     plan = chosen.plan(given.pixels, sigma=None if sigma is None else sigma / 255)
     result = apply_to_image(plan.restorer, given, kernel=taken, sigma=plan.sigma, **options)
     restored = to_samples(result)
     if array is None:
         return restored
     return restored.astype(array.dtype, copy=False).reshape(*restored.shape[: array.ndim])
-
-
-@functools.lru_cache(maxsize=4)
-def _kept(task: BundledTask, scale: int | None, solver: Solver | None) -> BundledRestorer:
-    return BundledRestorer(task, scale=scale, solver=solver)
 
 
 def _from_array(array: np.ndarray, white_level: float | None) -> Image:

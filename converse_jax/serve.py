@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import html
 import os
 import re
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from converse_jax.bundled import BundledRestorer, BundledTask, Solver, default_solver
+from converse_jax.bundled import BundledTask, default_solver, kept_restorer
 from converse_jax.imaging import Image, ImageError, KernelError, read_kernel, resize, to_uint8
 from converse_jax.messages import one_line
 from converse_jax.restore import Plan, RestoreError
@@ -89,7 +88,7 @@ def restore_upload(
         if not shown:
             shown.append(_previews(before.pixels, after.pixels))
 
-    restorer = _restorer(
+    restorer = kept_restorer(
         task, scale if task == "sr" else None, default_solver(task, kernel=kernel, sigma=sigma)
     )
     plan = restore_file(
@@ -246,11 +245,6 @@ def serve(*, port: int = 7860, ready: Any = None) -> None:
             page.block_thread()
         finally:
             page.close()
-
-
-@functools.lru_cache(maxsize=4)
-def _restorer(task: BundledTask, scale: int | None, solver: Solver | None) -> BundledRestorer:
-    return BundledRestorer(task, scale=scale, solver=solver)
 
 
 def _kernel(file: str | None, text: str) -> np.ndarray | None:

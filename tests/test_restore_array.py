@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converse_jax import restore_array, restore_image
+from converse_jax import bundled, restore_image
 from converse_jax.imaging import Image, read_image, write_image
 from converse_jax.restore import RestoreError
 
@@ -56,10 +56,10 @@ def test_files(tmp_path: Path) -> None:
 
 
 def test_networks_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    restore_array._kept.cache_clear()
+    bundled.kept_restorer.cache_clear()
     for _ in range(3):
         restore_image(image(16, 16), task="denoise")
-    assert restore_array._kept.cache_info().misses == 1
+    assert bundled.kept_restorer.cache_info().misses == 1
 
 
 def test_refused() -> None:
