@@ -11,8 +11,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from converse_jax.messages import one_line
-from train.errors import StoppedEarly, TrainError, TrainStopped, missing_package
+from train.command import exit_status
+from train.errors import TrainError, TrainStopped
 
 USAGE = """usage: python -m train CONFIG.py [--field value ...]
 
@@ -31,22 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv and argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
-    try:
-        if not argv or argv[0].startswith("-"):
-            raise TrainError("name a configuration first, e.g. configs/quickstart.py (--help)")
-        return _run(argv[0], argv[1:])
-    except TrainError as error:
-        print("train: error: " + one_line(error), file=sys.stderr, flush=True)
-        return error.status
-    except StoppedEarly as stopped:
-        print(f"train: {stopped}", file=sys.stderr, flush=True)
-        return stopped.status
-    except ModuleNotFoundError as error:
-        print(f"train: error: {missing_package(error)}", file=sys.stderr)
-        return TrainError.status
-    except KeyboardInterrupt:
-        print("train: interrupted before it could save", file=sys.stderr)
-        return 130
+    return exit_status(
+        "train", lambda: _named(argv), interrupted="interrupted before it could save"
+    )
+
+
+def _named(argv: Sequence[str]) -> int:
+    if not argv or argv[0].startswith("-"):
+        raise TrainError("name a configuration first, e.g. configs/quickstart.py (--help)")
+    return _run(argv[0], argv[1:])
 
 
 def _run(path: str, arguments: Sequence[str]) -> int:

@@ -24,7 +24,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from train.errors import TrainError, missing_package
+from train.command import exit_status
+from train.errors import TrainError
 
 TASKS = {2: None, 4: "denoise", 5: "sr", 6: "deblur"}
 MAX_SIGMA = 50.0
@@ -33,18 +34,11 @@ MAX_SIGMA = 50.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    try:
-        args = _parser().parse_args(argv)
-        return _run(args)
-    except TrainError as error:
-        print("train.figures: error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
-        return error.status
-    except ModuleNotFoundError as error:
-        print(f"train.figures: error: {missing_package(error)}", file=sys.stderr)
-        return TrainError.status
-    except KeyboardInterrupt:
-        print("train.figures: interrupted; nothing was written", file=sys.stderr)
-        return 130
+    return exit_status(
+        "train.figures",
+        lambda: _run(_parser().parse_args(argv)),
+        interrupted="interrupted; nothing was written",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,24 +21,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from train.errors import TrainError, TrainStopped, missing_package
+from train.command import exit_status
+from train.errors import TrainError, TrainStopped
 from train.paper import KERNELS, ROWS, Budget, Row
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    try:
-        args = _parser().parse_args(argv)
-        return _run(args)
-    except TrainError as error:
-        print("train.tables: error: " + " ".join(str(error).split()), file=sys.stderr, flush=True)
-        return error.status
-    except ModuleNotFoundError as error:
-        print(f"train.tables: error: {missing_package(error)}", file=sys.stderr)
-        return TrainError.status
-    except KeyboardInterrupt:
-        print("train.tables: interrupted; start it again to go on", file=sys.stderr)
-        return 130
+    return exit_status(
+        "train.tables",
+        lambda: _run(_parser().parse_args(argv)),
+        interrupted="interrupted; start it again to go on",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
