@@ -1,8 +1,9 @@
-"""Error texts for a terminal."""
+"""What is said on a terminal."""
 
 from __future__ import annotations
 
 import os
+import sys
 
 
 def printable(text: str) -> str:
@@ -10,6 +11,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def say(line: str) -> None:
+    """Tell the user, on standard error."""
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def one_line(error: BaseException, limit: int | None = None) -> str:

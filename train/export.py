@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from converse_jax.messages import one_line, printable
+from converse_jax.messages import one_line, printable, say
 from converse_jax.plugins import PluginError, load_plugin
 from converse_jax.weights import ModelCard, WeightsError, assemble, save
 from train.errors import TrainError
@@ -74,9 +74,7 @@ def export(
                 raise TrainError(f"{run}: no checkpoint was measured; there are steps {listed}")
         if step is not None and step not in steps:
             raise TrainError(f"{run}: has no checkpoint of step {step}; there are steps {listed}")
-        step, details, state = checkpoints.last_whole(
-            lambda line: print(printable(line), file=sys.stderr), None if step is None else [step]
-        )
+        step, details, state = checkpoints.last_whole(say, None if step is None else [step])
     arrays = {
         key.removeprefix("ema."): np.asarray(value)
         for key, value in state.items()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from converse_jax.messages import printable
+from converse_jax.messages import say
 from train import run_folder
 from train.checkpoint import Checkpoints
 from train.config import Args, Config
@@ -221,7 +220,7 @@ def _is_leader() -> bool:
 
 def _say(line: str) -> None:
     if _is_leader():
-        print(printable(line), file=sys.stderr, flush=True)
+        say(line)
 
 
 def check_metrics(

@@ -27,7 +27,7 @@ import numpy as np
 import safetensors.numpy
 
 from converse_jax.atomic import write_bytes
-from converse_jax.messages import one_line, printable
+from converse_jax.messages import one_line, say
 from train.errors import TrainError, missing_package
 
 MANIFEST = "manifest.json"
@@ -63,9 +63,7 @@ def pack(run: Path, target: Path, *, max_mb: float = 15, overwrite: bool = False
     if not (run / CHECKPOINT_DIR).is_dir():
         raise TrainError(f"{run}: holds no checkpoints; give the folder of a run, e.g. runs/NAME")
     with Checkpoints(run, keep=1, read_only=True) as checkpoints:
-        step, details, arrays = checkpoints.last_whole(
-            lambda line: print(printable(line), file=sys.stderr, flush=True)
-        )
+        step, details, arrays = checkpoints.last_whole(say)
         try:
             psnr = checkpoints.psnr(step)
         except ValueError:  # the weights are whole

@@ -21,6 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from converse_jax.messages import say
 from train.command import exit_status
 from train.errors import TrainError, TrainStopped
 from train.paper import KERNELS, ROWS, Budget, Row
@@ -116,7 +117,7 @@ def _run(args: argparse.Namespace) -> int:
     for row in rows:
         if weights := report.authors_weights(row):
             for test_set in test_sets(row):
-                report.measurements.measure(weights, test_set, limit=args.limit, say=_say)
+                report.measurements.measure(weights, test_set, limit=args.limit, say=say)
                 report.write()
     for seed in range(args.seeds):
         for row in rows:
@@ -124,10 +125,10 @@ def _run(args: argparse.Namespace) -> int:
             weights = experiments.weights(experiment)
             if args.train and not weights.exists():
                 try:
-                    stopped = experiments.run(experiment, tuple(args.train), _say)
+                    stopped = experiments.run(experiment, tuple(args.train), say)
                 except TrainStopped as error:
                     # Another row may still be trained.
-                    _say(f"{row.label}: {' '.join(str(error).split())}")
+                    say(f"{row.label}: {' '.join(str(error).split())}")
                     status = TrainStopped.status
                     continue
                 if stopped:
@@ -135,11 +136,11 @@ def _run(args: argparse.Namespace) -> int:
                     return stopped
             if weights.exists():
                 for test_set in test_sets(row):
-                    report.measurements.measure(weights, test_set, limit=args.limit, say=_say)
+                    report.measurements.measure(weights, test_set, limit=args.limit, say=say)
             report.write()
     report.write()
     for line in report.draw():
-        _say(line)
+        say(line)
     return status
 
 
@@ -182,10 +183,6 @@ def _set_up() -> None:
 
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs its errors and raises them
     compilation_cache.enable()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

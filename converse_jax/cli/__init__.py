@@ -26,8 +26,8 @@ from converse_jax.cli import (
     _restore,
     _serve,
 )
-from converse_jax.cli._arguments import Parser, UsageError, say
-from converse_jax.messages import one_line
+from converse_jax.cli._arguments import Parser, UsageError
+from converse_jax.messages import one_line, say
 
 __all__ = ["UsageError", "main"]
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from converse_jax.messages import printable
+from converse_jax.messages import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,11 +25,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
-
-
-def say(line: str) -> None:
-    """Tell the user, on standard error."""
-    print(printable(line), file=sys.stderr, flush=True)
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from converse_jax.cli._arguments import add_overwrite, add_plugin, load_plugins, loaded, say
+from converse_jax.cli._arguments import add_overwrite, add_plugin, load_plugins, loaded
+from converse_jax.messages import say
 
 SUMMARY = "write a network as a folder for the Hugging Face Hub: weights, config, model card"
 

@@ -6,8 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from converse_jax.cli._arguments import UsageError, add_overwrite, loaded, say
-from converse_jax.messages import exists_already
+from converse_jax.cli._arguments import UsageError, add_overwrite, loaded
+from converse_jax.messages import exists_already, say
 
 SUMMARY = "turn the authors' .pth weights into .safetensors"
 

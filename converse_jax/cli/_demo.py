@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from converse_jax.cli._arguments import add_overwrite, say
-from converse_jax.messages import printable
+from converse_jax.cli._arguments import add_overwrite
+from converse_jax.messages import printable, say
 
 if TYPE_CHECKING:
     from converse_jax.demo import Example, Restoration

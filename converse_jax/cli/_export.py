@@ -13,8 +13,8 @@ from converse_jax.cli._arguments import (
     load_plugins,
     loaded,
     number,
-    say,
 )
+from converse_jax.messages import say
 
 SUMMARY = "write a network for other runtimes: ONNX, StableHLO, darktable"
 

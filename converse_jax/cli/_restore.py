@@ -17,8 +17,8 @@ from converse_jax.cli._arguments import (
     given_kernel,
     given_restorer,
     number,
-    say,
 )
+from converse_jax.messages import say
 from converse_jax.progress import progress_bar
 
 if TYPE_CHECKING:

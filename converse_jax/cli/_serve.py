@@ -6,7 +6,8 @@ import argparse
 import functools
 import signal
 
-from converse_jax.cli._arguments import number, say
+from converse_jax.cli._arguments import number
+from converse_jax.messages import say
 
 SUMMARY = "restore images in a page of this machine's browser"
 

@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-from converse_jax.cli._arguments import UsageError, say
-from converse_jax.messages import printable
+from converse_jax.cli._arguments import UsageError
+from converse_jax.messages import printable, say
 from converse_jax.progress import progress_bar
 
 if TYPE_CHECKING:
