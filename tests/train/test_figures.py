@@ -10,7 +10,7 @@ from flax import nnx
 from converse_jax import ModelCard, models, save
 from converse_jax.imaging import Image, write_image
 from converse_jax.nn import Converse2D
-from train import figures
+from train import block_figure, figures, panel_figure
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_a_solution_is_what_the_layer_returns(mode: str) -> None:
     layer = Converse2D(3, 5, padding_mode=mode, rngs=nnx.Rngs(0))
     y = jax.random.uniform(jax.random.key(1), (12, 9, 3))
-    found = figures.solutions(layer, y, [2, 0])
+    found = block_figure.solutions(layer, y, [2, 0])
     for one, channel in zip(found, (2, 0), strict=True):
         np.testing.assert_allclose(one.result, layer(y)[..., channel], atol=1e-5)
         np.testing.assert_array_equal(one.given, y[..., channel])
@@ -55,7 +55,9 @@ def test_a_solution_is_what_the_layer_returns(mode: str) -> None:
 def test_what_is_left_grows_with_lambda_and_is_small_without() -> None:
     y = jax.random.uniform(jax.random.key(1), (12, 9, 1))
     small, large = (
-        figures.solutions(Converse2D(1, 3, eps=eps, lam_init=eps + 1e-5, rngs=nnx.Rngs(0)), y, [0])
+        block_figure.solutions(
+            Converse2D(1, 3, eps=eps, lam_init=eps + 1e-5, rngs=nnx.Rngs(0)), y, [0]
+        )
         for eps in (1e-6, 0.1)
     )
     assert small[0].left < 0.02 < large[0].left
@@ -66,7 +68,7 @@ def test_the_network_is_as_before_after_it_was_watched() -> None:
     model = models.ConverseDnCNN(num_features=4, num_blocks=2, rngs=nnx.Rngs(0))
     x = jax.random.uniform(jax.random.key(0), (8, 8, 1))
     layer, before = model.body[1].spatial, model(x)
-    seen = figures.recorded_input(model, model.body[1], lambda: model(x))
+    seen = block_figure.recorded_input(model, model.body[1], lambda: model(x))
     assert seen.shape == (8, 8, 8)
     assert model.body[1].spatial is layer
     np.testing.assert_array_equal(model(x), before)
@@ -74,7 +76,7 @@ def test_the_network_is_as_before_after_it_was_watched() -> None:
 
 def test_noise_rises_from_left_to_right() -> None:
     clean = np.full((400, 51, 1), 128, np.uint8)
-    noisy, level = figures.rising_noise(clean)
+    noisy, level = panel_figure.rising_noise(clean)
     measured = (noisy - 128 / 255).std(axis=(0, 2)) * 255
     np.testing.assert_allclose(measured, np.arange(51.0), rtol=0.2, atol=1e-4)
     np.testing.assert_allclose(level[7] * 255, np.arange(51.0), rtol=1e-5)
@@ -115,7 +117,7 @@ def test_a_figure_is_two_files_which_are_not_overwritten(
         ("2 --weights DnCNN --image IMAGE --block 3", "--block: got 3; expected 1 to 2"),
         ("2 --weights DnCNN --image IMAGE --channels 8", "--channels: got [8]; expected 0 to 7"),
         ("2 --weights DnCNN Net --image IMAGE", "figure 2 shows one network"),
-        ("2 --weights Net --image IMAGE", "is no denoiser"),
+        ("2 --weights Net --image IMAGE", "is a network for 'deblur'"),
         ("4 --weights Net --image IMAGE", "is a network for 'deblur'"),
         ("4 --weights DnCNN denoise-color --image IMAGE", "expected one kind"),
         ("4 --weights DnCNN --image IMAGE --kernel box:3", "belongs to figure 6"),
