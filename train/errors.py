@@ -28,6 +28,8 @@ class TrainStopped(TrainError):
 
 def missing_package(error: ModuleNotFoundError) -> TrainError:
     """The error about a package that is not installed; for our own modules `error` is re-raised."""
-    if (error.name or "").split(".")[0] in ("converse_jax", "train"):
+    package = (error.name or "").split(".")[0]
+    if package in ("converse_jax", "train"):
         raise error
-    return TrainError(f'this needs the package {error.name}: pip install -e ".[train]"')
+    extra = "figures" if package == "matplotlib" else "train"
+    return TrainError(f'this needs the package {error.name}: pip install -e ".[{extra}]"')

@@ -1,5 +1,6 @@
 """`python -m train.figures`: what is drawn is what the network computes; mistakes are one line."""
 
+import importlib.util
 from pathlib import Path
 
 import jax
@@ -148,3 +149,15 @@ def test_a_mistake_is_one_line(
     assert said in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_without_matplotlib_the_line_says_what_to_install(
+    weights: dict[str, str],
+    image: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    words = ["2", "--weights", weights["ConverseDnCNN"], "--image", str(image)]
+    assert figures.main(words) == 2
+    assert 'pip install -e ".[figures]"' in capsys.readouterr().err
