@@ -19,11 +19,11 @@ import jax
 
 from converse_jax import __version__
 from converse_jax.atomic import write_bytes
-from converse_jax.messages import one_line
 from train.config import Args, Config
 from train.data import host_batches, on_device, open_images
 from train.errors import TrainError, TrainStopped
 from train.export import export
+from train.json_file import read_object
 from train.log import METRICS
 from train.loop import train
 from train.paper import Budget, Row, make_config, sized
@@ -70,7 +70,7 @@ class Experiments:
     def record(self, experiment: Experiment) -> dict[str, Any] | None:
         """What is recorded of it, None if it was never started."""
         path = self.folder / f"{experiment.key}.json"
-        return _read(path) if path.is_file() else None
+        return read_object(path) if path.is_file() else None
 
     def steps_done(self, experiment: Experiment) -> int:
         """Steps in its log."""
@@ -88,7 +88,7 @@ class Experiments:
 
     def budgets(self) -> list[Budget]:
         """All budgets with which something was started, in the order of their labels."""
-        records = [_read(path) for path in sorted(self.folder.glob("*.json"))]
+        records = [read_object(path) for path in sorted(self.folder.glob("*.json"))]
         found = {Budget(**record["budget"]) for record in records}
         return sorted(found, key=lambda budget: (not budget.full, budget.label))
 
@@ -233,13 +233,3 @@ def _processor() -> str:
             name = line.partition(":")[2].strip()
             break
     return f"{name}, {os.cpu_count()} cores"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict):
-            raise ValueError(f"it holds a {type(record).__name__}")
-    except (OSError, ValueError, RecursionError) as error:
-        raise TrainError(f"{path}: cannot be read ({one_line(error, 200)})") from None
-    return record

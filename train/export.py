@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from converse_jax.messages import one_line, printable, say
 from converse_jax.plugins import PluginError, load_plugin
 from converse_jax.weights import ModelCard, WeightsError, assemble, save
 from train.errors import TrainError
+from train.json_file import read_object
 
 
 def export(
@@ -95,16 +95,6 @@ def export(
     return card
 
 
-def _read_notes(path: Path | None) -> dict[str, Any]:
-    try:
-        notes = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise TrainError(f"{path}: cannot be read as JSON ({one_line(error, 200)})") from None
-    if not isinstance(notes, dict):
-        raise TrainError(f"{path}: got a {type(notes).__name__}; expected a JSON object")
-    return notes
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__)
@@ -131,7 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for plugin in args.pop("plugin"):
             load_plugin(plugin)
-        args["notes"] = _read_notes(args["notes"])
+        path = args["notes"]
+        args["notes"] = {} if path is None else read_object(path)
         card = export(args.pop("run"), args.pop("target"), **args)
     except (TrainError, PluginError, WeightsError) as error:
         print("train.export: error: " + one_line(error), file=sys.stderr)

@@ -14,6 +14,7 @@ from converse_jax import WeightsError, load
 from converse_jax.atomic import write_bytes
 from train.errors import TrainError
 from train.experiments import Experiment, Experiments
+from train.json_file import read_object
 from train.measurements import Figures, Measurements, sha256
 from train.paper import ROWS, TITLES, Budget, Row, sized
 
@@ -29,7 +30,7 @@ class Report:
         self._authors_file = out / "authors.json"
         self._authors: dict[str, dict[str, str]] = {}
         if self._authors_file.is_file():
-            self._authors = json.loads(self._authors_file.read_text(encoding="utf-8"))
+            self._authors = read_object(self._authors_file)
 
     def add_authors(self, files: Sequence[str]) -> None:
         """Take weight files of the authors.

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from train import experiments, measurements
+from train import measurements, tables
 from train.errors import TrainError
+from train.json_file import read_object
 from train.measurements import Measurements
 
 WHOLE = {
@@ -54,11 +55,17 @@ def test_damaged_figures_are_never_taken(tmp_path: Path, damage: bytes) -> None:
 
 
 @pytest.mark.parametrize("damage", NO_JSON)
-def test_damaged_records_of_experiments(tmp_path: Path, damage: bytes) -> None:
-    path = tmp_path / "a.json"
+def test_damaged_records_are_named(
+    tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "authors.json"
     path.write_bytes(damage)
-    with pytest.raises(TrainError, match="a.json: cannot be read"):
-        experiments._read(path)
+    with pytest.raises(TrainError, match=r"authors.json: (cannot be read as JSON|got a)"):
+        read_object(path)
+    assert tables.main(["--list", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{path}: " in error
+    assert error.count("\n") == 1
 
 
 @pytest.mark.parametrize("when", ["write", "fsync", "rename"])
