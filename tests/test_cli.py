@@ -762,6 +762,7 @@ def test_a_bar_for_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 # The compilation cache
 
 
+@pytest.mark.slow
 def test_programs_are_kept_between_processes(tmp_path: Path, denoiser: Path) -> None:
     source = write(tmp_path / "a.png", 5, 6, 1)
     command = [sys.executable, "-m", "converse_jax", "restore", source, "-", "--model", denoiser]

@@ -87,6 +87,7 @@ def sheet(tmp_path_factory: pytest.TempPathFactory) -> Sheet:
     return to_uint8(read_image(target).pixels), results
 
 
+@pytest.mark.slow
 def test_every_network_has_its_row(sheet: Sheet) -> None:
     drawn, results = sheet
     step = 288 + _sheet._CAPTION + 16

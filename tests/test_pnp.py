@@ -113,6 +113,7 @@ def test_deblurs_a_camera_shake(denoiser: nnx.Module, sigma: float) -> None:
     assert after > before + 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 3])
 def test_enlarges_better_than_bicubic(denoiser: nnx.Module, scale: int) -> None:
     clean = _photograph()
@@ -125,6 +126,7 @@ def test_enlarges_better_than_bicubic(denoiser: nnx.Module, scale: int) -> None:
     assert after > before + 1.5
 
 
+@pytest.mark.slow
 def test_batches_kernels_and_levels_of_each_image() -> None:
     rng = np.random.default_rng(4)
     y = rng.random((2, 12, 12, 3), np.float32)
@@ -169,6 +171,7 @@ def test_it_is_one_loop_of_transforms_that_do_not_grow_with_the_iterations() -> 
     assert lines(3) == lines(30)
 
 
+@pytest.mark.slow
 def test_gradients_reach_image_kernel_and_noise_level() -> None:
     y = np.random.default_rng(5).random((8, 8, 1), np.float32)
     kernel = gaussian_kernel(3, 0.7).astype(np.float32)
@@ -195,6 +198,7 @@ def test_bad_arguments(change: dict, message: str) -> None:
         pnp.super_resolve(np.ones((8, 8, 1), np.float32), **arguments)
 
 
+@pytest.mark.slow
 def test_a_data_step_where_y_is_known_in_part() -> None:
     rng = np.random.default_rng(0)
     for scale in (1, 2):
@@ -225,6 +229,7 @@ def test_all_known_is_the_data_step() -> None:
     np.testing.assert_allclose(got, want, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_beyond_the_borders_is_solved_for(denoiser: nnx.Module) -> None:
     kernel, whole = random_motion_kernel(13, np.random.default_rng(0)), _photograph(96)
     blurred = _noisy(circular_blur(whole, kernel), 0.01)

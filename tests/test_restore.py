@@ -269,6 +269,7 @@ class CountedCalls:
         return self.fn(*args)
 
 
+@pytest.mark.slow
 def test_transfer_functions_are_made_once_for_a_size_and_a_kernel() -> None:
     model = ConverseUSRNet(1, num_features=4, num_blocks=1, num_iterations=2, rngs=nnx.Rngs(0))
     restorer = Restorer(model, card("deblur", needs_kernel=True))

@@ -50,6 +50,7 @@ def photograph(height: int, width: int, channels: int = 3) -> np.ndarray:
     return x[..., :channels].astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_functions_of_pnp_around_a_network(channels: int) -> None:
     y, kernel = photograph(24, 20, channels), motion_kernel(9, length=7, angle=20)
@@ -111,6 +112,7 @@ def test_sizes_share_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(compiled) == 2
 
 
+@pytest.mark.slow
 def test_a_photograph_with_a_blur_that_no_network_was_trained_for() -> None:
     kernel = motion_kernel(25, length=21, angle=35)
     whole = photograph(168, 168)
@@ -276,6 +278,7 @@ def test_the_command_plugs_a_network_of_the_users_in(
         assert text in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_evaluation(blurred: Path) -> None:
     kernel = motion_kernel(15, length=13, angle=30)
     clean = blurred / "clean.png"

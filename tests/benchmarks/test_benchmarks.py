@@ -173,6 +173,7 @@ def test_methods_agree_and_are_timed():
         assert rows[0].size == 32 and len({row.name for row in rows}) == len(rows)
 
 
+@pytest.mark.slow
 def test_what_is_compiled_are_gradients() -> None:
     for gradient, arguments in compile_time.programs(blocks=1).values():
         found = jax.eval_shape(gradient, *arguments)

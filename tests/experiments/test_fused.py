@@ -17,6 +17,8 @@ pytest.importorskip(
 )
 from experiments.fused import solve
 
+pytestmark = pytest.mark.slow
+
 
 def fused(x: Any, kernel: Any, lam: Any, **options: Any) -> jax.Array:
     groups = (

@@ -88,6 +88,7 @@ def test_another_block_is_one_argument() -> None:
     assert [b.spatial.padding_mode for b in model.body] == ["reflect", "reflect"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_srresnet_starts_as_bilinear_plus_a_residual(scale: int) -> None:
     model = small(ConverseSRResNet, scale=scale, kernel_size=3)
@@ -131,6 +132,7 @@ def test_conversenet_shares_its_blocks_between_iterations() -> None:
     np.testing.assert_allclose(call(model, x), by_hand, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_usrnet_inverts_the_blur_it_is_told() -> None:
     model = small(ConverseUSRNet, num_iterations=2)
     x, kernels = image(2, 8, 10, 3), image(2, 7, 7)
@@ -157,6 +159,7 @@ def test_a_network_prepared_for_a_kernel_is_called_without_it() -> None:
         model(x)
 
 
+@pytest.mark.slow
 def test_usrnet_of_differences_starts_as_one_reverse_convolution() -> None:
     model = small(ConverseUSRNet, kernel_residual=True)
     x, kernel = image(2, 8, 10, 3), jnp.abs(image(7, 7))
@@ -215,6 +218,7 @@ def test_a_residual_network_adds_its_input() -> None:
     np.testing.assert_allclose(call(residual, x), call(plain, x) + x, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lenient")
 def test_the_noise_level_is_one_more_channel() -> None:
     model = small(ConverseDnCNN, downscale=2, noise_level=True)

@@ -101,6 +101,7 @@ def test_any_spatial_operator_fits() -> None:
     assert parameters(block)["spatial.kernel"] == (3, 3, 1, 8)
 
 
+@pytest.mark.slow
 def test_layer_and_block_from_linen() -> None:
     class Net(flax.linen.Module):
         @flax.linen.compact
@@ -293,6 +294,7 @@ def test_networks_are_exported_with_any_batch() -> None:
         np.testing.assert_allclose(exported.call(x), run(x), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_networks_have_forward_derivatives() -> None:
     graphdef, state = network()
 

@@ -235,6 +235,7 @@ def test_one_image_on_eight_devices(name: str, prepared: bool, kind: AxisType) -
     assert max(sizes, default=0) < 32 * 24 * 16
 
 
+@pytest.mark.slow
 def test_what_was_traced_before_does_not_matter() -> None:
     """JAX caches traces: what changes a program must be part of the module."""
     model, x = ConverseBlock(8, 3, rngs=nnx.Rngs(0)), image((16, 8, 8))

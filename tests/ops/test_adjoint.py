@@ -57,6 +57,7 @@ def maps(case: Case, seed: int = 0, scale: int = 1) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES[::9], ids=str)
 def test_pairs(case: Case) -> None:
     if case.padding <= min(case.shape):

@@ -170,6 +170,7 @@ def test_kernel_an_example_is_sharded_with_its_example(method: str) -> None:
     assert_close(gradient(*args), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fft", "dft"])
 def test_inside_shard_map(method: str) -> None:
     x, kernel, lam, cotangent = arrays()
@@ -228,6 +229,7 @@ def test_kernels_no_larger_than_the_stride_take_no_transform_and_no_product() ->
     assert product_sizes(text) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1, 2])
 def test_some_channels_at_a_time(scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
@@ -246,6 +248,7 @@ def test_some_channels_at_a_time(scale: int, monkeypatch: pytest.MonkeyPatch) ->
     assert_close(local(x), expected)
 
 
+@pytest.mark.slow
 def test_large_maps_of_many_layers_take_no_more_memory_than_of_few(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -116,6 +116,7 @@ def test_kernel_sum_one_within_stride_is_nearest_interpolation() -> None:
     np.testing.assert_allclose(y, x.repeat(2, 0).repeat(2, 1), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_leading_axes() -> None:
     rng = np.random.default_rng(0)

@@ -84,6 +84,7 @@ def test_an_estimate_that_explains_the_map_is_the_result(method: str, lam: float
     np.testing.assert_allclose(result, x0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("case", SOME[::2], ids=str)
 def test_gradients_equal_finite_differences(case: Case) -> None:
@@ -121,6 +122,7 @@ def test_derivatives_of_every_method(method: str) -> None:
     np.testing.assert_allclose(along, of_maps((0 * x, other[1])), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("method", METHODS)
 def test_vmap_over_any_argument(method: str) -> None:
@@ -136,6 +138,7 @@ def test_vmap_over_any_argument(method: str) -> None:
         np.testing.assert_allclose(jax.vmap(fn, axes)(*args), np.stack(each), atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_leading_axes_broadcast() -> None:
     x, kernel, lam, x0 = problem(2, 3)
@@ -151,6 +154,7 @@ def test_leading_axes_broadcast() -> None:
     np.testing.assert_allclose(fn(x[0, 0], kernels, lam, x0), full, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_the_result_has_the_type_of_x(method: str) -> None:
     fn = operator(method)

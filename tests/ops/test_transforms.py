@@ -154,6 +154,7 @@ def test_export_with_any_batch_for_every_platform(method: str, scale: int) -> No
     assert jax.export.export(gradient)(shape).out_avals[0].shape[0] == batch
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked", "lenient")
 @pytest.mark.parametrize("mode", ["circular", "replicate", "constant"])
 def test_export_with_maps_of_any_size(mode: str) -> None:
@@ -239,6 +240,7 @@ def test_forward_mode_and_transposition(name: str) -> None:
     np.testing.assert_allclose(each[1], 2 * transposed, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64", "lenient")  # of jet's own rules
 @pytest.mark.parametrize("method", ["fft", "dft"])
 def test_derivatives_of_higher_order_along_a_curve(method: str) -> None:
@@ -275,6 +277,7 @@ def test_empty_batches() -> None:
         )
 
 
+@pytest.mark.slow
 def test_without_jit() -> None:
     x, kernel, lam = (a.astype(np.float32) for a in problem())
     expected = jax.grad(loss)(x, kernel, lam)

@@ -67,6 +67,7 @@ def batch_norm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Path]:
     return config, folder / "run"
 
 
+@pytest.mark.slow
 def test_running_averages_are_resumed(batch_norm: tuple[Config, Path], tmp_path: Path) -> None:
     config, six = batch_norm
     three = dataclasses.replace(config, steps=3)
@@ -77,6 +78,7 @@ def test_running_averages_are_resumed(batch_norm: tuple[Config, Path], tmp_path:
     tiny.assert_equal(tiny.saved(tmp_path / "run", 6), saved)
 
 
+@pytest.mark.slow
 def test_running_averages_follow_the_batches_and_are_averaged(
     batch_norm: tuple[Config, Path],
 ) -> None:

@@ -40,6 +40,7 @@ def assert_same(a: list[Example], b: list[Example]) -> None:
             np.testing.assert_array_equal(x[key], y[key])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"data_threads": 0}, {"data_workers": 2}], ids=str)
 def test_batches_do_not_depend_on_workers(folder: Path, changes: dict[str, int]) -> None:
     expected = first(tiny.config(folder), 5)

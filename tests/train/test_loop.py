@@ -166,6 +166,7 @@ def test_export_refuses(six: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         assert text in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_each_set_is_measured_and_the_first_decides(config: Config, tmp_path: Path) -> None:
     sets = [tiny.folder(tmp_path / name, [(30, 30 + i)] * 2) for i, name in enumerate("ab")]
     data = dataclasses.replace(config.data, validation=(f"first={sets[0]}", str(sets[1])))
@@ -180,6 +181,7 @@ def test_each_set_is_measured_and_the_first_decides(config: Config, tmp_path: Pa
     assert f"psnr/b {last['psnr/b']:.4g}" in (tmp_path / "run" / "summary.md").read_text()
 
 
+@pytest.mark.slow
 def test_what_is_never_finite_stops_the_run(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +208,7 @@ def test_what_is_never_finite_stops_the_run(
     assert all(np.isfinite(x).all() for x in arrays.values())
 
 
+@pytest.mark.slow
 def test_damaged_image_stops_the_run_after_saving(config: Config, tmp_path: Path) -> None:
     folder = tiny.folder(tmp_path / "images", [(24, 30)] * 40)
     whole = (folder / "7.png").read_bytes()
@@ -262,6 +265,7 @@ def test_what_an_earlier_version_did_not_know_is_as_by_default(
     )
 
 
+@pytest.mark.slow
 def test_overwrite_deletes_the_run_only(six: Path, config: Config, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(six, run)

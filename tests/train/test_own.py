@@ -114,6 +114,7 @@ def converse_jax_process(*arguments: object, cwd: Path) -> subprocess.CompletedP
     )
 
 
+@pytest.mark.slow
 def test_own_network_from_training_to_an_image(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ def test_rows_of_one_configuration_are_one_run() -> None:
     assert len(ROWS) == 34 and len(configurations(Budget())) == 27
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "row", [row for row, _ in configurations(Budget()).values()], ids=lambda row: row.label
 )

@@ -144,6 +144,7 @@ def test_what_is_not_finite_changes_nothing_but_the_counters(one: Run) -> None:
     assert (numbers[-1]["skipped"], numbers[-1]["skipped_in_a_row"]) == (1, 0)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_with_float32_weights(one: Run) -> None:
     config = tiny.config("unused", dtype="bfloat16")
     state, numbers = Run(config)([batch_of(config)])
@@ -190,6 +191,7 @@ def test_losses() -> None:
     assert float(loss_value("charbonnier", a, b)) == pytest.approx(0.5 * (1 + 1e-3), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "task"),
     [
@@ -209,6 +211,7 @@ def test_the_other_networks_take_a_step(model: object, task: object) -> None:
     assert any((state.params[name] != before[name]).any() for name in before)
 
 
+@pytest.mark.slow
 def test_weights_decay_and_nothing_else_does() -> None:
     params = {
         "kernel": jnp.ones((2, 2)),

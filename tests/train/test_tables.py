@@ -41,6 +41,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, folders: tuple[Path, Path]) -
     return out
 
 
+@pytest.mark.slow
 def test_what_is_run_and_what_is_not(done: Path) -> None:
     results = json.loads((done / "results.json").read_text())
     rows = {row["row"]: row for row in results["rows"] if row["table"] == 4}
@@ -102,6 +103,7 @@ def test_the_list_has_every_row_and_its_state(
     assert next(line for line in lines if "Uniform" in line).endswith("not run")
 
 
+@pytest.mark.slow
 def test_a_stopped_row_goes_on(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +143,7 @@ def test_a_budget_in_minutes_is_so_many_steps(
     assert seen == [90]
 
 
+@pytest.mark.slow
 def test_a_step_is_timed(folders: tuple[Path, Path]) -> None:
     config = tiny.config(folders[0], steps=2)
     assert 0 < experiments.seconds_per_step(config, steps=3) < 60
