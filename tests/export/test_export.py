@@ -490,7 +490,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--overwrite", "--layout", "nchw", "--sigma", "15"]
     assert cli.main(["export", "denoise-gray", str(target), *arguments]) == 0
     said = capsys.readouterr().err
-    assert "denoise-gray (denoise, gray, sigma 0 to 50), 0.5 MB, differs from the model" in said
+    assert "denoise-gray (denoise, gray, sigma 0 to 50), 0.9 MB, differs from the model" in said
     (given,) = onnxruntime.InferenceSession(target).get_inputs()
     assert given.shape == ["batch", 1, "height", "width"]
 
