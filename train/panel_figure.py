@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from converse_jax.evaluate import SIGMAS
 from train.errors import TrainError
 
 MAX_SIGMA = 50.0
@@ -57,6 +56,8 @@ def draw_panels(
     Raises:
         TrainError: the scales differ, or the square lies outside of the image.
     """
+    from converse_jax.evaluate import SIGMAS
+
     if figure == 4:
         panels = _denoised(networks, clean)
         title = f"Noise of 0 (left) to {MAX_SIGMA:g} (right)"
@@ -123,6 +124,7 @@ def _enlarged(networks: Sequence[Network], clean: np.ndarray) -> list[Panel]:
 
 
 def _deblurred(networks: Sequence[Network], clean: np.ndarray, kernel: np.ndarray) -> list[Panel]:
+    from converse_jax.evaluate import SIGMAS
     from converse_jax.imaging import degrade_deblur
     from converse_jax.restore import Restorer
 

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from converse_jax.messages import say
+from converse_jax.messages import one_line, say
 from train.command import exit_status
 from train.errors import TrainError, TrainStopped
 from train.paper import KERNELS, ROWS, Budget, Row
@@ -128,7 +128,7 @@ def _run(args: argparse.Namespace) -> int:
                     stopped = experiments.run(experiment, tuple(args.train), say)
                 except TrainStopped as error:
                     # Another row may still be trained.
-                    say(f"{row.label}: {' '.join(str(error).split())}")
+                    say(f"{row.label}: {one_line(error)}")
                     status = TrainStopped.status
                     continue
                 if stopped:

@@ -29,6 +29,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     small = {"num_features": 4, "num_blocks": 2}
     kinds = {
         "ConverseDnCNN": ("denoise", small),
+        "ConvDnCNN": ("denoise", small),
         "ConverseSRResNet": ("sr", {**small, "scale": 2}),
         "ConverseNet": ("deblur", small),
     }
@@ -119,6 +120,7 @@ def test_a_figure_is_two_files_which_are_not_overwritten(
         ("2 --weights DnCNN --image IMAGE --channels 8", "--channels: got [8]; expected 0 to 7"),
         ("2 --weights DnCNN Net --image IMAGE", "figure 2 shows one network"),
         ("2 --weights Net --image IMAGE", "is a network for 'deblur'"),
+        ("2 --weights Conv --image IMAGE", "has no Converse blocks, which figure 2 shows"),
         ("4 --weights Net --image IMAGE", "is a network for 'deblur'"),
         ("4 --weights DnCNN denoise-color --image IMAGE", "expected one kind"),
         ("4 --weights DnCNN --image IMAGE --kernel box:3", "belongs to figure 6"),
@@ -141,6 +143,7 @@ def test_a_mistake_is_one_line(
     places = {
         "IMAGE": str(image),
         "DnCNN": weights["ConverseDnCNN"],
+        "Conv": weights["ConvDnCNN"],
         "Net": weights["ConverseNet"],
     }
     words = [places.get(word, word) for word in arguments.split()]
