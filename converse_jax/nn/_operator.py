@@ -198,14 +198,19 @@ def prepare(model: M, x: Any, *args: Any) -> M:
         *args: further arguments of the network, as the blur kernel of Converse-USRNet, which is
             then left out of the calls.
     """
-    model = nnx.clone(model)
-    model.set_attributes(Operator, preparing=Preparation(), raise_if_not_found=False)
+    given, state = nnx.split(model)
+    prepared: Any = None
 
-    @nnx.jit
-    def look_on(model: Any, *args: Any) -> None:
-        # All other work of the network is left out by the compiler: its result is not used.
+    def look_on(state: Any, *args: Any) -> Any:
+        # Not `nnx.jit`: JAX's caches would keep a description of each model that had a
+        # `Preparation`. All other work of the network is left out by the compiler.
+        nonlocal prepared
+        model = nnx.merge(given, state)
+        model.set_attributes(Operator, preparing=Preparation(), raise_if_not_found=False)
         model(jnp.zeros(x.shape, x.dtype), *args)
+        model.set_attributes(Operator, preparing=None, raise_if_not_found=False)
+        prepared, state = nnx.split(model)
+        return state
 
-    look_on(model, *args)
-    model.set_attributes(Operator, preparing=None, raise_if_not_found=False)
-    return model
+    state = jax.jit(look_on)(state, *args)
+    return nnx.merge(prepared, state)
