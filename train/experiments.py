@@ -26,6 +26,7 @@ from train.export import export
 from train.json_file import read_object
 from train.log import METRICS
 from train.loop import train
+from train.measurements import sha256
 from train.paper import Budget, Row, make_config, sized
 from train.state import (
     FunctionalNetwork,
@@ -67,6 +68,21 @@ class Experiments:
         """Where its weights lie once it is done."""
         return self.folder / f"{experiment.key}.safetensors"
 
+    def digest(self, experiment: Experiment) -> str | None:
+        """Hash of its weights, which may lie elsewhere (`take`); None while it is not done."""
+        weights = self.weights(experiment)
+        if weights.is_file():
+            return sha256(weights)
+        return (self.record(experiment) or {}).get("sha256")
+
+    def take(self, experiment: Experiment, result: dict[str, Any]) -> None:
+        """Take over a run that was done elsewhere, as results.json tells it."""
+        path = self.folder / f"{experiment.key}.json"
+        if not path.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            known = {k: v for k, v in result.items() if k not in ("run", "done", "sets")}
+            _write(path, known)
+
     def record(self, experiment: Experiment) -> dict[str, Any] | None:
         """What is recorded of it, None if it was never started."""
         path = self.folder / f"{experiment.key}.json"
@@ -74,14 +90,18 @@ class Experiments:
 
     def steps_done(self, experiment: Experiment) -> int:
         """Steps in its log."""
-        return max((line["step"] for line in self._lines(experiment)), default=0)
+        lines = self._lines(experiment)
+        known = {} if lines else self.record(experiment) or {}
+        return max((line["step"] for line in lines), default=known.get("steps_done", 0))
 
     def hours(self, experiment: Experiment) -> float:
         """Time it has trained, measuring and compiling left out."""
-        record = self.record(experiment)
+        record, lines = self.record(experiment) or {}, self._lines(experiment)
+        if not lines:
+            return float(record.get("hours", 0.0))
         last, seconds = 0, 0.0
-        for line in self._lines(experiment):
-            images = (line["step"] - last) * (record or {}).get("batch_size", 0)
+        for line in lines:
+            images = (line["step"] - last) * record.get("batch_size", 0)
             seconds += images / line["images_per_second"]
             last = line["step"]
         return seconds / 3600
@@ -153,21 +173,22 @@ class Experiments:
         record |= {"steps": config.steps, "batch_size": config.batch_size}
         record["starts"].append(provenance())
         record.pop("failed", None)
-        self._write(experiment, record)
+        path = self.folder / f"{experiment.key}.json"
+        _write(path, record)
         say(f"{row.label}, {budget.label}, seed {experiment.seed}: {experiment.key}")
         folder = self.folder / experiment.key
         try:
             status = train(Args(config=config, run=folder, resume=True))
         except TrainStopped as error:
-            self._write(experiment, record | {"failed": str(error)})
+            _write(path, record | {"failed": str(error)})
             raise
         if status == 0:
             export(folder, self.weights(experiment), overwrite=True)
         return status
 
-    def _write(self, experiment: Experiment, record: dict[str, Any]) -> None:
-        path = self.folder / f"{experiment.key}.json"
-        write_bytes(path, (json.dumps(record, indent=1) + "\n").encode(), overwrite=True)
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    write_bytes(path, (json.dumps(record, indent=1) + "\n").encode(), overwrite=True)
 
 
 def seconds_per_step(config: Config, *, steps: int = 12) -> float:

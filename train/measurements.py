@@ -52,12 +52,14 @@ class Figures:
         ssim: SSIM.
         images: "psnr", "ssim" and "sha256" of each image by name.
         of: how many images the set has.
+        protocol: "kernel", the blur, or None.
     """
 
     psnr: float
     ssim: float
     images: dict[str, dict[str, Any]]
     of: int
+    protocol: dict[str, Any]
 
 
 def parse_test_set(text: str) -> tuple[str, tuple[Path, ...]]:
@@ -114,6 +116,20 @@ class Measurements:
                 found[kept["set"]] = _figures(kept)
         return found
 
+    def take(self, weights: str, sets: dict[str, dict[str, Any]]) -> None:
+        """Take over figures from results.json, where there are none of these weights and set."""
+        if not re.fullmatch("[0-9a-f]{64}", weights):
+            raise ValueError(f"sha256: got {weights!r}; expected 64 digits")
+        for name, figures in sets.items():
+            path = self._path(weights, name)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                kept = {key: figures[key] for key in ("of", "protocol", "images")}
+                _write(path, {"set": name, **kept})
+
+    def _path(self, weights: str, name: str) -> Path:
+        return self._folder / weights / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)}.json"
+
     def measure(
         self,
         weights: Path,
@@ -134,12 +150,11 @@ class Measurements:
             TrainError: weights or an image cannot be read, or do not belong together.
         """
         digest = sha256(weights)
-        folder = self._folder / digest
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{re.sub(r'[^A-Za-z0-9]+', '-', test_set.name)}.json"
+        path = self._path(digest, test_set.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
         kernel = test_set.kernel
         protocol = {"kernel": None if kernel is None else kernel.tolist()}
-        known = self._known(folder, protocol)
+        known = self._known(path.parent, protocol)
         kept: dict[str, Any] = {
             "set": test_set.name,
             "of": len(test_set.images),
@@ -197,7 +212,7 @@ def _figures(kept: dict[str, Any]) -> Figures:
         name: math.fsum(image[name] for image in images.values()) / len(images)
         for name in ("psnr", "ssim")
     }
-    return Figures(mean["psnr"], mean["ssim"], images, kept["of"])
+    return Figures(mean["psnr"], mean["ssim"], images, kept["of"], kept["protocol"])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from flax import nnx
 
 from converse_jax import WeightsError, load
 from converse_jax.atomic import write_bytes
+from converse_jax.messages import one_line
 from train.errors import TrainError
 from train.experiments import Experiment, Experiments
 from train.json_file import read_object
@@ -31,6 +32,30 @@ class Report:
         self._authors: dict[str, dict[str, str]] = {}
         if self._authors_file.is_file():
             self._authors = read_object(self._authors_file)
+        self._take(out / "results.json")
+
+    def _take(self, path: Path) -> None:
+        """Take over what results.json holds of runs and figures that were made elsewhere."""
+        if not path.is_file():
+            return
+        try:
+            known = {(kept["table"], kept["row"]): kept for kept in read_object(path)["rows"]}
+            for row in ROWS:
+                kept = known.get((row.table, row.label), {"ours": [], "authors": None})
+                for run in kept["ours"]:
+                    if run["done"]:
+                        experiment = Experiment(row, Budget(**run["budget"]), run["seed"])
+                        self.experiments.take(experiment, run)
+                        self.measurements.take(run["sha256"], run["sets"])
+                if (of := kept["authors"]) is not None:
+                    weights = {"file": of["file"], "path": "", "sha256": of["sha256"]}
+                    self._authors.setdefault(row.authors or "", weights)
+                    self.measurements.take(of["sha256"], of["sets"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise TrainError(
+                f"{path}: holds no results ({type(error).__name__}: {one_line(error, 200)}); "
+                "move it away"
+            ) from None
 
     def add_authors(self, files: Sequence[str]) -> None:
         """Take weight files of the authors.
@@ -73,9 +98,9 @@ class Report:
         """Figures of our weights by seed and set, of the runs that are done."""
         found = {}
         for seed in self.experiments.seeds(row, budget):
-            weights = self.experiments.weights(Experiment(row, budget, seed))
-            if weights.is_file():
-                found[seed] = self.measurements.of(sha256(weights))
+            digest = self.experiments.digest(Experiment(row, budget, seed))
+            if digest is not None:
+                found[seed] = self.measurements.of(digest)
         return found
 
     def state(self, row: Row, budget: Budget) -> str:
@@ -85,7 +110,7 @@ class Report:
         for seed in seeds:
             experiment = Experiment(row, budget, seed)
             record = self.experiments.record(experiment) or {}
-            if self.experiments.weights(experiment).is_file():
+            if self.experiments.digest(experiment) is not None:
                 words.append("done")
             elif "failed" in record:
                 words.append("failed")
@@ -109,19 +134,17 @@ class Report:
         for budget in self.experiments.budgets():
             for seed in self.experiments.seeds(row, budget):
                 experiment = Experiment(row, budget, seed)
-                weights = self.experiments.weights(experiment)
                 record = self.experiments.record(experiment) or {}
-                done = weights.is_file()
-                digest = sha256(weights) if done else None
+                digest = self.experiments.digest(experiment)
                 figures = {} if digest is None else self.measurements.of(digest)
                 ours.append(
                     {
                         "budget": budget.label,
                         "run": experiment.key,
                         **record,
-                        "done": done,
+                        "done": digest is not None,
                         "steps_done": self.experiments.steps_done(experiment),
-                        "hours": round(self.experiments.hours(experiment), 4),
+                        "hours": round(self.experiments.hours(experiment), 8),
                         "sha256": digest,
                         "sets": {name: _shown(f) for name, f in figures.items()},
                     }
@@ -149,8 +172,10 @@ class Report:
         except ModuleNotFoundError:
             return ['no charts: matplotlib is not installed (pip install -e ".[figures]")']
         matplotlib.use("agg")
+        from train.table_chart import draw_table
+
         for table in sorted(TITLES):
-            _draw(self, table)
+            draw_table(self, table)
         return [f"{self.out}: results.json, tables.md and charts"]
 
 
@@ -159,6 +184,7 @@ def _shown(figures: Figures) -> dict[str, Any]:
         "psnr": figures.psnr,
         "ssim": figures.ssim,
         "of": figures.of,
+        "protocol": figures.protocol,
         "images": figures.images,
     }
 
@@ -318,83 +344,6 @@ def _parameters(row: Row, budget: Budget) -> int:
         )
 
     return sum(x.size for x in jax.tree.leaves(nnx.state(nnx.eval_shape(build), nnx.Param)))
-
-
-def _draw(report: Report, table: int) -> None:
-    """A column of panels for each set; full size with the paper's figures, then each budget."""
-    from matplotlib import pyplot as plt
-
-    rows = [row for row in ROWS if row.table == table]
-    full = _points(rows, [report.of_authors(row) for row in rows])
-    series = {"full size": {"authors' weights": full} if full else {}}
-    for budget in report.experiments.budgets():
-        seeds = [list(report.of_seeds(row, budget).values()) for row in rows]
-        points: Points = {}
-        for k in range(max(map(len, seeds))):
-            of_seed = [figures[k] if k < len(figures) else {} for figures in seeds]
-            for name, found in _points(rows, of_seed).items():
-                points.setdefault(name, []).extend(found)
-        if points:
-            series.setdefault(budget.label, {})["ours"] = points
-    if not any(series.values()):
-        return
-    measured = {name for drawn in series.values() for points in drawn.values() for name in points}
-    names = [
-        name for name in dict.fromkeys(n for row in rows for n in row.paper) if name in measured
-    ]
-    shape = (len(series), len(names))
-    width = max(3.0, 0.45 * len(rows) + 1.2)
-    size = (width * shape[1], 2.4 * shape[0] + 1.6)
-    figure, axes = plt.subplots(
-        *shape, figsize=size, squeeze=False, layout="constrained", sharex=True
-    )
-    for line, (label, drawn) in zip(axes, series.items(), strict=True):
-        line[0].set_ylabel(f"{label}\nPSNR (dB)")
-        for axis, name in zip(line, names, strict=True):
-            if label == "full size":
-                paper = [(i, row.paper[name]) for i, row in enumerate(rows) if name in row.paper]
-                axis.plot(*zip(*paper, strict=True), "x", color="0.4", label="paper")
-            for who, points in drawn.items():
-                _panel(axis, points.get(name, []), who)
-            axis.set_xticks(range(len(rows)), [row.name for row in rows], rotation=60, ha="right")
-            axis.grid(axis="y", alpha=0.3)
-    for axis, name in zip(axes[0], names, strict=True):
-        axis.set_title(name)
-    figure.legend(*_handles(axes.flat), loc="outside lower center", ncols=3, fontsize="small")
-    figure.savefig(report.out / f"table{table}.png", dpi=150)
-    plt.close(figure)
-
-
-Points = dict[str, list[tuple[int, float]]]
-"""By set: number of the row, PSNR."""
-
-
-def _points(rows: Sequence[Row], figures: Sequence[dict[str, Figures]]) -> Points:
-    points: Points = {}
-    for i, (row, sets) in enumerate(zip(rows, figures, strict=True)):
-        for name in row.paper:
-            if name in sets:
-                points.setdefault(name, []).append((i, sets[name].psnr))
-    return points
-
-
-def _panel(axis: Any, points: Sequence[tuple[int, float]], who: str) -> None:
-    """A point for each seed, and their mean."""
-    if not points:
-        return
-    color = {"ours": "C0", "authors' weights": "C1"}[who]
-    axis.plot(*zip(*points, strict=True), "o", color=color, alpha=0.6, markersize=4, label=who)
-    means = {i: statistics.fmean(y for x, y in points if x == i) for i, _ in points}
-    axis.plot(*zip(*means.items(), strict=True), "_", color=color, markersize=14)
-
-
-def _handles(axes: Iterable[Any]) -> tuple[list[Any], list[str]]:
-    """Each label once, over all panels."""
-    found: dict[str, Any] = {}
-    for axis in axes:
-        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    return list(found.values()), list(found)
 
 
 def _write(path: Path, text: str) -> None:

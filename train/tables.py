@@ -10,7 +10,8 @@ With --train, rows are trained that are not yet, one after another, first all wi
 without --budget at full size for 800,000 steps. What was stopped goes on where it was. Then the
 weights that there are, ours and the authors', are measured on the test sets that are given. Nothing
 is trained or measured twice. The folder of --out then holds results.json, tables.md and charts;
-what was not run says so.
+what was not run says so. Runs and figures in a results.json that lies there already count as done,
+wherever it was made.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def _run(args: argparse.Namespace) -> int:
         for row in rows:
             experiment = Experiment(row, budget, seed)
             weights = experiments.weights(experiment)
-            if args.train and not weights.exists():
+            if args.train and experiments.digest(experiment) is None:
                 try:
                     stopped = experiments.run(experiment, tuple(args.train), say)
                 except TrainStopped as error:

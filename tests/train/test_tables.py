@@ -91,6 +91,35 @@ def test_nothing_is_done_twice(
     assert (done / "results.json").read_text() == before
 
 
+def test_results_made_elsewhere_count_as_done(
+    done: Path,
+    folders: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def never(*args: object, **options: object) -> None:
+        raise AssertionError("done already")
+
+    results = (done / "results.json").read_text()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "results.json").write_text(results)
+    monkeypatch.setattr(experiments, "train", never)
+    monkeypatch.setattr(measurements, "evaluate", never)
+    assert run(elsewhere, folders, "--rows", "Conv-DnCNN", "--seeds", "2") == 0
+    assert json.loads((elsewhere / "results.json").read_text()) == json.loads(results)
+    assert (elsewhere / "tables.md").read_text() == (done / "tables.md").read_text()
+
+    for text in ("{}", '{"rows": 3}', results.replace('"sha256": "', '"sha256": "../')):
+        strange = tmp_path / "strange"
+        strange.mkdir(exist_ok=True)
+        (strange / "results.json").write_text(text)
+        capsys.readouterr()
+        assert tables.main(["--out", str(strange), "--list"]) == 2
+        assert "results.json: holds no results" in capsys.readouterr().err
+
+
 def test_the_list_has_every_row_and_its_state(
     done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,7 +240,7 @@ def test_orders_that_differ_are_said() -> None:
     def said(**psnr: tuple[float, ...]) -> str:
         ours = {
             (row.label, budget): {
-                seed: {"Set12": Figures(value, 1, {"a": {}}, 1)}
+                seed: {"Set12": Figures(value, 1, {"a": {}}, 1, {"kernel": None})}
                 for seed, value in enumerate(psnr.get(row.name.replace("-", "_"), ()))
             }
             for row in rows
