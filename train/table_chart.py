@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from train.measurements import Figures
 from train.paper import ROWS, Row
-
-if TYPE_CHECKING:
-    from train.table_report import Report
+from train.table_report import Report, chart_name
 
 
 def draw_table(report: Report, table: int) -> None:
@@ -54,7 +52,7 @@ def draw_table(report: Report, table: int) -> None:
     for axis, name in zip(axes[0], names, strict=True):
         axis.set_title(name)
     figure.legend(*_handles(axes.flat), loc="outside lower center", ncols=3, fontsize="small")
-    figure.savefig(report.out / f"table{table}.png", dpi=150)
+    figure.savefig(report.out / chart_name(table), dpi=150)
     plt.close(figure)
 
 

@@ -166,7 +166,7 @@ class Report:
         }
 
     def draw(self) -> list[str]:
-        """Draw a chart of each table that has figures; return what to tell the user."""
+        """Write everything, charts too; return what to tell the user."""
         try:
             import matplotlib
         except ModuleNotFoundError:
@@ -176,7 +176,13 @@ class Report:
 
         for table in sorted(TITLES):
             draw_table(self, table)
+        self.write()
         return [f"{self.out}: results.json, tables.md and charts"]
+
+
+def chart_name(table: int) -> str:
+    """File name of the chart of a table."""
+    return f"table{table}.png"
 
 
 def _shown(figures: Figures) -> dict[str, Any]:
@@ -234,7 +240,10 @@ def _table(report: Report, table: int) -> str:
     columns = [Budget(), *budgets]
     head = ["row", "set", "paper", "authors' weights, measured here"]
     head += [f"ours, {budget.label}" for budget in columns]
-    lines = [f"## Table {table}. {TITLES[table]}", "", *_line(head), "|" + "---|" * len(head)]
+    lines = [f"## Table {table}. {TITLES[table]}", ""]
+    if (report.out / chart_name(table)).is_file():
+        lines += [f"![Table {table}, drawn]({chart_name(table)})", ""]
+    lines += [*_line(head), "|" + "---|" * len(head)]
     ours = {(row.label, budget): report.of_seeds(row, budget) for row in rows for budget in columns}
     notes = {row.note: f"({i})" for i, row in enumerate([r for r in rows if r.note], 1)}
     for row in rows:
@@ -313,22 +322,21 @@ def _order(rows: Sequence[Row], budget: Budget, name: str, found: dict[str, list
 
 
 def _costs(report: Report, rows: Sequence[Row], budgets: Sequence[Budget]) -> list[str]:
-    """What every run took: equal steps are not equal times."""
+    """What a run took, on average: equal steps are not equal times."""
     lines = []
     for row in rows:
         for budget in budgets:
-            for seed in report.experiments.seeds(row, budget):
-                experiment = Experiment(row, budget, seed)
-                done = report.experiments.steps_done(experiment)
-                if done:
-                    hours = report.experiments.hours(experiment)
-                    size = f"{_parameters(row, budget):,}"
-                    seconds = f"{3600 * hours / done:.3f}"
-                    cells = [row.label, budget.label, str(seed), size, str(done)]
-                    lines += _line([*cells, f"{60 * hours:.1f}", seconds])
+            runs = [Experiment(row, budget, s) for s in report.experiments.seeds(row, budget)]
+            steps = [report.experiments.steps_done(run) for run in runs]
+            if not any(steps):
+                continue
+            hours = [report.experiments.hours(run) for run in runs]
+            cells = [row.label, budget.label, f"{_parameters(row, budget):,}", str(len(runs))]
+            cells += [f"{statistics.fmean(steps):.0f}", f"{60 * statistics.fmean(hours):.1f}"]
+            lines += _line([*cells, f"{3600 * sum(hours) / sum(steps):.3f}"])
     if not lines:
         return []
-    head = ["row", "budget", "seed", "parameters", "steps", "minutes", "seconds a step"]
+    head = ["row", "budget", "parameters", "runs", "steps", "minutes", "seconds a step"]
     return ["", *_line(head), "|" + "---|" * len(head), *lines]
 
 
