@@ -19,6 +19,7 @@ import numpy as np
 from converse_jax.messages import one_line, printable, say
 from converse_jax.plugins import PluginError, load_plugin
 from converse_jax.weights import ModelCard, WeightsError, assemble, save
+from train.command import exit_status
 from train.errors import TrainError
 from train.json_file import read_object
 
@@ -97,6 +98,15 @@ def export(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    return exit_status(
+        "train.export",
+        lambda: _run(argv),
+        interrupted="interrupted; nothing was written",
+        mistakes=(PluginError, WeightsError),
+    )
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m train.export", description=__doc__)
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("target", type=Path, help="the file to write, *.safetensors")
@@ -118,15 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="Python file or module to run first, which registers the network of the run",
     )
     args = vars(parser.parse_args(argv))
-    try:
-        for plugin in args.pop("plugin"):
-            load_plugin(plugin)
-        path = args["notes"]
-        args["notes"] = {} if path is None else read_object(path)
-        card = export(args.pop("run"), args.pop("target"), **args)
-    except (TrainError, PluginError, WeightsError) as error:
-        print("train.export: error: " + one_line(error), file=sys.stderr)
-        return 2
+    for plugin in args.pop("plugin"):
+        load_plugin(plugin)
+    path = args["notes"]
+    args["notes"] = {} if path is None else read_object(path)
+    card = export(args.pop("run"), args.pop("target"), **args)
     psnr = card.notes.get("held_out_psnr")
     of = " (Y)" if card.task == "sr" else ""
     measured = "" if psnr is None else f", PSNR{of} {psnr:.2f} dB on held-out images"

@@ -28,7 +28,8 @@ import safetensors.numpy
 
 from converse_jax.atomic import write_bytes
 from converse_jax.messages import one_line, say
-from train.errors import TrainError, missing_package
+from train.command import exit_status
+from train.errors import TrainError
 
 MANIFEST = "manifest.json"
 _FORMAT = "converse-jax packed run 1"
@@ -227,6 +228,10 @@ def _sha256(data: bytes) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    return exit_status("train.pack", lambda: _run(argv), interrupted="interrupted; start it again")
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m train.pack",
         description=__doc__,
@@ -238,26 +243,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--max-mb", type=float, help="largest part, in 10^6 bytes (default: 15)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there")
     args = parser.parse_args(argv)
-    try:
-        if args.unpack:
-            if args.max_mb is not None:
-                raise TrainError("--max-mb: the parts have their size; leave it out with --unpack")
-            step = unpack(args.source, args.target, overwrite=args.overwrite)
-            print(f"{args.target}: a run after step {step}; go on with --run and --resume")
-        else:
-            max_mb = 15 if args.max_mb is None else args.max_mb
-            done = pack(args.source, args.target, max_mb=max_mb, overwrite=args.overwrite)
-            sizes = [part["bytes"] for part in done["parts"]]
-            print(
-                f"{args.target}: step {done['step']} in {len(sizes)} parts of at most "
-                f"{max(sizes) / 1e6:.2f} MB, together {sum(sizes) / 1e6:.2f} MB, and {MANIFEST}"
-            )
-    except TrainError as error:
-        print("train.pack: error: " + one_line(error), file=sys.stderr)
-        return error.status
-    except ModuleNotFoundError as error:
-        print(f"train.pack: error: {missing_package(error)}", file=sys.stderr)
-        return TrainError.status
+    if args.unpack:
+        if args.max_mb is not None:
+            raise TrainError("--max-mb: the parts have their size; leave it out with --unpack")
+        step = unpack(args.source, args.target, overwrite=args.overwrite)
+        print(f"{args.target}: a run after step {step}; go on with --run and --resume")
+        return 0
+    max_mb = 15 if args.max_mb is None else args.max_mb
+    done = pack(args.source, args.target, max_mb=max_mb, overwrite=args.overwrite)
+    sizes = [part["bytes"] for part in done["parts"]]
+    print(
+        f"{args.target}: step {done['step']} in {len(sizes)} parts of at most "
+        f"{max(sizes) / 1e6:.2f} MB, together {sum(sizes) / 1e6:.2f} MB, and {MANIFEST}"
+    )
     return 0
 
 

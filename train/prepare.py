@@ -31,6 +31,7 @@ from typing import Any, NamedTuple, NoReturn
 from converse_jax.imaging import Image, ImageError, encode_image, list_images, read_image
 from converse_jax.messages import one_line, printable
 from converse_jax.progress import progress_bar
+from train.command import exit_status
 from train.errors import TrainError
 from train.free_images import collect
 from train.tfds_source import data_root, import_tfds, prepared_in
@@ -321,14 +322,12 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command with these arguments, the process's by default; return the exit status."""
-    try:
-        return _run(_parse(argv))
-    except (TrainError, ImageError, OSError) as error:
-        print("train.prepare: error: " + one_line(error), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("train.prepare: interrupted; nothing is left behind", file=sys.stderr)
-        return 130
+    return exit_status(
+        "train.prepare",
+        lambda: _run(_parse(argv)),
+        interrupted="interrupted; nothing is left behind",
+        mistakes=(ImageError, OSError),
+    )
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
