@@ -30,7 +30,7 @@ def test_operator(case: Case, dtype: type, request: pytest.FixtureRequest) -> No
 
 
 @pytest.mark.parametrize("name", make.NETWORKS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_network(name: str, dtype: type, request: pytest.FixtureRequest) -> None:
     if dtype is np.float64:
         request.getfixturevalue("x64")

@@ -222,7 +222,9 @@ def on_eight_devices(kind: AxisType = AxisType.Auto) -> jax.sharding.Mesh:
         pytest.param(True, AxisType.Explicit, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", ["dncnn", *(pytest.param(n, marks=pytest.mark.slow) for n in ("srresnet", "usrnet"))]
+)
 def test_one_image_on_eight_devices(name: str, prepared: bool, kind: AxisType) -> None:
     build, _, args = NETWORKS[name]
     model = build()

@@ -197,7 +197,9 @@ def test_transforms_of_the_maps_alone() -> None:
 
 
 @pytest.mark.parametrize("method", ["fft", "dft"])
-@pytest.mark.parametrize("kind", ["Auto", "Explicit", "Manual"])
+@pytest.mark.parametrize(
+    "kind", ["Explicit", *(pytest.param(k, marks=pytest.mark.slow) for k in ("Auto", "Manual"))]
+)
 def test_sharded(kind: str, method: str) -> None:
     args = tuple(a.astype(np.float32) for a in problem(8))
     fn = operator(method)

@@ -51,7 +51,16 @@ def test_gradients_equal_finite_differences(case: Case) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("mode", ["circular", "replicate", "reflect", "constant"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "circular",
+        *(
+            pytest.param(mode, marks=pytest.mark.slow)
+            for mode in ("replicate", "reflect", "constant")
+        ),
+    ],
+)
 @pytest.mark.parametrize("scale", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_second_derivatives_equal_finite_differences(scale: int, mode: str) -> None:
     arrays = problem()
@@ -194,7 +203,7 @@ LINEAR = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name in ("fft", "prepared")))
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("dft", "fft", "prepared")))
         for name in LINEAR
     ],
 )

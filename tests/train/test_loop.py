@@ -81,7 +81,8 @@ def test_events_are_those_of_the_lines(six: Path) -> None:
     assert all(i.encoded_image_string.startswith(b"\x89PNG") for _, i in shown)
 
 
-@pytest.mark.parametrize("stop", [pytest.param(3, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [3, 4])
 def test_stopped_and_resumed_is_as_in_one_go(
     stop: int, six: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

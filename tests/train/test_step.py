@@ -81,7 +81,11 @@ BATCH_NORM = {"model": DnCNNConfig(num_features=2, num_layers=4)}
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, pytest.param(DEBLUR, marks=pytest.mark.slow), BATCH_NORM],
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param(DEBLUR, marks=pytest.mark.slow),
+        BATCH_NORM,
+    ],
     ids=["dncnn", "usrnet in two parts", "batch normalization"],
 )
 def test_eight_devices_are_one(changes: dict[str, object]) -> None:
