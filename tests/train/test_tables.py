@@ -1,6 +1,7 @@
 """`python -m train.tables`: trains what is missing, measures it once, and says what was not run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,18 @@ def test_results_made_elsewhere_count_as_done(
         capsys.readouterr()
         assert tables.main(["--out", str(strange), "--list"]) == 2
         assert "results.json: holds no results" in capsys.readouterr().err
+
+
+def test_the_documented_tables_are_those_of_the_results(tmp_path: Path) -> None:
+    documented = Path(__file__).parents[2] / "docs" / "tables"
+    out = tmp_path / "tables"
+    shutil.copytree(documented, out)
+    report = table_report.Report(
+        Experiments(out / "runs"), measurements.Measurements(out / "measured"), out
+    )
+    report.write()
+    for name in ("results.json", "tables.md"):
+        assert (out / name).read_text() == (documented / name).read_text(), name
 
 
 def test_the_list_has_every_row_and_its_state(
