@@ -51,7 +51,8 @@ def draw_table(report: Report, table: int) -> None:
             axis.grid(axis="y", alpha=0.3)
     for axis, name in zip(axes[0], names, strict=True):
         axis.set_title(name)
-    figure.legend(*_handles(axes.flat), loc="outside lower center", ncols=3, fontsize="small")
+    columns = min(3, int(size[0] // 1.5))
+    figure.legend(*_handles(axes.flat), loc="outside lower center", ncols=columns, fontsize="small")
     figure.savefig(report.out / chart_name(table), dpi=150)
     plt.close(figure)
 
