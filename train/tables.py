@@ -138,6 +138,13 @@ def _run(args: argparse.Namespace) -> int:
             if weights.exists():
                 for test_set in test_sets(row):
                     report.measurements.measure(weights, test_set, limit=args.limit, say=say)
+            elif (digest := experiments.digest(experiment)) is not None:
+                known = report.measurements.of(digest)
+                if missing := [one.name for one in test_sets(row) if one.name not in known]:
+                    say(
+                        f"{row.label}, seed {seed}: not measured on {', '.join(missing)}; it was "
+                        f"trained elsewhere, and its weights are not at {weights}"
+                    )
             report.write()
     report.write()
     for line in report.draw():

@@ -112,6 +112,14 @@ def test_results_made_elsewhere_count_as_done(
     assert json.loads((elsewhere / "results.json").read_text()) == json.loads(results)
     assert (elsewhere / "tables.md").read_text() == (done / "tables.md").read_text()
 
+    # Without the weights nothing new can be measured.
+    capsys.readouterr()
+    (elsewhere / "measured").rename(elsewhere / "gone")
+    (elsewhere / "results.json").unlink()
+    assert run(elsewhere, folders, "--rows", "Conv-DnCNN", "--test", f"Set12={folders[1]}") == 0
+    said = capsys.readouterr().err
+    assert "Conv-DnCNN, seed 0: not measured on Set12; it was trained elsewhere" in said
+
     for text in ("{}", '{"rows": 3}', results.replace('"sha256": "', '"sha256": "../')):
         strange = tmp_path / "strange"
         strange.mkdir(exist_ok=True)
