@@ -95,16 +95,12 @@ class Experiments:
         return max((line["step"] for line in lines), default=known.get("steps_done", 0))
 
     def hours(self, experiment: Experiment) -> float:
-        """Time it has trained, measuring and compiling left out."""
+        """Time of its steps at their median: measuring, compiling and halts are left out."""
         record, lines = self.record(experiment) or {}, self._lines(experiment)
         if not lines:
             return float(record.get("hours", 0.0))
-        last, seconds = 0, 0.0
-        for line in lines:
-            images = (line["step"] - last) * record.get("batch_size", 0)
-            seconds += images / line["images_per_second"]
-            last = line["step"]
-        return seconds / 3600
+        rate = statistics.median(line["images_per_second"] for line in lines)
+        return self.steps_done(experiment) * record.get("batch_size", 0) / rate / 3600
 
     def budgets(self) -> list[Budget]:
         """All budgets with which something was started, in the order of their labels."""
