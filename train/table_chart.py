@@ -47,6 +47,9 @@ def draw_table(report: Report, table: int) -> None:
                 axis.plot(*zip(*paper, strict=True), "x", color="0.4", label="paper")
             for who, points in drawn.items():
                 _panel(axis, points.get(name, []), who)
+            if not axis.lines:
+                axis.text(0.5, 0.5, "not run", transform=axis.transAxes, ha="center", color="0.4")
+                axis.set_yticks([])
             axis.set_xticks(range(len(rows)), [row.name for row in rows], rotation=60, ha="right")
             axis.grid(axis="y", alpha=0.3)
     for axis, name in zip(axes[0], names, strict=True):
