@@ -18,12 +18,11 @@ from typing import Any
 import jax
 
 from converse_jax import __version__
-from converse_jax.atomic import write_bytes
 from train.config import Args, Config
 from train.data import host_batches, on_device, open_images
 from train.errors import TrainError, TrainStopped
 from train.export import export
-from train.json_file import read_object
+from train.json_file import read_object, write_object
 from train.log import METRICS
 from train.loop import train
 from train.measurements import sha256
@@ -77,15 +76,15 @@ class Experiments:
 
     def take(self, experiment: Experiment, result: dict[str, Any]) -> None:
         """Take over a run that was done elsewhere, as results.json tells it."""
-        path = self.folder / f"{experiment.key}.json"
+        path = self._record_file(experiment)
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             known = {k: v for k, v in result.items() if k not in ("run", "done", "sets")}
-            _write(path, known)
+            write_object(path, known)
 
     def record(self, experiment: Experiment) -> dict[str, Any] | None:
         """What is recorded of it, None if it was never started."""
-        path = self.folder / f"{experiment.key}.json"
+        path = self._record_file(experiment)
         return read_object(path) if path.is_file() else None
 
     def steps_done(self, experiment: Experiment) -> int:
@@ -100,7 +99,8 @@ class Experiments:
         if not lines:
             return float(record.get("hours", 0.0))
         rate = statistics.median(line["images_per_second"] for line in lines)
-        return self.steps_done(experiment) * record.get("batch_size", 0) / rate / 3600
+        steps = max(line["step"] for line in lines)
+        return steps * record.get("batch_size", 0) / rate / 3600
 
     def budgets(self) -> list[Budget]:
         """All budgets with which something was started, in the order of their labels."""
@@ -113,6 +113,9 @@ class Experiments:
         prefix = Experiment(row, budget, 0).key.removesuffix("0")
         found = (p.stem.removeprefix(prefix) for p in self.folder.glob(f"{prefix}*.json"))
         return sorted(int(seed) for seed in found if seed.isdigit())
+
+    def _record_file(self, experiment: Experiment) -> Path:
+        return self.folder / f"{experiment.key}.json"
 
     def _lines(self, experiment: Experiment) -> list[dict[str, Any]]:
         path = self.folder / experiment.key / METRICS
@@ -169,22 +172,18 @@ class Experiments:
         record |= {"steps": config.steps, "batch_size": config.batch_size}
         record["starts"].append(provenance())
         record.pop("failed", None)
-        path = self.folder / f"{experiment.key}.json"
-        _write(path, record)
+        path = self._record_file(experiment)
+        write_object(path, record)
         say(f"{row.label}, {budget.label}, seed {experiment.seed}: {experiment.key}")
         folder = self.folder / experiment.key
         try:
             status = train(Args(config=config, run=folder, resume=True))
         except TrainStopped as error:
-            _write(path, record | {"failed": str(error)})
+            write_object(path, record | {"failed": str(error)})
             raise
         if status == 0:
             export(folder, self.weights(experiment), overwrite=True)
         return status
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    write_bytes(path, (json.dumps(record, indent=1) + "\n").encode(), overwrite=True)
 
 
 def seconds_per_step(config: Config, *, steps: int = 12) -> float:

@@ -1,11 +1,13 @@
-"""Read the JSON files of runs and users."""
+"""Read and write the JSON files of runs and users."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from converse_jax.atomic import write_bytes
 from converse_jax.messages import one_line
 from train.errors import TrainError
 
@@ -19,3 +21,8 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise TrainError(f"{path}: got a {type(values).__name__}; expected a JSON object")
     return values
+
+
+def write_object(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON object whole or not at all, in place of what is there."""
+    write_bytes(path, (json.dumps(values, indent=1) + "\n").encode(), overwrite=True)

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from converse_jax import WeightsError, load
-from converse_jax.atomic import write_bytes
 from converse_jax.evaluate import evaluate
 from converse_jax.imaging import ImageError, KernelError, list_images, read_kernel
 from converse_jax.messages import one_line
 from converse_jax.progress import progress_bar
 from converse_jax.restore import RestoreError, Restorer
 from train.errors import TrainError
+from train.json_file import write_object
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Measurements:
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 kept = {key: figures[key] for key in ("of", "protocol", "images")}
-                _write(path, {"set": name, **kept})
+                write_object(path, {"set": name, **kept})
 
     def _path(self, weights: str, name: str) -> Path:
         return self._folder / weights / f"{re.sub(r'[^A-Za-z0-9]+', '-', name)}.json"
@@ -171,7 +171,7 @@ class Measurements:
                         known[key], new = self._measured(weights, image, kernel), new + 1
                     kept["images"][image.name] = {"sha256": key, **known[key]}
                     if new:
-                        _write(path, kept)
+                        write_object(path, kept)
         except (RestoreError, ImageError, WeightsError) as error:
             raise TrainError(str(error)) from None
         earlier = _read(path)["images"] if path.exists() else {}
@@ -181,7 +181,7 @@ class Measurements:
             for image in test_set.images[len(images) :]
             if image.name in earlier
         }
-        _write(path, kept)
+        write_object(path, kept)
         figures = _figures(kept)
         if new:
             say(f"{weights.stem}, {test_set.name}: {figures.psnr:.2f} dB ({new} images measured)")
@@ -230,7 +230,3 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({one_line(error, 200)}); delete it to measure again"
         ) from None
     return kept
-
-
-def _write(path: Path, kept: dict[str, Any]) -> None:
-    write_bytes(path, (json.dumps(kept, indent=1) + "\n").encode(), overwrite=True)

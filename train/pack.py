@@ -30,6 +30,7 @@ from converse_jax.atomic import write_bytes
 from converse_jax.messages import one_line, say
 from train.command import exit_status
 from train.errors import TrainError
+from train.json_file import write_object
 
 MANIFEST = "manifest.json"
 _FORMAT = "converse-jax packed run 1"
@@ -99,8 +100,7 @@ def pack(run: Path, target: Path, *, max_mb: float = 15, overwrite: bool = False
         for name, data in parts.items():
             write_bytes(target / name, data, overwrite=True)
         # Until now the earlier manifest and its parts are valid.
-        text = json.dumps(manifest, indent=1) + "\n"
-        write_bytes(target / MANIFEST, text.encode(), overwrite=True)
+        write_object(target / MANIFEST, manifest)
         for path in target.glob("step-*.zip.[0-9][0-9][0-9]"):
             if path.name not in parts:
                 path.unlink()

@@ -13,11 +13,12 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from converse_jax.atomic import is_leftover, lock, write_bytes
+from converse_jax.atomic import is_leftover, lock
 from converse_jax.messages import one_line
 from train.checkpoint import CHECKPOINT_DIR, DAMAGED
 from train.config import Config, differences
 from train.errors import TrainError, TrainStopped
+from train.json_file import write_object
 from train.log import METRICS
 
 CONFIG = "config.json"
@@ -197,16 +198,12 @@ def claim(
                 (run / name).unlink(missing_ok=True)
         run.mkdir(parents=True, exist_ok=True)
         if init is not None:
-            _write_json(run / INIT, init)
+            write_object(run / INIT, init)
         elif not has_checkpoints(run):
             (run / INIT).unlink(missing_ok=True)  # from a run that never reached a checkpoint
-        _write_json(run / CONFIG, config.to_dict())
+        write_object(run / CONFIG, config.to_dict())
     except OSError as error:
         raise _not_writable(run, error) from None
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode(), overwrite=True)
 
 
 def check_space(run: Path, checkpoint_bytes: int, checkpoints: int) -> None:

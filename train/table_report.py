@@ -166,7 +166,7 @@ class Report:
         }
 
     def draw(self) -> list[str]:
-        """Write everything, charts too; return what to tell the user."""
+        """Draw a chart of each table that has figures; return what to tell the user."""
         try:
             import matplotlib
         except ModuleNotFoundError:
@@ -176,7 +176,6 @@ class Report:
 
         for table in sorted(TITLES):
             draw_table(self, table)
-        self.write()
         return [f"{self.out}: results.json, tables.md and charts"]
 
 

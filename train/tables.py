@@ -146,8 +146,9 @@ def _run(args: argparse.Namespace) -> int:
                         f"trained elsewhere, and its weights are not at {weights}"
                     )
             report.write()
-    report.write()
-    for line in report.draw():
+    said = report.draw()
+    report.write()  # tables.md shows the charts that there are
+    for line in said:
         say(line)
     return status
 

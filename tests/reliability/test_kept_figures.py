@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from train import measurements, tables
+from train import tables
 from train.errors import TrainError
-from train.json_file import read_object
+from train.json_file import read_object, write_object
 from train.measurements import Measurements
 
 WHOLE = {
@@ -78,7 +78,7 @@ def test_a_full_disk_keeps_the_earlier_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     path = tmp_path / "Set12.json"
-    measurements._write(path, WHOLE)
+    write_object(path, WHOLE)
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -86,7 +86,7 @@ def test_a_full_disk_keeps_the_earlier_figures(
     place = {"fsync": "os.fsync", "rename": "os.replace", "write": "builtins.open"}[when]
     monkeypatch.setattr(place, full)
     with pytest.raises(OSError, match="No space left"):
-        measurements._write(path, WHOLE | {"of": 2})
+        write_object(path, WHOLE | {"of": 2})
     monkeypatch.undo()
     assert json.loads(path.read_bytes()) == WHOLE
     assert [p.name for p in tmp_path.iterdir()] == ["Set12.json"]

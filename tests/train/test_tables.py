@@ -79,35 +79,35 @@ def test_rows_of_one_configuration_share_a_run() -> None:
     assert len({other, Experiment(CONV, Budget(), 1).key, Experiment(CONV, Budget(), 2).key}) == 3
 
 
-def test_nothing_is_done_twice(
-    done: Path, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def all_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where anything is trained or measured."""
+
     def never(*args: object, **options: object) -> None:
         raise AssertionError("done already")
 
-    before = (done / "results.json").read_text()
     monkeypatch.setattr(experiments, "train", never)
     monkeypatch.setattr(measurements, "evaluate", never)
+
+
+@pytest.mark.usefixtures("all_done")
+def test_nothing_is_done_twice(done: Path, folders: tuple[Path, Path]) -> None:
+    before = (done / "results.json").read_text()
     assert run(done, folders, "--rows", "Conv-DnCNN", "--seeds", "2") == 0
     assert (done / "results.json").read_text() == before
 
 
+@pytest.mark.usefixtures("all_done")
 def test_results_made_elsewhere_count_as_done(
     done: Path,
     folders: tuple[Path, Path],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def never(*args: object, **options: object) -> None:
-        raise AssertionError("done already")
-
     results = (done / "results.json").read_text()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "results.json").write_text(results)
-    monkeypatch.setattr(experiments, "train", never)
-    monkeypatch.setattr(measurements, "evaluate", never)
     assert run(elsewhere, folders, "--rows", "Conv-DnCNN", "--seeds", "2") == 0
     assert json.loads((elsewhere / "results.json").read_text()) == json.loads(results)
     assert (elsewhere / "tables.md").read_text() == (done / "tables.md").read_text()
