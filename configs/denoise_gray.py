@@ -7,8 +7,9 @@ Ten blocks where denoise-color has six: 214,564 parameters, a 17th of Converse-D
 
 Expected: 29.85 dB on Set12 at sigma 25 after 4,200 steps, from weights of six blocks (29.72 dB)
 that came from those of denoise-color in 8,000 steps: --model.num-blocks 6 --steps 8000, then --init
-with their export. 3,900 more from there, --init with the export again, are the bundled weights:
-29.93 dB (docs/weights.md).
+with their export. 3,900 more from there, --init with the export again: 29.93 dB. From those the
+bundled weights went on on a GPU, --batch-size 32 --steps 2500, stopped after 2,390: 30.03 dB
+(docs/weights.md).
 """
 
 from dataclasses import replace
