@@ -1,1 +1,0 @@
-"""What is tried and not part of the library."""
