@@ -7,12 +7,11 @@ Exit status: 0; 1 if the run failed; 2 for a user error, reported in one line be
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Sequence
 
-from train.command import exit_status
-from train.errors import TrainError, TrainStopped
+from train.command import exit_status, leave
+from train.errors import TrainError
 
 USAGE = """usage: python -m train CONFIG.py [--field value ...]
 
@@ -70,19 +69,8 @@ def _first_paragraphs(path: str) -> str:
         return ast.get_docstring(ast.parse(file.read())) or ""
 
 
-def _left_behind() -> bool:
-    # Without JAX imported, a mistake in the command ended it, and no thread was started.
-    processes = sys.modules.get("train.processes")
-    return processes is not None and processes.left_behind()
-
-
 if __name__ == "__main__":
     from train.huge_pages import start_again_with_huge_pages
 
     start_again_with_huge_pages()
-    status = main()
-    if status == TrainStopped.status or _left_behind():
-        # Threads of a failed checkpoint would still print, and a compiler would still compile.
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    leave(main())

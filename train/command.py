@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from converse_jax.messages import one_line
-from train.errors import StoppedEarly, TrainError, missing_package
+from train.errors import StoppedEarly, TrainError, TrainStopped, missing_package
 
 
 def exit_status(
@@ -38,3 +40,18 @@ def exit_status(
         line, status = interrupted, 130
     print(f"{prog}: {line}", file=sys.stderr, flush=True)
     return status
+
+
+def leave(status: int) -> NoReturn:
+    """End the process; at once where threads of a run that was stopped are still at work.
+
+    Those of a failed checkpoint would still print, and a compiler that is still at work crashes
+    when the interpreter is taken down beneath it.
+    """
+    # Without JAX imported, a mistake in the command ended it, and no thread was started.
+    processes = sys.modules.get("train.processes")
+    if status == TrainStopped.status or (processes is not None and processes.left_behind()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)

@@ -16,7 +16,7 @@ class StoppedEarly(Exception):
 
     def __init__(self, status: int) -> None:
         """Take the status."""
-        super().__init__("stopped before the first step; start it again with --resume")
+        super().__init__("stopped before the first step; give the same command again")
         self.status = status
 
 

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from converse_jax.messages import one_line, say
-from train.command import exit_status
+from train.command import exit_status, leave
 from train.errors import TrainError, TrainStopped
 from train.paper import KERNELS, ROWS, Budget, Row
 
@@ -198,4 +197,4 @@ if __name__ == "__main__":
     from train.huge_pages import start_again_with_huge_pages
 
     start_again_with_huge_pages()
-    sys.exit(main())
+    leave(main())

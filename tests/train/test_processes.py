@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,7 +157,7 @@ def test_asked_to_stop_while_compiling(
         process.send_signal(number)
         assert process.wait(20) == status
         errors = process.stderr.read()
-        assert "stopped before the first step; start it again with --resume" in errors
+        assert "stopped before the first step; give the same command again" in errors
         assert "Traceback" not in errors
     # Nothing was lost: the same run may start, with --resume and without. Another is refused.
     assert {"config.json"} < {p.name for p in run.iterdir()}
@@ -172,6 +173,39 @@ def test_asked_to_stop_while_compiling(
     assert [line["step"] for line in lines(run)] == [1, 2, 3, 4, 5, 6]
     with pytest.raises(TrainError, match="holds an earlier run"):
         run_folder.check(run, config, resume=False, overwrite=False, say=print)
+
+
+TABLES = """
+import atexit, runpy, sys
+atexit.register(print, "the interpreter is taken down", file=sys.stderr)
+sys.argv = ["train.tables", *sys.argv[1:]]
+runpy.run_module("train.tables", run_name="__main__")
+"""
+
+
+def test_tables_asked_to_stop_while_compiling(
+    folder: Path, tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    """The compiler's thread is not waited for, nor is the interpreter taken down beneath it."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(COMPILES_FOR_EVER + TABLES)
+    command = ["--table", "4", "--rows", "DnCNN", "--train", folder, "--out", tmp_path / "tables"]
+    command += ["--budget", "2steps", "--width", 2, "--blocks", 2, "--patch-size", 16]
+    process = subprocess.Popen(
+        [sys.executable, slow, *map(str, command)],
+        cwd=tiny.ROOT,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(tiny.ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started.append(process)
+    wait_for(process, "compiling now")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 75
+    errors = process.stderr.read()
+    assert "train.tables: stopped before the first step; give the same command again" in errors
+    assert "taken down" not in errors
 
 
 def free_port() -> int:
