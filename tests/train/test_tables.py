@@ -79,6 +79,17 @@ def test_rows_of_one_configuration_share_a_run() -> None:
     assert len({other, Experiment(CONV, Budget(), 1).key, Experiment(CONV, Budget(), 2).key}) == 3
 
 
+def test_hours_leave_halts_out(tmp_path: Path) -> None:
+    of, experiment = Experiments(tmp_path), Experiment(CONV, Budget(steps=50), 0)
+    (tmp_path / experiment.key).mkdir()
+    (tmp_path / f"{experiment.key}.json").write_text(json.dumps({"batch_size": 8}))
+    rates = (1.0, 20.0, 20.0, 0.01, 25.0)  # compiling, and halted before the fourth line
+    lines = [{"step": 10 * (k + 1), "images_per_second": rate} for k, rate in enumerate(rates)]
+    log = tmp_path / experiment.key / "metrics.jsonl"
+    log.write_text("\n".join(map(json.dumps, lines)))
+    assert of.hours(experiment) == pytest.approx(50 * 8 / 20 / 3600)
+
+
 @pytest.fixture
 def all_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where anything is trained or measured."""
