@@ -308,7 +308,8 @@ def _order(rows: Sequence[Row], budget: Budget, name: str, found: dict[str, list
     pairs = [(a, b) for a in paper for b in paper if paper[a] > paper[b]]
     others = [(a, b) for a, b in pairs if mean[b] - mean[a] >= 0.005]
     some = "" if len(found) == len(rows) else f", the {len(found)} rows that were run"
-    place = f"{name}, {budget.label}{some}"
+    part = f"{rows[0].part}, " if rows[0].part else ""
+    place = f"{part}{name}, {budget.label}{some}"
     if not others:
         return f"{place}: the order is the paper's."
     listed = [f"{b} {mean[b] - mean[a]:.2f} dB above {a}" for a, b in others]
