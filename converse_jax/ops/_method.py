@@ -35,7 +35,7 @@ _LONGEST_DFT = {
     # Not measured, but several TPUs gather the whole batch for an FFT, and not for a product.
     "tpu": (2048, 2048),
 }
-_LONGEST_DFT_ELSEWHERE = (256, 256)
+_LONGEST_DFT_ELSEWHERE = (256, 256)  # a guess
 _SMALL_FACTOR = 11
 
 

@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,14 +190,7 @@ def test_tables_asked_to_stop_while_compiling(
     slow.write_text(COMPILES_FOR_EVER + TABLES)
     command = ["--table", "4", "--rows", "DnCNN", "--train", folder, "--out", tmp_path / "tables"]
     command += ["--budget", "2steps", "--width", 2, "--blocks", 2, "--patch-size", 16]
-    process = subprocess.Popen(
-        [sys.executable, slow, *map(str, command)],
-        cwd=tiny.ROOT,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(tiny.ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = tiny.start(*command, program=[slow], PYTHONPATH=str(tiny.ROOT))
     started.append(process)
     wait_for(process, "compiling now")
     process.send_signal(signal.SIGTERM)

@@ -65,14 +65,18 @@ def config_file(path: Path, images: Path) -> Path:
 
 
 def start(
-    *arguments: object, devices: int = 1, dump: Path | None = None, **environment: str
+    *arguments: object,
+    program: Sequence[object] = ("-m", "train"),
+    devices: int = 1,
+    dump: Path | None = None,
+    **environment: str,
 ) -> subprocess.Popen[str]:
     """`python -m train ...` in a process of its own; compiled programs as text into `dump`."""
     flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
     if dump is not None:
         flags += f" --xla_dump_to={dump} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=jit_step"
     return subprocess.Popen(
-        [sys.executable, "-m", "train", *map(str, arguments)],
+        [sys.executable, *map(str, [*program, *arguments])],
         cwd=ROOT,
         env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment,
         stdout=subprocess.PIPE,
