@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.command import Parser, Table
-from converse_jax import imaging
+from converse_jax import Restorer, imaging, load
 from converse_jax.bundled import BundledRestorer
 from train.camera import phone_like
 
@@ -26,24 +26,26 @@ def main() -> int:
     """Run the command; the exit status."""
     parser = Parser("benchmarks.photographs", __doc__)
     commands = (
-        "phone: `photo` on phone-like photographs (noise of 3 to 6 levels, slight blur, JPEG 88 to "
-        "92) and on clean ones, exit status 1 if any loses more than 0.1 dB; "
+        "phone: `photo`, or --model, on phone-like photographs (noise of 3 to 6 levels, slight "
+        "blur, JPEG 88 to 92) and on clean ones, exit status 1 if any loses more than 0.1 dB; "
         "denoise: `denoise-color` and the denoisers of scikit-image, all told the noise level"
     )
     parser.add_argument("what", choices=("phone", "denoise"), help=commands)
     parser.add_argument("folder", type=Path, help="clean images")
     parser.add_argument("--sigma", type=float, default=25, help="noise for `denoise`, of 255")
+    parser.add_argument("--model", default="photo", help="name or file of weights for `phone`")
     args = parser.parse_args()
     paths = imaging.list_images(args.folder)
     taken = np.linspace(0, len(paths) - 1, min(_COUNT, len(paths))).astype(int)
     pixels = {paths[i]: imaging.read_image(paths[i]).pixels for i in taken}
     images = {path: imaging.to_reference_uint8(image, 3) for path, image in pixels.items()}
-    return phone(images) if args.what == "phone" else denoise(images, args.sigma)
+    if args.what == "phone":
+        return phone(images, Restorer(*load(args.model)))
+    return denoise(images, args.sigma)
 
 
-def phone(images: Mapping[Path, np.ndarray]) -> int:
+def phone(images: Mapping[Path, np.ndarray], restorer: Restorer) -> int:
     """Print a row for each image, and the mean and the worst gain."""
-    restorer = BundledRestorer("photo")
     table = Table("image", {"level": ".1f", "before dB": ".2f", "after dB": ".2f"})
     gains, clean = [], []
     for i, (path, target) in enumerate(images.items()):
@@ -51,7 +53,7 @@ def phone(images: Mapping[Path, np.ndarray]) -> int:
         for kind, image in (("phone", degraded), ("clean", target.astype(np.float32) / 255)):
             plan = restorer.plan(image)
             assert plan.sigma is not None
-            restored = plan.restorer(image, sigma=plan.sigma)
+            restored = restorer(image, sigma=plan.sigma)
             before, after = (min(psnr(x, target), _UNCHANGED) for x in (image, restored))
             table.add(f"{path.name}, {kind}", [255 * plan.sigma, before, after])
             if kind == "phone":

@@ -102,7 +102,8 @@ class Restorer:
             image: floating point `[H, W, C]` in [0, 1], C = 1 or 3.
             kernel: the blur kernel `[kh, kw]`, for the models that take one (`prepare_kernel`).
             sigma: the standard deviation of the noise in the units of `image` (e.g. 25 / 255), for
-                models that take it; None estimates it (`estimate_noise`).
+                models that take it; None estimates it (`estimate_noise`) and tells the model the
+                share of it that its card says.
             strength: 1 gives the network's result, 0 the image unchanged, values between a blend.
             self_ensemble: average over the 8 rotations and reflections of image and kernel.
             extend_borders: before deblurring, extend the image smoothly beyond its borders, as the
@@ -129,7 +130,7 @@ class Restorer:
             except KernelError as error:
                 raise RestoreError(str(error)) from None
         self._check_strength(strength)
-        sigma = self._level(image, sigma)
+        sigma = self._told(self._level(image, sigma), estimated=sigma is None)
         try:
             result = self._apply(
                 image,
@@ -216,7 +217,7 @@ class Restorer:
             )
 
     def _level(self, image: np.ndarray, sigma: float | None) -> float | None:
-        """The noise level that the network is told, None if it takes none."""
+        """The noise level of the image, given or estimated; None if the network takes none."""
         if not self.takes_sigma:
             if sigma is not None:
                 raise RestoreError(
@@ -229,6 +230,10 @@ class Restorer:
         if not 0 <= sigma < float("inf"):
             raise RestoreError(f"sigma: got {sigma}; expected a standard deviation of at least 0")
         return float(sigma)
+
+    def _told(self, level: float | None, *, estimated: bool) -> float | None:
+        """What the network is told of this level."""
+        return self.card.estimate_share * level if estimated and level is not None else level
 
     @property
     def cards(self) -> tuple[ModelCard, ...]:
@@ -263,7 +268,7 @@ class Restorer:
                     f"noise of {estimate:.1f} (of 255), estimated, but {card.name} was trained for "
                     f"{card.sigma:g}: {effect}"
                 )
-        return Plan(self, level, notes, noise)
+        return Plan(self, self._told(level, estimated=sigma is None), notes, noise)
 
     def prepare_kernel(self, kernel: np.ndarray | None) -> tuple[np.ndarray | None, list[str]]:
         """The kernel as the model takes it, and notes on what was changed.

@@ -78,6 +78,7 @@ class PnPRestorer(Restorer):
             task=task,
             scale=scale,
             sigma_range=None,
+            estimate_share=1.0,
             needs_kernel=task == "deblur",
         )
         self.blur_size = None

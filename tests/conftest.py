@@ -55,7 +55,7 @@ def x64() -> Iterator[None]:
 
 @pytest.fixture
 def shared() -> Path:
-    """Folder with the authors' weights, images and numbers: see "Parity" in the README."""
+    """Folder with the authors' weights, images and numbers: see `make parity` in the README."""
     folder = Path(os.environ.get("CONVERSE_SHARED", ROOT.parent / "shared"))
     if not (folder / "golden").is_dir():
         pytest.skip(f"no folder {folder.name} with the authors' files: set CONVERSE_SHARED")

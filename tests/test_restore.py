@@ -88,8 +88,9 @@ class Told(nnx.Module):
         return x + self.gain[...] * sigma
 
 
-def told(channels: int = 1) -> Restorer:
-    return Restorer(Told(), card(channels=channels, sigma_range=(0.0, 50.0), needs_sigma=True))
+def told(channels: int = 1, **more: Any) -> Restorer:
+    values = {"sigma_range": (0.0, 50.0), "needs_sigma": True, **more}
+    return Restorer(Told(), card(channels=channels, **values))
 
 
 def deblurrer(blur_size: int = 7) -> Restorer:
@@ -117,6 +118,17 @@ def test_a_network_is_told_the_level_given_or_estimated() -> None:
     colors = np.concatenate([x, x / 2, x / 4], -1)
     np.testing.assert_allclose(told()(colors, sigma=0.2), colors + 0.2, atol=1e-6)
     np.testing.assert_allclose(told(3)(x, sigma=0.2), x + 0.2, atol=1e-6)
+
+
+def test_the_card_says_how_much_of_an_estimate_the_network_is_told() -> None:
+    x = noisy(10)
+    level, careful = estimate_noise(x), told(estimate_share=0.4)
+    np.testing.assert_allclose(careful(x), x + 0.4 * level, atol=1e-6)
+    np.testing.assert_allclose(careful(x, sigma=0.2), x + 0.2, atol=1e-6)
+    plan = careful.plan(x)
+    assert plan.sigma == pytest.approx(0.4 * level)
+    assert plan.noise == f"noise of {255 * level:.1f} (of 255), estimated"
+    assert careful.plan(x, sigma=0.2).sigma == 0.2
 
 
 def test_another_level_compiles_nothing() -> None:

@@ -44,6 +44,8 @@ class Photo(Task):
         quality_min: lowest JPEG quality, as Pillow counts it.
         quality_max: highest JPEG quality.
         estimated: share of all examples whose `sigma` is the estimate.
+        estimate_share: share of the estimate that the network is told in use, for its card;
+            training has no part in it.
     """
 
     name: ClassVar[imaging.Task] = "denoise"
@@ -59,6 +61,7 @@ class Photo(Task):
     quality_min: int = 60
     quality_max: int = 98
     estimated: float = 0.5
+    estimate_share: float = 1.0
 
     @property
     def margin(self) -> int:
@@ -70,11 +73,17 @@ class Photo(Task):
         """From 0 to the strongest noise over a whole image (`noise_max` is at middle gray)."""
         return 0.0, 1.5 * self.noise_max
 
+    @property
+    def card_estimate_share(self) -> float:
+        """As given."""
+        return self.estimate_share
+
     def problem(self) -> str | None:
         """What is wrong with the values, if anything."""
-        for field in ("clean", "white", "blur", "jpeg", "estimated"):
+        for field in ("clean", "white", "blur", "jpeg", "estimated", "estimate_share"):
             if not 0 <= getattr(self, field) <= 1:
-                return f"task.{field}: got {getattr(self, field)}; expected a share from 0 to 1"
+                name, got = field.replace("_", "-"), getattr(self, field)
+                return f"task.{name}: got {got}; expected a share from 0 to 1"
         if not 0 < self.noise_min <= self.noise_max < math.inf:
             return (
                 f"task.noise-min, task.noise-max: got {self.noise_min} and {self.noise_max}; "

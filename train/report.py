@@ -56,6 +56,7 @@ def make_card(
         sigma=task.card_sigma,
         sigma_range=task.card_sigma_range,
         needs_sigma="sigma" in config.model.inputs,
+        estimate_share=task.card_estimate_share,
         scale=task.scale,
         needs_kernel="kernel" in config.model.inputs,
         source=f"trained by converse-jax on {', '.join(config.data.train)}",

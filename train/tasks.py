@@ -53,6 +53,11 @@ class Task:
         """The smallest and the largest noise level, if it varies."""
         return None
 
+    @property
+    def card_estimate_share(self) -> float:
+        """The share of an estimated level that the network is to be told in use."""
+        return 1.0
+
     def problem(self) -> str | None:
         """What is wrong with the values, if anything."""
         return None

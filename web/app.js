@@ -116,11 +116,11 @@ function tooLarge(width, height, scale) {
 
 function updateControls() {
   const { before, worker } = state;
-  const task = state.networks[form.elements.task.value];
+  const network = state.networks[form.elements.task.value];
   const auto = form.elements.auto.checked;
-  $("level").hidden = !task.network.takesSigma;
+  $("level").hidden = !network.takesSigma;
   $("sigma").disabled = auto;
-  $("sigma").max = task.network.maxSigma ?? 50;
+  $("sigma").max = network.maxSigma ?? 50;
   $("sigma-value").textContent = auto ? "auto" : $("sigma").value;
   $("restore").disabled = !before || Boolean(worker?.busy);
   $("cancel").hidden = !worker?.busy;
@@ -130,7 +130,7 @@ function updateControls() {
 
 function restore() {
   const { before } = state;
-  const { network, careful } = state.networks[form.elements.task.value];
+  const network = state.networks[form.elements.task.value];
   const { scale } = network.plan;
   if (before.width * before.height * scale ** 2 > MAX_PIXELS) {
     say(`${state.name}: ${tooLarge(before.width, before.height, scale)}`, true);
@@ -148,7 +148,7 @@ function restore() {
   say("Loading the network …");
   $("status").scrollIntoView({ block: "nearest" }); // on a phone it lies below
   const sigma = network.takesSigma && !form.elements.auto.checked ? $("sigma").value / 255 : null;
-  worker.postMessage({ image: before, network, sigma, careful });
+  worker.postMessage({ image: before, network, sigma });
   updateControls();
 }
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from converse_jax import export_onnx, load
 from converse_jax._tiling import TILE, Tiling, align_of, overlap_of
-from converse_jax.bundled import CAREFUL
 from converse_jax.demo import CREDITS, read_photograph
 from converse_jax.imaging import Image, write_image
 
@@ -56,7 +55,7 @@ def build(dist: Path = DIST) -> None:
         shutil.copy(HERE / name, dist / name)
     for name in (*WASM, *WEBGPU):
         shutil.copy(RUNTIME / "dist" / name, dist / "ort" / name)
-    tasks = {task: _task(task, names, dist) for task, names in TASKS.items()}
+    tasks = {task: _networks(names, dist) for task, names in TASKS.items()}
     (dist / "networks.json").write_text(json.dumps({"tasks": tasks}, indent=1))
     _write_example(dist / "example.png")
     licenses = (HERE / "LICENSES.txt").read_text(encoding="utf-8")
@@ -66,11 +65,11 @@ def build(dist: Path = DIST) -> None:
     _write_list(dist)
 
 
-def _task(task: str, names: tuple[str, ...], dist: Path) -> dict[str, Any]:
+def _networks(names: tuple[str, ...], dist: Path) -> dict[str, Any]:
     color, *gray = (_network(name, dist) for name in names)
     if gray:
         color["gray"] = gray[0]
-    return {"network": color, "careful": CAREFUL if task == "photo" else 1}
+    return color
 
 
 def _network(name: str, dist: Path) -> dict[str, Any]:
@@ -84,6 +83,7 @@ def _network(name: str, dist: Path) -> dict[str, Any]:
         "file": f"{name}.onnx",
         "channels": card.channels,
         "takesSigma": card.needs_sigma,
+        "estimateShare": card.estimate_share,
         "maxSigma": card.sigma_range[1] if card.sigma_range else None,
         "keepsAlpha": card.needs_sigma and card.task == "denoise",
         "plan": {

@@ -1,7 +1,7 @@
 /**
  * Restores images with ONNX Runtime, away from the page's own thread.
  *
- * Takes `{ image, network, sigma, careful }`, answers with `{ type: "noise" | "tile" | "done" |
+ * Takes `{ image, network, sigma }`, answers with `{ type: "noise" | "tile" | "done" |
  * "error" }`. The page cancels by ending the worker.
  */
 
@@ -27,14 +27,18 @@ self.onmessage = async ({ data }) => {
   }
 };
 
-async function restore({ image, network, sigma, careful }) {
+async function restore({ image, network, sigma }) {
   const began = performance.now();
   const { width, height, data } = image;
   const gray = isGray(data);
   const chosen = gray && network.gray ? network.gray : network;
   const { scale } = chosen.plan;
-  const level = sigma ?? (chosen.takesSigma ? careful * estimateNoise(image, gray ? [0] : [0, 1, 2]) : null);
-  if (level !== null) self.postMessage({ type: "noise", sigma: level, estimated: sigma === null });
+  let level = sigma;
+  if (chosen.takesSigma) {
+    level ??= estimateNoise(image, gray ? [0] : [0, 1, 2]);
+    self.postMessage({ type: "noise", sigma: level, estimated: sigma === null });
+    if (sigma === null) level *= chosen.estimateShare;
+  }
 
   const result = new Uint8ClampedArray(4 * scale * width * scale * height);
   const alpha = transparency(data);

@@ -40,6 +40,7 @@ from jaxtyping import Array, Float
 
 from converse_jax.ops._checks import compute_dtype
 from converse_jax.ops._closed_form import closed_form
+from converse_jax.ops._constant import constant
 from converse_jax.ops._dft_matrices import (
     Border,
     Cropped,
@@ -54,7 +55,6 @@ from converse_jax.ops._dft_matrices import (
 from converse_jax.ops._function import (
     Function,
     adjoint_pair,
-    constant,
     linear_pair,
     of_active,
     trilinear,

@@ -25,7 +25,8 @@ from converse_jax.ops._checks import (
     integer,
 )
 from converse_jax.ops._closed_form import closed_form
-from converse_jax.ops._function import Function, constant
+from converse_jax.ops._constant import constant
+from converse_jax.ops._function import Function
 from converse_jax.ops._groups import over_groups, per_channel
 from converse_jax.ops._options import InitialEstimate, Options, PaddingMode
 from converse_jax.ops._otf import phase_dft

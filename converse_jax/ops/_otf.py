@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from converse_jax.ops._function import constant
+from converse_jax.ops._constant import constant
 
 
 def wave(numerator: Any, size: int, *, sine: bool, xp: Any) -> Any:

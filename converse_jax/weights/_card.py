@@ -41,6 +41,8 @@ class ModelCard:
         scale: enlargement; 1 for denoising and deblurring.
         needs_kernel: whether the blur kernel is an input.
         needs_sigma: whether the noise level is an input.
+        estimate_share: the share of an *estimated* noise level that it is told. Fine texture looks
+            like noise to an estimator: told less, a network leaves it alone.
         overlap: pixels that neighboring tiles of an image must share so that the result agrees with
             that of the whole image to 60 dB (`tiles.measure_overlap`); None if not measured.
         source: who made the weights, and from what.
@@ -60,6 +62,7 @@ class ModelCard:
     scale: int = 1
     needs_kernel: bool = False
     needs_sigma: bool = False
+    estimate_share: float = 1.0
     overlap: int | None = None
     source: str = ""
     license: str = "unknown"
@@ -227,6 +230,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "scale": (_is_integer(1, _MAX_SCALE), f"a whole number from 1 to {_MAX_SCALE}"),
     "needs_kernel": _FLAG,
     "needs_sigma": _FLAG,
+    "estimate_share": (lambda x: _is_number(x, 0, 1), "a number from 0 to 1"),
     "overlap": (
         lambda x: x is None or _is_integer(0, _MAX_OVERLAP)(x),
         f"a whole number from 0 to {_MAX_OVERLAP}, or null",

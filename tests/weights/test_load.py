@@ -89,6 +89,7 @@ def test_all_that_does_not_fit_is_said_at_once(saved: tuple[Path, nnx.Module]) -
         ({"scale": 4}, "card says scale 4, where ConverseDnCNN has 1"),
         ({"channels": 3}, "card says channels 3, where ConverseDnCNN has 1"),
         ({"task": "sr"}, "card says task 'sr', where ConverseDnCNN has denoise"),
+        ({"estimate_share": 2}, "estimate_share: got 2; expected a number from 0 to 1"),
         ({"needs_sigma": True}, "card says needs_sigma True, where ConverseDnCNN has False"),
     ],
 )
