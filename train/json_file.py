@@ -1,4 +1,4 @@
-"""Read and write the JSON files of runs and users."""
+"""Read the JSON files of runs and users; write these, and other text, whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,5 +24,13 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def write_object(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON object whole or not at all, in place of what is there."""
-    write_bytes(path, (json.dumps(values, indent=1) + "\n").encode(), overwrite=True)
+    """Write a JSON object, see `write_text`."""
+    write_text(path, json.dumps(values, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, in place of what is there; a TrainError if it cannot be."""
+    try:
+        write_bytes(path, (text.rstrip() + "\n").encode(), overwrite=True)
+    except OSError as error:
+        raise TrainError(f"{path}: cannot be written ({error.strerror})") from None

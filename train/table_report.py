@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 from flax import nnx
 
 from converse_jax import WeightsError, load
-from converse_jax.atomic import write_bytes
 from converse_jax.messages import one_line
 from train.errors import TrainError
 from train.experiments import Experiment, Experiments
-from train.json_file import read_object
+from train.json_file import read_object, write_object, write_text
 from train.measurements import Figures, Measurements, sha256
 from train.paper import ROWS, TITLES, Budget, Row, sized
 
@@ -82,7 +80,7 @@ class Report:
             }
         if files:
             self.out.mkdir(parents=True, exist_ok=True)
-            _write(self._authors_file, json.dumps(self._authors, indent=1))
+            write_object(self._authors_file, self._authors)
 
     def authors_weights(self, row: Row) -> Path | None:
         """The authors' file of a row, if it was given and still lies there."""
@@ -125,8 +123,8 @@ class Report:
         """Write results.json and tables.md."""
         self.out.mkdir(parents=True, exist_ok=True)
         results = {"rows": [self._result(row) for row in ROWS]}
-        _write(self.out / "results.json", json.dumps(results, indent=1))
-        _write(self.out / "tables.md", markdown(self))
+        write_object(self.out / "results.json", results)
+        write_text(self.out / "tables.md", markdown(self))
 
     def _result(self, row: Row) -> dict[str, Any]:
         authors = self.of_authors(row)
@@ -352,10 +350,3 @@ def _parameters(row: Row, budget: Budget) -> int:
         )
 
     return sum(x.size for x in jax.tree.leaves(nnx.state(nnx.eval_shape(build), nnx.Param)))
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        write_bytes(path, (text.rstrip() + "\n").encode(), overwrite=True)
-    except OSError as error:
-        raise TrainError(f"{path}: cannot be written ({error.strerror})") from None

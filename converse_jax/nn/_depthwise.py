@@ -13,10 +13,10 @@ from jaxtyping import Array, Float
 
 from converse_jax.nn._converse import Initializer, kernel_shape
 from converse_jax.ops import PaddingMode
-from converse_jax.ops._checks import check_choice, compute_dtype, integer
+from converse_jax.ops._checks import check_choice, check_padding, compute_dtype, integer
 from converse_jax.ops._function import trilinear
 from converse_jax.ops._memory import sharded_row_major
-from converse_jax.ops._pad import check_padding, pad_map
+from converse_jax.ops._pad import pad_map
 
 _NORMAL: Initializer = nnx.initializers.normal(0.02)
 _ZEROS: Initializer = nnx.initializers.zeros_init()

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from converse_jax.ops._options import InitialEstimate, PreparedEstimate
+from converse_jax.ops._options import (
+    InitialEstimate,
+    Maps,
+    Options,
+    PaddingMode,
+    PreparedEstimate,
+)
 
 
 def floating(name: str, value: Any) -> Array:
@@ -77,6 +83,18 @@ def check_choice(name: str, value: str, choices: Any, besides: str = "") -> None
     if value not in get_args(choices):
         expected = ", ".join(map(repr, get_args(choices)))
         raise ValueError(f"{name}: got {value!r}; expected {expected} {besides}".rstrip())
+
+
+def check_padding(padding: int, mode: str, size: tuple[int, ...]) -> tuple[int, ...]:
+    """The size of a padded map, or a ValueError if that is not defined."""
+    check_choice("padding_mode", mode, PaddingMode)
+    if mode == "reflect" and any(padding >= n for n in size):
+        raise ValueError(
+            f"padding: got {padding} with padding_mode='reflect' and a map of "
+            f"{'x'.join(map(str, size))}; expected less than each side of the map, or "
+            "padding_mode='replicate'"
+        )
+    return tuple(n + 2 * padding for n in size)
 
 
 def check_kernel(kernel: Array, largest: tuple[int, ...]) -> None:
@@ -151,6 +169,32 @@ def check_fit(
             f"{others}"
             + (" (for volumes [..., D, H, W, C] see converse3d)" if spatial == 2 else "")
         ) from None
+
+
+def check_call(
+    x: Any,
+    kernel: Any,
+    lam: Any,
+    *,
+    scale: Any,
+    padding: Any,
+    padding_mode: Any,
+    x0: Any,
+    spatial: int = 2,
+) -> tuple[Maps, Array, Array | np.ndarray, Options]:
+    """All of a call of the operator: maps, kernel, lambda and options."""
+    x, kernel, lam = floating("x", x), floating("kernel", kernel), check_lam(lam)
+    check_map("x", x, spatial)
+    scale, padding = integer("scale", scale, 1), integer("padding", padding, 0)
+    padded = check_padding(padding, padding_mode, x.shape[-spatial - 1 : -1])
+    kind, given = check_estimate(x0, x, scale, spatial)
+    check_operator(kernel, lam, padded, scale, kind)
+    leading = {"kernel": kernel.shape[: -spatial - 1], "lam": lam.shape[:-1]}
+    if given:
+        leading["x0"] = given[0].shape[: -spatial - 1]
+    check_fit("x", x, kernel.shape[-1], leading, spatial)
+    maps = (x, *given) if given else x
+    return maps, kernel, lam, Options(scale, padding, padding_mode, kind)
 
 
 def compute_dtype(x: Array) -> Any:

@@ -15,11 +15,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from converse_jax.ops._checks import (
+    check_call,
     check_estimate,
     check_fit,
     check_lam,
     check_map,
     check_operator,
+    check_padding,
     compute_dtype,
     floating,
     integer,
@@ -28,7 +30,6 @@ from converse_jax.ops._groups import broadcast_leading, over_groups, per_channel
 from converse_jax.ops._method import (
     KERNEL,
     METHODS,
-    Maps,
     apply,
     choose_method,
     solve,
@@ -36,12 +37,12 @@ from converse_jax.ops._method import (
 )
 from converse_jax.ops._options import (
     InitialEstimate,
+    Maps,
     Method,
     Options,
     PaddingMode,
     PreparedEstimate,
 )
-from converse_jax.ops._pad import check_padding
 from converse_jax.ops._partition import over_explicit_axes
 
 
@@ -122,19 +123,12 @@ def converse2d(
     Source: Huang et al., "Reverse Convolution and Its Applications to Image Restoration", ICCV
     2025, eq. 4-7.
     """
-    x, kernel, lam = floating("x", x), floating("kernel", kernel), check_lam(lam)
-    check_map("x", x)
-    scale, padding = integer("scale", scale, 1), integer("padding", padding, 0)
-    padded = check_padding(padding, padding_mode, x.shape[-3:-1])
-    kind, given = check_estimate(x0, x, scale)
-    check_operator(kernel, lam, padded, scale, kind)
-    leading = {"kernel": kernel.shape[:-3], "lam": lam.shape[:-1]}
-    if given:
-        leading["x0"] = given[0].shape[:-3]
-    check_fit("x", x, kernel.shape[-1], leading)
-    chosen = choose_method(method, kernel.shape[-3:-1], padded, scale)
-    options = Options(scale, padding, padding_mode, kind)
-    return _converse2d((x, *given) if given else x, kernel, lam, options, chosen)
+    maps, kernel, lam, options = check_call(
+        x, kernel, lam, scale=scale, padding=padding, padding_mode=padding_mode, x0=x0
+    )
+    padded = options.padded(*np.shape(x)[-3:-1])
+    chosen = choose_method(method, kernel.shape[-3:-1], padded, options.scale)
+    return _converse2d(maps, kernel, lam, options, chosen)
 
 
 def converse2d_transfer(

@@ -15,7 +15,7 @@ from converse_jax.ops import _dft, _direct, _fft
 from converse_jax.ops._checks import check_choice, compute_dtype
 from converse_jax.ops._function import Function
 from converse_jax.ops._memory import depends_on, row_major
-from converse_jax.ops._options import Method, Options
+from converse_jax.ops._options import Maps, Method, Options
 
 METHODS: dict[str, ModuleType] = {"fft": _fft, "dft": _dft, "direct": _direct}
 """Each has `TRANSFER`, `transfer(kernel, lam, shape, options)` and `apply(x, filters, options, x0)`
@@ -68,10 +68,6 @@ def _has_small_factors(size: int) -> bool:
         while size % factor == 0:
             size //= factor
     return size == 1
-
-
-Maps = Array | tuple[Array, Array]
-"""Y, and X0 where it is an array: the operator is linear in both together."""
 
 
 @functools.cache

@@ -14,23 +14,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from converse_jax.ops._checks import (
-    check_estimate,
-    check_fit,
-    check_lam,
-    check_map,
-    check_operator,
-    compute_dtype,
-    floating,
-    integer,
-)
+from converse_jax.ops._checks import check_call, compute_dtype
 from converse_jax.ops._closed_form import closed_form
 from converse_jax.ops._constant import constant
 from converse_jax.ops._function import Function
 from converse_jax.ops._groups import over_groups, per_channel
-from converse_jax.ops._options import InitialEstimate, Options, PaddingMode
+from converse_jax.ops._options import InitialEstimate, Maps, Options, PaddingMode
 from converse_jax.ops._otf import phase_dft
-from converse_jax.ops._pad import check_padding
 
 
 def converse1d(
@@ -47,7 +37,8 @@ def converse1d(
 
     Args and errors are those of `converse2d`; the result is `[..., scale * L, C]`.
     """
-    return _checked(1, x, kernel, lam, scale, padding, padding_mode, x0)
+    options = {"scale": scale, "padding": padding, "padding_mode": padding_mode, "x0": x0}
+    return _converse(*check_call(x, kernel, lam, **options, spatial=1), 1)
 
 
 def converse3d(
@@ -65,40 +56,17 @@ def converse3d(
     Args and errors are those of `converse2d`; the result is `[..., scale * D, scale * H,
     scale * W, C]`.
     """
-    return _checked(3, x, kernel, lam, scale, padding, padding_mode, x0)
-
-
-def _checked(
-    spatial: int,
-    x: ArrayLike,
-    kernel: ArrayLike,
-    lam: ArrayLike,
-    scale: int,
-    padding: int,
-    padding_mode: PaddingMode,
-    x0: InitialEstimate | ArrayLike,
-) -> Array:
-    x, kernel, lam = floating("x", x), floating("kernel", kernel), check_lam(lam)
-    check_map("x", x, spatial)
-    scale, padding = integer("scale", scale, 1), integer("padding", padding, 0)
-    padded = check_padding(padding, padding_mode, x.shape[-spatial - 1 : -1])
-    kind, given = check_estimate(x0, x, scale, spatial)
-    check_operator(kernel, lam, padded, scale, kind)
-    leading = {"kernel": kernel.shape[: -spatial - 1], "lam": lam.shape[:-1]}
-    if given:
-        leading["x0"] = given[0].shape[: -spatial - 1]
-    check_fit("x", x, kernel.shape[-1], leading, spatial)
-    options = Options(scale, padding, padding_mode, kind)
-    return _converse((x, *given), kernel, lam, spatial, options)
+    options = {"scale": scale, "padding": padding, "padding_mode": padding_mode, "x0": x0}
+    return _converse(*check_call(x, kernel, lam, **options, spatial=3), 3)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))
 def _converse(
-    maps: tuple[Array, ...],
+    maps: Maps,
     kernel: Array,
     lam: Array | np.ndarray,
-    spatial: int,
     options: Options,
+    spatial: int,
 ) -> Array:
     shared = (kernel, per_channel(lam, kernel))
     axes, taps = _axes(spatial)
@@ -124,8 +92,8 @@ def _solve(spatial: int, options: Options) -> Function:
         widths = [(0, 0)] * (maps.ndim - spatial) + [(p, p)] * spatial
         return jnp.fft.rfftn(jnp.pad(maps, widths, mode=mode), axes=range(-spatial, 0))
 
-    def fn(maps: tuple[Array, ...], kernel: Array, lam: Array) -> Array:
-        x, *x0 = maps
+    def fn(maps: Maps, kernel: Array, lam: Array) -> Array:
+        x, *x0 = jax.tree.leaves(maps)
         dtype = compute_dtype(x)
         y = jnp.moveaxis(x.astype(dtype), -1, 2)
         size = tuple(n + 2 * p for n in y.shape[3:])
@@ -147,7 +115,7 @@ def _solve(spatial: int, options: Options) -> Function:
 
     axes, taps = _axes(spatial)
     larger = f"m n {axes.upper()} c"
-    maps = (f"m n {axes} c", larger) if options.x0 == "array" else (f"m n {axes} c",)
+    maps = (f"m n {axes} c", larger) if options.x0 == "array" else f"m n {axes} c"
     return Function(fn, linear=(0,), labels=((maps, f"m {taps} c", "m c"), larger))
 
 

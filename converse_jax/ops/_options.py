@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxtyping import Array
+
 InitialEstimate = Literal["nearest", "zero"]
 PreparedEstimate = Literal["nearest", "zero", "array"]
 Method = Literal["auto", "fft", "dft", "direct"]
 PaddingMode = Literal["circular", "replicate", "reflect", "constant"]
+
+Maps = Array | tuple[Array, Array]
+"""Y, and X0 where it is an array: the operator is linear in both together."""
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from converse_jax.ops._checks import check_choice
 from converse_jax.ops._function import adjoint_pair
-from converse_jax.ops._options import PaddingMode
-
-
-def check_padding(padding: int, mode: str, size: tuple[int, ...]) -> tuple[int, ...]:
-    """The size of a padded map, or a ValueError if that is not defined."""
-    check_choice("padding_mode", mode, PaddingMode)
-    if mode == "reflect" and any(padding >= n for n in size):
-        raise ValueError(
-            f"padding: got {padding} with padding_mode='reflect' and a map of "
-            f"{'x'.join(map(str, size))}; expected less than each side of the map, or "
-            "padding_mode='replicate'"
-        )
-    return tuple(n + 2 * padding for n in size)
 
 
 def crop_map(x: Array, border: int, axis: int = -2) -> Array:

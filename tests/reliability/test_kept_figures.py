@@ -85,7 +85,7 @@ def test_a_full_disk_keeps_the_earlier_figures(
 
     place = {"fsync": "os.fsync", "rename": "os.replace", "write": "builtins.open"}[when]
     monkeypatch.setattr(place, full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(TrainError, match=r"Set12.json: cannot be written \(No space left"):
         write_object(path, WHOLE | {"of": 2})
     monkeypatch.undo()
     assert json.loads(path.read_bytes()) == WHOLE
