@@ -244,6 +244,7 @@ def test_standard_input_and_output(
         assert out == b"" and text in err and err.count(b"\n") == 1
 
 
+@pytest.mark.slow
 def test_a_kernel(tmp_path: Path, run: Run, refused: Callable[..., str], deblurrer: Path) -> None:
     source = write(tmp_path / "a.png", 12, 12, 1)
     model = ("--model", deblurrer)

@@ -230,6 +230,7 @@ def blurred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_deblurs_with_any_kernel(
     blurred: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

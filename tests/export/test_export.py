@@ -96,7 +96,14 @@ NETWORKS: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        # The paper's baselines, and their blocks.
+        pytest.param(name, marks=[pytest.mark.slow] * name.startswith(("conv-", "convt-", "plain")))
+        for name in NETWORKS
+    ],
+)
 def test_network(name: str) -> None:
     model = randomized(NETWORKS[name]())
     model.eval()

@@ -60,7 +60,9 @@ def test_jax_keeps_nothing_of_a_preparation() -> None:
     assert not [known for known in gc.get_objects() if isinstance(known, Preparation)]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", ["dncnn", *(pytest.param(n, marks=pytest.mark.slow) for n in ("srresnet", "usrnet"))]
+)
 def test_prepared_is_the_same_network(name: str) -> None:
     build, shape, args = NETWORKS[name]
     model = build()

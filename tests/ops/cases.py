@@ -1,6 +1,7 @@
 """One table of awkward cases for all tests of the operator."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,11 +83,11 @@ def _cases() -> list[Case]:
 CASES = _cases()
 
 
-def sparse(step: int) -> list[Any]:
+def sparse(step: int, cases: Sequence[Case] = CASES) -> list[Any]:
     """Every so many of the cases; the others are slow tests."""
     return [
         case if i % step == 0 else pytest.param(case, marks=pytest.mark.slow)
-        for i, case in enumerate(CASES)
+        for i, case in enumerate(cases)
     ]
 
 

@@ -1,6 +1,7 @@
 """What the compiled programs contain: transforms, collectives, and what each device computes."""
 
 import functools
+import itertools
 import re
 
 import chex
@@ -105,7 +106,16 @@ LAYOUTS = {
 
 @pytest.mark.parametrize(
     ("layout", "kinds"),
-    [(a, b) for a in LAYOUTS for b in KINDS if b != "mixed" or len(LAYOUTS[a][0]) > 1],
+    [
+        pytest.param(
+            *(layout, kinds),
+            # `jax.make_mesh` makes Explicit axes.
+            marks=[pytest.mark.slow]
+            * (kinds != "Explicit" and (layout, kinds) != ("batch", "Auto")),
+        )
+        for layout, kinds in itertools.product(LAYOUTS, KINDS)
+        if kinds != "mixed" or len(LAYOUTS[layout][0]) > 1
+    ],
 )
 @pytest.mark.parametrize("method", ["fft", "dft"])
 def test_sharded_under_plain_jit(layout: str, method: str, kinds: str) -> None:

@@ -112,6 +112,7 @@ def test_every_entry_of_the_help_stands_by_itself(
         assert words[0].lower() not in ("of", "in", "that", "and", "one", "its"), (name, text)
 
 
+@pytest.mark.slow
 def test_full_size_networks_are_the_papers() -> None:
     sizes = {
         "conversenet_blind_deblur": 243_267,

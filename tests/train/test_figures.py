@@ -87,10 +87,12 @@ def test_noise_rises_from_left_to_right() -> None:
 @pytest.mark.parametrize(
     ("figure", "network", "more"),
     [
-        (2, "ConverseDnCNN", ["--block", "2", "--channels", "1", "5"]),
+        pytest.param(
+            *(2, "ConverseDnCNN", ["--block", "2", "--channels", "1", "5"]), marks=pytest.mark.slow
+        ),
         (4, "ConverseDnCNN", ["--detail", "4", "6", "12"]),
-        (5, "ConverseSRResNet", []),
-        (6, "ConverseNet", ["--kernel", "box:3"]),
+        pytest.param(5, "ConverseSRResNet", [], marks=pytest.mark.slow),
+        pytest.param(6, "ConverseNet", ["--kernel", "box:3"], marks=pytest.mark.slow),
     ],
 )
 def test_a_figure_is_two_files_which_are_not_overwritten(

@@ -44,6 +44,7 @@ def four(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_lines_are_means_since_the_last(config: Config, four: Path, tmp_path: Path) -> None:
     every = lines(four)
     other = dataclasses.replace(config, log_every=100, save_every=100)

@@ -101,6 +101,7 @@ def all_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measurements, "evaluate", never)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("all_done")
 def test_nothing_is_done_twice(done: Path, folders: tuple[Path, Path]) -> None:
     before = (done / "results.json").read_text()
@@ -108,6 +109,7 @@ def test_nothing_is_done_twice(done: Path, folders: tuple[Path, Path]) -> None:
     assert (done / "results.json").read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("all_done")
 def test_results_made_elsewhere_count_as_done(
     done: Path,
@@ -140,6 +142,7 @@ def test_results_made_elsewhere_count_as_done(
         assert "results.json: holds no results" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_documented_tables_are_those_of_the_results(tmp_path: Path) -> None:
     documented = Path(__file__).parents[2] / "docs" / "tables"
     out = tmp_path / "tables"
@@ -153,6 +156,7 @@ def test_the_documented_tables_are_those_of_the_results(tmp_path: Path) -> None:
     assert results == expected
 
 
+@pytest.mark.slow
 def test_the_list_has_every_row_and_its_state(
     done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,6 +215,7 @@ def test_a_step_is_timed(folders: tuple[Path, Path]) -> None:
     assert 0 < experiments.seconds_per_step(config, steps=3) < 60
 
 
+@pytest.mark.slow
 def test_a_figure_belongs_to_weights_image_and_protocol(done: Path, tmp_path: Path) -> None:
     weights = Experiments(done / "runs").weights(
         Experiment(CONV, Experiments(done / "runs").budgets()[0], 0)
@@ -300,6 +305,7 @@ def test_a_budget_is_named() -> None:
     assert Budget(minutes=10).label == "full size, 10 min"
 
 
+@pytest.mark.slow
 def test_charts(done: Path, folders: tuple[Path, Path]) -> None:
     pytest.importorskip("matplotlib", reason='pip install -e ".[figures]"')
     assert run(done, folders, "--rows", "Conv-DnCNN") == 0

@@ -173,9 +173,16 @@ def test_unknown_names(tmp_path: Path) -> None:
         converse_jax.load(tmp_path / "none.pth")
 
 
-def test_listed_models_load() -> None:
-    for name, card in converse_jax.list_models().items():
-        assert converse_jax.load(name)[1] == card
+@pytest.mark.parametrize(
+    ("name", "card"),
+    [
+        # Of the network of the same name.
+        pytest.param(name, card, marks=[pytest.mark.slow] * name.endswith("-free"), id=name)
+        for name, card in converse_jax.list_models().items()
+    ],
+)
+def test_listed_models_load(name: str, card: ModelCard) -> None:
+    assert converse_jax.load(name)[1] == card
 
 
 def torch_layout(model: nnx.Module, names: dict[str, str]) -> dict[str, np.ndarray]:
