@@ -682,6 +682,8 @@ def test_models(run: Run, denoiser: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "b": ModelCard("b", "ConverseSRResNet", {}, "sr", 3, scale=4, license="MIT"),
         "c": ModelCard("c", "ConverseUSRNet", {}, "deblur", 3, sigma=2.55, needs_kernel=True),
     }
+    cards["a"].notes["trained_on"] = ["9 photographs (research use)"]
+    cards["b"].notes["trained_on"] = ["9 photographs (research use)", "one of ours (CC0)"]
     monkeypatch.setattr("converse_jax.weights.list_models", lambda: cards)
     status, out, err = run("models")
     assert (status, err) == (0, "")
@@ -689,6 +691,10 @@ def test_models(run: Run, denoiser: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "a ConverseDnCNN denoise, gray, sigma 25 Apache-2.0",
         "b ConverseSRResNet x4 super-resolution, color MIT",
         "c ConverseUSRNet deblur, color, sigma 2.55, kernel given unknown",
+        "",
+        "Trained on 9 photographs (research use): a, b.",
+        "",
+        "Trained on one of ours (CC0): b.",
     ]
 
 

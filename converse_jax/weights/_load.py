@@ -38,7 +38,7 @@ _DTYPES = ("float16", "bfloat16", "float32", "float64")
 def list_models() -> dict[str, ModelCard]:
     """Cards of the models that come with this package, by name; `load` takes these names."""
     cards = {}
-    for path in sorted(BUNDLED.glob("*.safetensors")):
+    for path in sorted(BUNDLED.glob("*.safetensors"), key=lambda path: path.stem):
         _, metadata = read_safetensors(path)
         cards[path.stem] = ModelCard.from_metadata(metadata)
     return cards
