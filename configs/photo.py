@@ -7,6 +7,9 @@ It starts from the weights of denoise-color, the same network.
 Expected: +0.22 dB on average over 30 phone-like photographs of BSDS500 val, -0.09 dB at worst,
 after 2,422 steps with half of the levels estimated and 2,500 more as here (--init photo
 --optimizer.learning-rate 5e-4), 20 minutes on two cores (docs/weights.md).
+
+photo-free: --init denoise-color-free, --data.train with the photographs of `python -m train.prepare
+free`, --steps 2400 --task.estimate-share 0.4: +0.18 dB, -0.08 at worst.
 """
 
 from dataclasses import replace
