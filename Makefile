@@ -11,7 +11,7 @@ demo: $(VENV)/.app
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m "not parity and not slow"
 
-# What starts processes or compiles many programs.
+# The other cases of each kind, and what starts processes or compiles many programs.
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 -m slow
 

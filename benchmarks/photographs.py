@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.command import Parser, Table
-from converse_jax import Restorer, imaging, load
+from converse_jax import Restorer, WeightsError, imaging, load
 from converse_jax.bundled import BundledRestorer
 from train.camera import phone_like
 
@@ -35,12 +35,20 @@ def main() -> int:
     parser.add_argument("--sigma", type=float, default=25, help="noise for `denoise`, of 255")
     parser.add_argument("--model", default="photo", help="name or file of weights for `phone`")
     args = parser.parse_args()
-    paths = imaging.list_images(args.folder)
+    if args.what == "denoise" and args.model != "photo":
+        parser.error("--model is for phone")
+    try:
+        model, card = load(args.model)
+        paths = imaging.list_images(args.folder)
+    except (WeightsError, imaging.ImageError) as error:
+        parser.error(str(error))
+    if not card.needs_sigma:
+        parser.error(f"--model: {card.name} is told no noise level; expected a network like photo")
     taken = np.linspace(0, len(paths) - 1, min(_COUNT, len(paths))).astype(int)
     pixels = {paths[i]: imaging.read_image(paths[i]).pixels for i in taken}
     images = {path: imaging.to_reference_uint8(image, 3) for path, image in pixels.items()}
     if args.what == "phone":
-        return phone(images, Restorer(*load(args.model)))
+        return phone(images, Restorer(model, card))
     return denoise(images, args.sigma)
 
 

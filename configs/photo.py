@@ -20,7 +20,8 @@ from train.camera import Photo
 config = replace(
     color,
     name="photo",
-    # As in use: the level is always estimated. Told all of it, one photograph of thirty lost more.
+    # As in use: the level is always estimated. Told the whole estimate,
+    # the network took more from one photograph of thirty.
     task=Photo(estimated=1.0, estimate_share=0.85),
     optimizer=replace(color.optimizer, learning_rate=1e-3),
     steps=3000,

@@ -6,8 +6,8 @@
 A small Converse-SRResNet that starts from the blocks of sr-x4.
 
 Expected: 37.28 dB (Y) on Set5 after 5,000 steps, 14 minutes on two cores (docs/weights.md).
-sr-x2-free: --init sr-x4-free, the photographs of `python -m train.prepare free`, --steps 4000:
-37.05 dB.
+sr-x2-free: --init sr-x4-free --init-partial, the photographs of `python -m train.prepare free`,
+--steps 4000: 37.05 dB.
 """
 
 from dataclasses import replace

@@ -39,8 +39,8 @@ LEAST_SIGMA = 0.255 / 255
 """An image with less noise is treated as if it had this much, as lambda must be positive."""
 
 KNOWN_ITERATIONS = 16
-"""Conjugate gradients for each data step where y is known in part. The fewer the noise, the more
-it takes: 16 are enough for levels of 1 of 255 and above."""
+"""Conjugate gradients for each data step where y is known in part. The less noise, the more it
+takes: 16 are enough for levels of 1 of 255 and above."""
 
 Denoiser = Callable[[Any, Any], Any] | nnx.Module
 """`denoise(x, sigma)`: images `[..., H, W, C]` and the level of their noise, in the same units."""

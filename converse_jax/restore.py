@@ -257,6 +257,8 @@ class Restorer:
             low, high = card.sigma_range or (0.0, float("inf"))
             origin = "estimated" if sigma is None else "given"
             noise = f"noise of {255 * level:.1f} (of 255), {origin}"
+            if sigma is None and card.estimate_share != 1:
+                noise += f"; {card.name} is told {card.estimate_share:g} of it"
             if not low <= round(255 * level, 3) <= high:
                 noise += f"; {card.name} was trained for {low:g} to {high:g}"
         elif card.task == "denoise" and card.sigma is not None:

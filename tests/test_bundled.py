@@ -69,7 +69,10 @@ def test_nothing_but_two_names(
     given = image(tmp_path / "a.png", 3)
     assert cli.main(["restore", str(tmp_path / "a.png"), str(tmp_path / "b.png")]) == 0
     level = estimate_noise(given)
-    assert capsys.readouterr() == ("", f"noise of {255 * level:.1f} (of 255), estimated\n")
+    assert capsys.readouterr() == (
+        "",
+        f"noise of {255 * level:.1f} (of 255), estimated; photo is told 0.85 of it\n",
+    )
     got = read_image(tmp_path / "b.png").pixels
     np.testing.assert_allclose(got, given + 0.85 * level, atol=0.51 / 255)
 

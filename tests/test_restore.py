@@ -127,7 +127,7 @@ def test_the_card_says_how_much_of_an_estimate_the_network_is_told() -> None:
     np.testing.assert_allclose(careful(x, sigma=0.2), x + 0.2, atol=1e-6)
     plan = careful.plan(x)
     assert plan.sigma == pytest.approx(0.4 * level)
-    assert plan.noise == f"noise of {255 * level:.1f} (of 255), estimated"
+    assert plan.noise == f"noise of {255 * level:.1f} (of 255), estimated; small is told 0.4 of it"
     assert careful.plan(x, sigma=0.2).sigma == 0.2
 
 

@@ -78,7 +78,6 @@ class Experiments:
         """Take over a run that was done elsewhere, as results.json tells it."""
         path = self._record_file(experiment)
         if not path.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
             known = {k: v for k, v in result.items() if k not in ("run", "done", "sets")}
             write_object(path, known)
 
@@ -142,7 +141,6 @@ class Experiments:
                 training itself failed.
         """
         row, budget = experiment.row, experiment.budget
-        self.folder.mkdir(parents=True, exist_ok=True)
         record = self.record(experiment)
         probe = make_config(row, budget, steps=2, seed=experiment.seed, train=sources)
         data = describe_data(probe)

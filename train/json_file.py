@@ -29,8 +29,13 @@ def write_object(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all, in place of what is there; a TrainError if it cannot be."""
+    """Write a file whole or not at all, in place of what is there, and its folder if need be.
+
+    Raises:
+        TrainError: it cannot be written.
+    """
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, (text.rstrip() + "\n").encode(), overwrite=True)
     except OSError as error:
         raise TrainError(f"{path}: cannot be written ({error.strerror})") from None

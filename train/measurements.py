@@ -123,7 +123,6 @@ class Measurements:
         for name, figures in sets.items():
             path = self._path(weights, name)
             if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
                 kept = {key: figures[key] for key in ("of", "protocol", "images")}
                 write_object(path, {"set": name, **kept})
 
@@ -151,7 +150,6 @@ class Measurements:
         """
         digest = sha256(weights)
         path = self._path(digest, test_set.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         kernel = test_set.kernel
         protocol = {"kernel": None if kernel is None else kernel.tolist()}
         known = self._known(path.parent, protocol)

@@ -159,11 +159,13 @@ def read_init(run: Path) -> dict[str, Any] | None:
 
 
 def _changes(saved: Path, config: Config) -> list[str]:
-    # What an earlier version did not know of its network was as it is by default now.
-    defaults = {f.name: f.default for f in fields(config.model) if f.default is not MISSING}
+    parts: dict[str, Any] = {"model": config.model, "task": config.task}
     try:
         old = json.loads(saved.read_text(encoding="utf-8"))
-        old["model"] = json.loads(json.dumps(defaults)) | old["model"]
+        # What an earlier version did not know of them was as it is by default now.
+        for name, part in parts.items():
+            defaults = {f.name: f.default for f in fields(part) if f.default is not MISSING}
+            old[name] = json.loads(json.dumps(defaults)) | old[name]
         return differences(old, config.to_dict())
     except (ValueError, AttributeError, KeyError, TypeError, OSError, RecursionError) as error:
         raise TrainError(f"{saved}: cannot be read ({one_line(error, 200)})") from None

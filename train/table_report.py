@@ -11,6 +11,7 @@ from flax import nnx
 
 from converse_jax import WeightsError, load
 from converse_jax.messages import one_line
+from converse_jax.weights import weights_file
 from train.errors import TrainError
 from train.experiments import Experiment, Experiments
 from train.json_file import read_object, write_object, write_text
@@ -72,14 +73,13 @@ class Report:
                     f"--authors: {file} is a {card.architecture}; expected one of "
                     f"{', '.join(sorted(known))}"
                 )
-            path = Path(file)
+            path = weights_file(file)
             self._authors[card.architecture] = {
                 "file": path.name,
                 "path": str(path.resolve()),
                 "sha256": sha256(path),
             }
         if files:
-            self.out.mkdir(parents=True, exist_ok=True)
             write_object(self._authors_file, self._authors)
 
     def authors_weights(self, row: Row) -> Path | None:
@@ -121,7 +121,6 @@ class Report:
 
     def write(self) -> None:
         """Write results.json and tables.md."""
-        self.out.mkdir(parents=True, exist_ok=True)
         results = {"rows": [self._result(row) for row in ROWS]}
         write_object(self.out / "results.json", results)
         write_text(self.out / "tables.md", markdown(self))

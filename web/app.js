@@ -157,7 +157,7 @@ let noise = "";
 function onAnswer(answer) {
   if (!state.worker) return; // cancelled meanwhile
   if (answer.type === "noise") {
-    noise = `, noise of ${(255 * answer.sigma).toFixed(1)} (of 255)${answer.estimated ? ", estimated" : ""}`;
+    noise = `, noise of ${(255 * answer.sigma).toFixed(1)} (of 255)${answer.estimated ? ", estimated" : ""}${answer.share === 1 ? "" : `; the network is told ${answer.share} of it`}`;
     return;
   }
   if (answer.type === "tile") {

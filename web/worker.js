@@ -36,8 +36,9 @@ async function restore({ image, network, sigma }) {
   let level = sigma;
   if (chosen.takesSigma) {
     level ??= estimateNoise(image, gray ? [0] : [0, 1, 2]);
-    self.postMessage({ type: "noise", sigma: level, estimated: sigma === null });
-    if (sigma === null) level *= chosen.estimateShare;
+    const share = sigma === null ? chosen.estimateShare : 1;
+    self.postMessage({ type: "noise", sigma: level, estimated: sigma === null, share });
+    level *= share;
   }
 
   const result = new Uint8ClampedArray(4 * scale * width * scale * height);

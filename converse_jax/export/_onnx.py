@@ -152,8 +152,7 @@ def write(path: str | os.PathLike[str], content: bytes, *, overwrite: bool) -> N
     """Write a file, completely or not at all.
 
     Raises:
-        ExportError: it exists and `overwrite` is False.
-        OSError: it cannot be written.
+        ExportError: it exists and `overwrite` is False, or it cannot be written.
     """
     path = Path(path)
     check_target(path, overwrite=overwrite)
@@ -161,16 +160,23 @@ def write(path: str | os.PathLike[str], content: bytes, *, overwrite: bool) -> N
         write_bytes(path, content, overwrite=overwrite)
     except FileExistsError:
         raise ExportError(exists_already(path)) from None
+    except OSError as error:
+        raise ExportError(
+            f"{path}: cannot be written ({error.strerror}); check the folder and its free space"
+        ) from None
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
-    """Refuse a file that exists, before the work.
+    """Refuse a file that could not be written, before the work.
 
     Raises:
-        ExportError: it exists and `overwrite` is False.
+        ExportError: it exists and `overwrite` is False, or its folder does not exist.
     """
     if os.path.lexists(path) and not overwrite:
         raise ExportError(exists_already(path))
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise ExportError(f"{path}: there is no folder {folder}; create it first")
 
 
 def _channels_last(graph: Any, name: str, layout: Layout) -> str:

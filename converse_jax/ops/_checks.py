@@ -182,7 +182,7 @@ def check_call(
     x0: Any,
     spatial: int = 2,
 ) -> tuple[Maps, Array, Array | np.ndarray, Options]:
-    """All of a call of the operator: maps, kernel, lambda and options."""
+    """Check all of a call of the operator; its maps, kernel, lambda and options."""
     x, kernel, lam = floating("x", x), floating("kernel", kernel), check_lam(lam)
     check_map("x", x, spatial)
     scale, padding = integer("scale", scale, 1), integer("padding", padding, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,20 +24,32 @@ for groups of maps: the operator is `apply o transfer`."""
 KERNEL = ("m a b c", "m c")
 """Labels (see `Function`) of kernel and lambda."""
 
+
+class _Limits(NamedTuple):
+    """Up to how many pixels on the longer padded side the products are taken.
+
+    Attributes:
+        smooth: where no prime factor of a side is larger than `factor`.
+        rough: where one is.
+        factor: what FFTs of this backend take in their stride.
+    """
+
+    smooth: int
+    rough: int
+    factor: int = 11
+
+
 # The products grow with the third power of the side, the transforms with little more than the
-# second, and with the largest prime factor of the side. Measured on two cores (`python -m
-# benchmarks.methods`): the products are faster up to this many pixels on the longer padded side,
-# where both sides have small factors only, and where they have not.
-_LONGEST_DFT = {
-    "cpu": (448, 720),
-    # One H100: from here on the gradient is 16 to 20 % faster by FFT, and the forward call within
-    # 8 % of the products; below, a training step is equal. Awkward sides were not measured.
-    "gpu": (96, 256),
+# second, and with the largest prime factor of the side (`python -m benchmarks.methods`).
+_LIMITS = {
+    "cpu": _Limits(448, 720),  # two cores
+    # One H100: at 72 pixels a training step is equal; from 104 (8 * 13) to 200 the gradient takes
+    # 16 to 21 % less time by FFT. Large factors were not measured.
+    "gpu": _Limits(95, 256, factor=17),
     # Not measured, but several TPUs gather the whole batch for an FFT, and not for a product.
-    "tpu": (2048, 2048),
+    "tpu": _Limits(2048, 2048),
 }
-_LONGEST_DFT_ELSEWHERE = (256, 256)  # a guess
-_SMALL_FACTOR = 11
+_LIMITS_ELSEWHERE = _Limits(256, 256)  # a guess
 
 
 def choose_method(method: str, kernel: tuple[int, ...], padded: tuple[int, ...], scale: int) -> str:
@@ -59,13 +71,13 @@ def choose_method(method: str, kernel: tuple[int, ...], padded: tuple[int, ...],
         return "direct"
     if any(map(is_symbolic_dim, padded)):  # of which XLA takes no FFT
         return "dft"
-    smooth, awkward = _LONGEST_DFT.get(jax.default_backend(), _LONGEST_DFT_ELSEWHERE)
-    longest = smooth if all(map(_has_small_factors, padded)) else awkward
-    return "dft" if max(padded) <= longest else "fft"
+    limits = _LIMITS.get(jax.default_backend(), _LIMITS_ELSEWHERE)
+    smooth = all(_has_no_factor_above(limits.factor, size) for size in padded)
+    return "dft" if max(padded) <= (limits.smooth if smooth else limits.rough) else "fft"
 
 
-def _has_small_factors(size: int) -> bool:
-    for factor in range(2, _SMALL_FACTOR + 1):
+def _has_no_factor_above(largest: int, size: int) -> bool:
+    for factor in range(2, largest + 1):
         while size % factor == 0:
             size //= factor
     return size == 1

@@ -1,4 +1,4 @@
-"""What a call of the operator is made with, besides its arrays."""
+"""The options of a call of the operator, and the type of its maps."""
 
 from __future__ import annotations
 

@@ -462,6 +462,7 @@ def test_darktable_refuses(
         (["sr-x2", "a.onnx", "--sigma", "9"], "sigma: ConverseSRResNet takes no noise level"),
         (["nobody", "a.onnx"], "nobody: no such file"),
         (["sr-x2", "exists.onnx"], "exists already"),
+        (["sr-x2", "nowhere/a.onnx"], "nowhere/a.onnx: there is no folder nowhere"),
     ],
 )
 def test_command_refuses(

@@ -158,6 +158,11 @@ def test_the_method_is_chosen_by_platform_and_size(monkeypatch: pytest.MonkeyPat
     assert choose_method("auto", (5, 5), (512, 512), 1) == "fft"
     assert choose_method("auto", (5, 5), (509, 509), 1) == "dft"
     assert choose_method("auto", (5, 5), (1021, 1021), 1) == "fft"
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    # Patches of 64 and 128, padded by 4 as in the networks; 136 = 8 * 17. 139 is prime.
+    assert choose_method("auto", (5, 5), (72, 72), 1) == "dft"
+    assert choose_method("auto", (5, 5), (136, 136), 1) == "fft"
+    assert choose_method("auto", (5, 5), (139, 139), 1) == "dft"
     assert choose_method("fft", (2, 2), (64, 64), 2) == "fft"
     monkeypatch.setattr("jax.default_backend", lambda: "tpu")
     # Several would gather the whole batch for an FFT.

@@ -1,5 +1,7 @@
 """The operator against the dense least-squares oracle, its limits, and its adjoint."""
 
+from typing import Any, get_args
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ from converse_jax import (
     converse2d,
     converse2d_transfer,
 )
+from converse_jax.ops import PaddingMode
 from tests import oracles
 from tests.ops.cases import CASES, SOME, Case, sparse
 
@@ -22,15 +25,23 @@ def relative(a: jax.Array, b: np.ndarray) -> float:
 
 
 def test_the_table_covers_every_pair_of_options() -> None:
-    for mode in ("circular", "replicate", "reflect", "constant"):
+    for mode in get_args(PaddingMode):
         for scale in (1, 2, 3, 4):
             assert any(c.padding_mode == mode and c.scale == scale and c.padding for c in CASES)
     assert {(c.x0, c.scale) for c in CASES} >= {("zero", 1), ("zero", 2), ("zero", 3), ("zero", 4)}
     assert any(c.padding > max(c.shape) and c.padding_mode == "circular" for c in CASES)
 
 
+@pytest.mark.parametrize("cases", [sparse(3), sparse(6), SOME], ids=["third", "sixth", "some"])
+def test_what_is_drawn_of_it_has_every_option(cases: list[Any]) -> None:
+    quick = [case for case in cases if isinstance(case, Case)]
+    assert {c.padding_mode for c in quick} == set(get_args(PaddingMode))
+    assert {c.scale for c in quick} == {1, 2, 3, 4}
+    assert {c.x0 for c in quick} == {"nearest", "zero"}
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("case", sparse(2), ids=str)
+@pytest.mark.parametrize("case", sparse(3), ids=str)
 def test_every_method_equals_the_least_squares_solution(case: Case) -> None:
     x, kernel, lam = case.arrays()
     expected = oracles.converse2d(x, kernel, lam, **case.options)

@@ -61,7 +61,7 @@ def test_every_method_equals_the_least_squares_solution(case: Case) -> None:
             assert relative(y, expected) < 1e-10, method
 
 
-@pytest.mark.parametrize("case", sparse(18), ids=str)
+@pytest.mark.parametrize("case", sparse(15), ids=str)
 def test_float32_keeps_six_digits(case: Case) -> None:
     x, kernel, lam = case.arrays()
     x0 = case.estimate()
@@ -100,7 +100,7 @@ def test_gradients_equal_finite_differences(case: Case) -> None:
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    "method", ["fft", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS if m != "fft")]
+    "method", ["dft", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS if m != "dft")]
 )
 def test_derivatives_of_every_method(method: str) -> None:
     fn = operator(method)
@@ -169,7 +169,7 @@ def test_the_result_has_the_type_of_x(method: str) -> None:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("case", sparse(2, SOME[::2]), ids=str)
+@pytest.mark.parametrize("case", sparse(3, SOME), ids=str)
 def test_prepared_is_the_same(case: Case) -> None:
     x, kernel, lam = case.arrays(2)
     x0 = case.estimate(2)

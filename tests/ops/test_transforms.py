@@ -30,7 +30,7 @@ def loss(x: jax.Array, kernel: jax.Array, lam: jax.Array, **options: int | str) 
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("case", sparse(2, SOME), ids=str)
+@pytest.mark.parametrize("case", sparse(3, SOME), ids=str)
 def test_gradients_equal_finite_differences(case: Case) -> None:
     # Finite differences of the inverse are hopeless where lambda hardly regularizes.
     case = dataclasses.replace(case, lam=max(case.lam, 1e-2))
@@ -202,7 +202,7 @@ LINEAR = {
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name != "direct")) for name in LINEAR],
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != "dft")) for name in LINEAR],
 )
 def test_forward_mode_and_transposition(name: str) -> None:
     fn = LINEAR[name]

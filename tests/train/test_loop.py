@@ -250,14 +250,15 @@ def test_other_network_is_not_resumed(six: Path, config: Config) -> None:
 
 
 def test_what_an_earlier_version_did_not_know_is_as_by_default(
-    six: Path, config: Config, tmp_path: Path
+    six: Path, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(six, run)
     saved = json.loads((run / "config.json").read_text())
-    del saved["model"]["kernel_init"]
+    del saved["model"]["kernel_init"], saved["task"]["sigma_max"]
     (run / "config.json").write_text(json.dumps(saved))
     assert train(Args(config=config, run=run, resume=True)) == 0
+    assert "from here on" not in capsys.readouterr().err
     drawn = dataclasses.replace(
         config, model=dataclasses.replace(config.model, kernel_init="normal")
     )

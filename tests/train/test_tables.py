@@ -260,6 +260,17 @@ def test_mistakes(
     assert tables.main(["--out", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert text in error and error.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    arguments = ["--out", str(tmp_path / "file"), "--table", "4", "--test", f"A={folders[1]}"]
+    assert tables.main(arguments) == 2
+    assert "file/results.json: cannot be written (" in capsys.readouterr().err
+    assert tables.main([*arguments, "--authors", "denoise-gray"]) == 2
+    assert "file/authors.json: cannot be written (" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
