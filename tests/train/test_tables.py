@@ -260,6 +260,7 @@ def test_mistakes(
     assert tables.main(["--out", str(tmp_path / "out"), *arguments]) == 2
     error = capsys.readouterr().err
     assert text in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_cannot_be(
@@ -271,7 +272,7 @@ def test_a_folder_that_cannot_be(
     assert "file/results.json: cannot be written (" in capsys.readouterr().err
     assert tables.main([*arguments, "--authors", "denoise-gray"]) == 2
     assert "file/authors.json: cannot be written (" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("length", ["2000", "0steps", "1.5steps", "20 hours"])
