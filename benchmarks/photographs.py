@@ -38,18 +38,17 @@ def main() -> int:
     if args.what == "denoise" and args.model != "photo":
         parser.error("--model is for phone")
     try:
-        model, card = load(args.model)
+        restorer = Restorer(*load(args.model)) if args.what == "phone" else None
         paths = imaging.list_images(args.folder)
     except (WeightsError, imaging.ImageError) as error:
         parser.error(str(error))
-    if not card.needs_sigma:
-        parser.error(f"--model: {card.name} is told no noise level; expected a network like photo")
+    if restorer is not None and not restorer.card.needs_sigma:
+        name = restorer.card.name
+        parser.error(f"--model: {name} is told no noise level; expected a network like photo")
     taken = np.linspace(0, len(paths) - 1, min(_COUNT, len(paths))).astype(int)
     pixels = {paths[i]: imaging.read_image(paths[i]).pixels for i in taken}
     images = {path: imaging.to_reference_uint8(image, 3) for path, image in pixels.items()}
-    if args.what == "phone":
-        return phone(images, Restorer(model, card))
-    return denoise(images, args.sigma)
+    return denoise(images, args.sigma) if restorer is None else phone(images, restorer)
 
 
 def phone(images: Mapping[Path, np.ndarray], restorer: Restorer) -> int:

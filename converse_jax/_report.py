@@ -16,7 +16,7 @@ import numpy as np
 from converse_jax._version import __version__
 from converse_jax.atomic import write_bytes
 from converse_jax.imaging import ImageError, Score, list_images
-from converse_jax.messages import exists_already
+from converse_jax.messages import exists_already, no_folder
 from converse_jax.restore import RestoreError
 
 METRICS = ("psnr", "ssim", "psnr_y", "ssim_y")
@@ -172,7 +172,7 @@ def check_report_path(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     if os.path.isdir(path):
         raise RestoreError(f"{path}: is a folder; name a file in it")
     if not os.path.isdir(path.parent):
-        raise RestoreError(f"{path}: there is no folder {path.parent}; create it first")
+        raise RestoreError(no_folder(path))
     if os.path.lexists(path) and not overwrite:
         raise RestoreError(exists_already(path))
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from converse_jax.imaging import Image, ImageError, to_uint8, write_image
 from converse_jax.imaging._files import format_of
-from converse_jax.messages import exists_already
+from converse_jax.messages import exists_already, no_folder
 
 if TYPE_CHECKING:
     from PIL import Image as PilImage
@@ -56,7 +56,7 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> None:
         raise ImageError(exists_already(path))
     format_of(path)
     if not os.path.isdir(path.parent):
-        raise ImageError(f"{path}: there is no folder {path.parent}; create it first")
+        raise ImageError(no_folder(path))
 
 
 def write_sheet(

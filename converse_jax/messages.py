@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 
 def printable(text: str) -> str:
@@ -26,3 +27,13 @@ def one_line(error: BaseException, limit: int | None = None) -> str:
 def exists_already(path: str | os.PathLike[str]) -> str:
     """What is said of a file that would have to be replaced."""
     return f"{path}: exists already; name another file, or overwrite it (--overwrite)"
+
+
+def no_folder(path: str | os.PathLike[str]) -> str:
+    """What is said of a file whose folder does not exist."""
+    return f"{path}: there is no folder {Path(path).parent}; create it first"
+
+
+def cannot_be_written(path: str | os.PathLike[str], error: OSError) -> str:
+    """What is said of a file that the system does not let us write."""
+    return f"{path}: cannot be written ({error.strerror}); check the folder and its free space"

@@ -14,7 +14,7 @@ from converse_jax._version import __version__
 from converse_jax.atomic import write_bytes
 from converse_jax.export._check import SIZES, check_onnx
 from converse_jax.export._errors import ExportError
-from converse_jax.messages import exists_already
+from converse_jax.messages import cannot_be_written, exists_already, no_folder
 from converse_jax.nn import TransferState
 from converse_jax.weights import ModelCard
 
@@ -154,16 +154,12 @@ def write(path: str | os.PathLike[str], content: bytes, *, overwrite: bool) -> N
     Raises:
         ExportError: it exists and `overwrite` is False, or it cannot be written.
     """
-    path = Path(path)
-    check_target(path, overwrite=overwrite)
     try:
-        write_bytes(path, content, overwrite=overwrite)
+        write_bytes(Path(path), content, overwrite=overwrite)
     except FileExistsError:
         raise ExportError(exists_already(path)) from None
     except OSError as error:
-        raise ExportError(
-            f"{path}: cannot be written ({error.strerror}); check the folder and its free space"
-        ) from None
+        raise ExportError(cannot_be_written(path, error)) from None
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
@@ -174,9 +170,8 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> None:
     """
     if os.path.lexists(path) and not overwrite:
         raise ExportError(exists_already(path))
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise ExportError(f"{path}: there is no folder {folder}; create it first")
+    if not os.path.isdir(Path(path).parent):
+        raise ExportError(no_folder(path))
 
 
 def _channels_last(graph: Any, name: str, layout: Layout) -> str:

@@ -19,6 +19,7 @@ from converse_jax.imaging._image import (
     ImageError,
 )
 from converse_jax.imaging._pages import Options, Pages
+from converse_jax.messages import cannot_be_written, no_folder
 
 
 class TargetExistsError(ImageError):
@@ -164,7 +165,7 @@ def write_pages(
         format = format_of(path)
     check_target(path, overwrite=overwrite)
     if not os.path.isdir(path.parent):
-        raise ImageError(f"{path}: there is no folder {path.parent}; create it first")
+        raise ImageError(no_folder(path))
     try:
         data = encode_pages(images, format, quality=quality)
     except ImageError as error:
@@ -179,9 +180,7 @@ def write_encoded(path: Path, data: bytes, *, overwrite: bool) -> None:
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
-        raise ImageError(
-            f"{path}: cannot be written ({error.strerror}); check the folder and its free space"
-        ) from None
+        raise ImageError(cannot_be_written(path, error)) from None
 
 
 def format_of(path: Path) -> str:
